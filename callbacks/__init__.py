@@ -1,0 +1,1 @@
+"""Data modules of the experiments, each usable by class_path from YAML."""

@@ -1,0 +1,53 @@
+"""The task distribution that meta-training draws from, and the tasks that it is checked on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import lightning as L
+from torch.utils.data import DataLoader, IterableDataset
+
+from metalr.meta import Component, HeldOutTask, TaskDistribution
+
+
+class _Endless(IterableDataset):
+    """Yields the distribution for every meta-step; the step's number chooses the draw."""
+
+    def __init__(self, distribution: TaskDistribution) -> None:
+        self.distribution = distribution
+
+    def __iter__(self) -> Iterator[TaskDistribution]:
+        while True:
+            yield self.distribution
+
+
+class MetaTasksDataModule(L.LightningDataModule):
+    """Tasks for `metalr.meta.MetaLearner`.
+
+    Training is endless: bound it by the Trainer's `max_steps`, and validate by `val_check_interval`.
+
+    Args:
+        components: families in the mixture, by name.
+        heldout: tasks of the held-out check.
+        decades: width of the log-uniform distribution of initial rates about the usual ones.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        components: dict[str, Component],
+        heldout: list[HeldOutTask] | None = None,
+        decades: float = 5.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.distribution = TaskDistribution(components, decades, seed)
+        self.heldout = list(heldout or [])
+
+    def train_dataloader(self) -> DataLoader:
+        """One item a meta-step, the same on every rank."""
+        return DataLoader(_Endless(self.distribution), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        """One item a held-out task."""
+        return DataLoader(self.heldout, batch_size=None)  # type: ignore[arg-type]

@@ -1,0 +1,161 @@
+"""Signals of one training step -> the feature vector that the policy reads.
+
+One implementation serves a real run (R = 1) and the batched inner runs of meta-training (R = thousands): every
+tensor has a trailing run dimension. All features are dimensionless. In the loss they are invariant to a shift
+and to a positive factor (so a loss may be zero, negative or cross zero); in the parameters to a common scale of
+parameters and updates.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metalr.law import Clock
+from metalr.signals import Signals
+
+SCHEMA_VERSION = 1
+"""Counts up whenever a feature's meaning changes; a policy file of another version is refused."""
+
+CLIP = 3.0
+"""Features lie in [-CLIP, CLIP]."""
+
+_TINY = 1e-30
+
+HORIZON_FEATURES = ("progress", "step_size_reference")
+"""Features that exist only where the horizon is known."""
+
+FEATURES = (
+    "progress",
+    "early",
+    "step_size",
+    "step_size_reference",
+    "alignment_fast",
+    "alignment_middle",
+    "loss_trend_fast",
+    "loss_trend_slow",
+    "loss_rise_noise",
+    "loss_rise_depth",
+    "loss_noise",
+    "predicted_change",
+    "gradient_trend",
+    "gradient_spike",
+    "parameter_growth",
+    "rate_trend",
+    "optimizer",
+)
+"""All features by name, in the order of `observe`'s output. See `observe` for each one's form."""
+
+ANYTIME_FEATURES = tuple(name for name in FEATURES if name not in HORIZON_FEATURES)
+
+
+class Memory(NamedTuple):
+    """What the features remember of a run: float32 tensors, R runs.
+
+    Attributes:
+        seen: finite steps observed so far. Shape (R,).
+        averages: fast, middle and slow averages of (loss, log gradient norm, alignment, s). Shape (3, 4, R).
+        variance: middle average of (loss - its fast average)^2. Shape (R,).
+        first_loss: loss of the first step. Shape (R,).
+        best_loss: smallest fast average of the loss. Shape (R,).
+        first_log_norm: log parameter norm at the first step. Shape (R,).
+    """
+
+    seen: Tensor
+    averages: Tensor
+    variance: Tensor
+    first_loss: Tensor
+    best_loss: Tensor
+    first_log_norm: Tensor
+
+    @classmethod
+    def empty(cls, runs: int, device: torch.device | str | None = None) -> Memory:
+        """The memory of runs that have not started."""
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, runs, device=device)
+
+        return cls(zeros(), zeros(3, 4), zeros(), zeros(), zeros(), zeros())
+
+
+def _log(value: Tensor) -> Tensor:
+    return torch.log(value.clamp_min(_TINY))
+
+
+def observe(memory: Memory, signals: Signals, displacement: Tensor, clock: Clock) -> tuple[Memory, Tensor, Tensor]:
+    """Takes one step's signals into the memory and reads the features.
+
+    With averages <f>, <m>, <s> (fast, middle, slow: each a plain mean until its window is full, exponential
+    from then on), l the loss, v its variance about <l>f, D = l_0 - min <l>f + sqrt(v) the depth of the descent,
+    r = log(lr |u| / |w|) the relative size of an update, and s the law's displacement:
+
+    ====================  =================================================================
+    progress, early       2t/T - 1; exp(-t/10)
+    step_size             0.4 (r + 6); step_size_reference: the same without log ref
+    alignment_fast/middle 3 <cos(g_t, u_{t-1})>f; 4 <.>m
+    loss_trend_fast/slow  asinh((<l>f - <l>m) / sqrt v); asinh((<l>m - <l>s) / sqrt v)
+    loss_rise_noise/depth asinh((<l>f - min <l>f) / sqrt v); 2 (<l>f - min <l>f) / D
+    loss_noise            0.4 log(sqrt v / D)
+    predicted_change      0.25 log(lr |u| |g| / sqrt v)
+    gradient_trend/spike  <log|g|>f - <log|g|>s; log|g| - <log|g|>m
+    parameter_growth      log |w| / |w_0|
+    rate_trend            s - <s>s
+    optimizer             +1 for SGD, -1 otherwise
+    ====================  =================================================================
+
+    Args:
+        memory: before this step.
+        signals: of this step, each of shape (R,).
+        displacement: s_{t-1}, nats, shape (R,).
+        clock: of this step.
+
+    Returns:
+        The memory after this step (unchanged for runs whose signals are not finite), the features, shape
+        (R, len(FEATURES)), finite and in [-CLIP, CLIP], and where the signals were finite, bool, shape (R,).
+    """
+    start = memory.seen == 0
+    log_grad, log_param = _log(signals.grad_norm), _log(signals.param_norm)
+    quantities = torch.stack((signals.loss, log_grad, signals.alignment, displacement))
+    weights = 1.0 / torch.minimum(memory.seen + 1.0, clock.windows[:, None])
+    averages = memory.averages + weights[:, None] * (quantities - memory.averages)
+    fast, middle, slow = averages.unbind()
+    variance = memory.variance + weights[1] * ((signals.loss - fast[0]).square() - memory.variance)
+    first_loss = torch.where(start, signals.loss, memory.first_loss)
+    best_loss = torch.where(start, fast[0], torch.minimum(memory.best_loss, fast[0]))
+    first_log_norm = torch.where(start, log_param, memory.first_log_norm)
+
+    noise = variance.sqrt() + _TINY
+    depth = first_loss - best_loss + noise
+    rise = fast[0] - best_loss
+    log_update = _log(signals.update_norm) + displacement
+    relative = log_update - log_param
+    log_noise = torch.log(noise)
+    ones = torch.ones_like(relative)
+    features = torch.stack(
+        (
+            clock.progress * ones,
+            clock.early * ones,
+            0.4 * (relative + clock.log_reference + 6.0),
+            0.4 * (relative + 6.0),
+            3.0 * fast[2],
+            4.0 * middle[2],
+            torch.asinh((fast[0] - middle[0]) / noise),
+            torch.asinh((middle[0] - slow[0]) / noise),
+            torch.asinh(rise / noise),
+            2.0 * rise / depth,
+            0.4 * (log_noise - torch.log(depth)),
+            0.25 * (log_update + clock.log_reference + log_grad - log_noise),
+            fast[1] - slow[1],
+            log_grad - middle[1],
+            log_param - first_log_norm,
+            displacement - slow[3],
+            signals.optimizer * ones,
+        ),
+        dim=-1,
+    ).clamp(-CLIP, CLIP)
+
+    finite = signals.finite()
+    new = Memory(memory.seen + 1.0, averages, variance, first_loss, best_loss, first_log_norm)
+    kept = Memory(*(torch.where(finite, after, before) for after, before in zip(new, memory, strict=True)))
+    return kept, torch.where(finite[:, None], features, 0.0), finite

@@ -1,0 +1,127 @@
+"""The learning-rate law: what a decision of the policy does to the rate.
+
+For parameter group g at optimizer step t of T:
+
+    lr_g(t) = lr_g(0) * ref(t/T) * exp(s_t)
+    s_t     = s_{t-1} + bound_t * tanh(policy(features_t)),    s_{-1} = 0
+
+A policy that outputs zero is the reference schedule. Everything that depends on time alone is in a `Clock`, so
+that a real run and thousands of batched inner runs read the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+REFERENCE_FLOOR = 1e-3
+"""Smallest value of the cosine reference: its logarithm has to stay finite."""
+
+WINDOW_SHARES = (0.01, 0.05, 0.2)
+"""Windows of the fast, middle and slow averages as shares of the span."""
+
+MIN_WINDOWS = (4.0, 8.0, 16.0)
+"""Shortest windows in steps, below which an average would not average."""
+
+MAX_DISPLACEMENT = 14.0
+"""Bound on |s| in nats (six decades): keeps exp(s) finite whatever a policy does."""
+
+NON_FINITE_CUT = math.log(2.0)
+"""Nats by which s falls on a step whose loss or gradient is not finite."""
+
+
+class Clock(NamedTuple):
+    """All that the law and the features read off the time, as float32 tensors without a run dimension.
+
+    Attributes:
+        progress: 2 t/T - 1, in [-1, 1]; 0 where T is unknown. Shape ().
+        early: exp(-t/10), in (0, 1]. Shape ().
+        log_reference: log ref(t/T), nats, <= 0; 0 where T is unknown. Shape ().
+        bound: largest change of s at this step, nats. Shape ().
+        windows: lengths of the fast, middle and slow averages, steps. Shape (3,).
+    """
+
+    progress: Tensor
+    early: Tensor
+    log_reference: Tensor
+    bound: Tensor
+    windows: Tensor
+
+    @classmethod
+    def from_row(cls, row: Tensor) -> Clock:
+        """Reads one row of `clock_table`, shape (7,)."""
+        return cls(row[0], row[1], row[2], row[3], row[4:7])
+
+
+def span(step: int, total_steps: float | None) -> float:
+    """Time scale of step t in steps: min(T, 2 (t + 50)).
+
+    Averages and bounds scale with the span. While a run is younger than its horizon they follow its age, so that
+    an early instability of a long run is seen and answered in time; after that a run of 200 steps and one of
+    200,000 look alike. A run without a horizon is always "half way" through its span.
+    """
+    age = 2.0 * (step + 50)
+    return age if total_steps is None else min(float(total_steps), age)
+
+
+def log_reference(step: int, total_steps: float | None) -> float:
+    """Logarithm of the reference schedule: cosine from 1 to `REFERENCE_FLOOR`, or 0 where T is unknown."""
+    if total_steps is None:
+        return 0.0
+    fraction = min(step / total_steps, 1.0)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * fraction))
+    return math.log(REFERENCE_FLOOR + (1.0 - REFERENCE_FLOOR) * cosine)
+
+
+def bound(step: int, total_steps: float | None) -> float:
+    """Largest change of s at step t, nats: 40 / span, and 3 exp(-t/2) more in the first few steps.
+
+    The early part lets a rate that is wrong by four decades be corrected before it does harm.
+    """
+    return 40.0 / max(span(step, total_steps), 100.0) + 3.0 * math.exp(-step / 2.0)
+
+
+def _clock_row(step: int, total_steps: float | None) -> list[float]:
+    progress = 0.0 if total_steps is None else 2.0 * min(step / total_steps, 1.0) - 1.0
+    scale = span(step, total_steps)
+    windows = [max(least, share * scale) for share, least in zip(WINDOW_SHARES, MIN_WINDOWS, strict=True)]
+    early = math.exp(-step / 10.0)
+    return [progress, early, log_reference(step, total_steps), bound(step, total_steps), *windows]
+
+
+def clock(step: int, total_steps: float | None, device: torch.device | str | None = None) -> Clock:
+    """The clock of one step.
+
+    Args:
+        step: t, optimizer steps taken before this one.
+        total_steps: horizon T in steps, or None where it is unknown (the anytime mode).
+        device: where the tensors go.
+    """
+    return Clock.from_row(torch.tensor(_clock_row(step, total_steps), dtype=torch.float32, device=device))
+
+
+def clock_table(total_steps: int, known: bool = True, device: torch.device | str | None = None) -> Tensor:
+    """The clocks of all steps of a run, shape (T, 7); `known=False` for the anytime mode."""
+    horizon = total_steps if known else None
+    rows = [_clock_row(step, horizon) for step in range(total_steps)]
+    return torch.tensor(rows, dtype=torch.float32, device=device)
+
+
+def advance(displacement: Tensor, output: Tensor, clock: Clock, finite: Tensor) -> Tensor:
+    """One step of s.
+
+    Args:
+        displacement: s_{t-1}, nats, shape (R,).
+        output: the policy's output, shape (R,), unbounded.
+        clock: the step's clock.
+        finite: where loss and gradient are finite, bool, shape (R,). Elsewhere the policy is not asked, and the
+            rate is halved.
+
+    Returns:
+        s_t, nats, shape (R,), always finite and within `MAX_DISPLACEMENT`.
+    """
+    change = torch.where(finite, clock.bound * torch.tanh(output), -NON_FINITE_CUT)
+    return (displacement + change).clamp(-MAX_DISPLACEMENT, MAX_DISPLACEMENT)

@@ -1,0 +1,82 @@
+"""Which inner runs a meta-step makes: a weighted mixture of families, horizons and optimizers."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from metalr.meta.optimizers import OPTIMIZERS
+from metalr.meta.rollout import Inner
+from metalr.meta.task import Task, TaskFamily
+
+
+@dataclass
+class Component:
+    """One family in the mixture.
+
+    Attributes:
+        family: the task family.
+        weight: how often it is drawn, relative to the others; > 0.
+        horizons: shortest and longest horizon in steps, drawn log-uniformly.
+    """
+
+    family: TaskFamily
+    weight: float = 1.0
+    horizons: tuple[int, int] = (50, 500)
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        low, high = self.horizons
+        if self.weight <= 0:
+            raise ValueError(f"weight={self.weight} of {type(self.family).__name__}: must be positive")
+        if not 1 <= low <= high:
+            raise ValueError(f"horizons={self.horizons}: give (shortest, longest) in steps, 1 or more")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw: P instances of a task and how they are trained."""
+
+    name: str
+    task: Task
+    inner: Inner
+
+
+def mix_seed(*parts: int | str) -> int:
+    """A seed out of several numbers and words, the same on every machine, in [0, 2^63)."""
+    return random.Random("/".join(map(str, parts))).getrandbits(63)
+
+
+class TaskDistribution:
+    """A mixture of task families; its draws depend on a seed and an index alone.
+
+    Args:
+        components: families by name.
+        decades: width of the log-uniform distribution of initial rates about the usual one.
+        seed: of all draws.
+    """
+
+    def __init__(self, components: Mapping[str, Component], decades: float = 5.0, seed: int = 0) -> None:
+        if not components:
+            raise ValueError("components={}: give one family or more")
+        self.components = dict(components)
+        self.decades = decades
+        self.seed = seed
+
+    def draw(self, index: int, instances: int, known: bool = True) -> Draw:
+        """The index-th draw, with that many instances; `known`: whether the policy is told the horizon."""
+        chance = random.Random(mix_seed(self.seed, index, "component"))
+        names = list(self.components)
+        name = chance.choices(names, [self.components[n].weight for n in names])[0]
+        low, high = self.components[name].horizons
+        total_steps = round(math.exp(chance.uniform(math.log(low), math.log(high))))
+        optimizer = chance.choice(list(OPTIMIZERS))
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, index, "task"))
+        task = self.components[name].family.sample(instances, generator)
+        hyper = OPTIMIZERS[optimizer].draw(instances, generator, self.decades)
+        batches = mix_seed(self.seed, index, "batches")
+        return Draw(name, task, Inner(optimizer, hyper, total_steps, known, batches))

@@ -1,0 +1,150 @@
+"""MetaLearner: meta-training as a LightningModule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+
+from metalr.features import ANYTIME_FEATURES, FEATURES
+from metalr.meta.distribution import TaskDistribution
+from metalr.meta.estimator import FullES, antithetic_gradient
+from metalr.meta.heldout import HeldOutScore, HeldOutTask
+from metalr.meta.rollout import rollout
+from metalr.policy import LRPolicy
+
+
+class MetaLearner(L.LightningModule):
+    """Learns a policy by evolution strategies on a distribution of tasks.
+
+    `training_step` turns the estimated gradient into a surrogate loss whose gradient is the estimate: the inner
+    product of the weights with the detached estimate. DDP, clipping, accumulation, any torch optimizer and
+    checkpoints then work as for any module. Noise and tasks are drawn from (seed, step, pair), never from the
+    rank: the pairs of a step are split over the ranks, and any number of ranks gives one rank's gradient.
+
+    Args:
+        horizon: meta-train a policy that is told the horizon; False for the anytime policy.
+        features: names of features to read; all that go with `horizon` by default.
+        hidden: widths of the policy's hidden layers.
+        estimator: of the gradient.
+        optimizer: of the policy's weights; Adam at 1e-3 by default.
+        lr_scheduler: of the meta learning rate, a step each meta-step; constant by default.
+        final_weight: share of the final loss in the outer loss, the rest is the run's mean; in [0, 1].
+        compiled: run inner steps through torch.compile.
+        init_from: a policy file or shipped name to start from.
+        seed: of the policy's initial weights and of the noise.
+    """
+
+    def __init__(
+        self,
+        horizon: bool = True,
+        features: Sequence[str] | None = None,
+        hidden: Sequence[int] = (64, 32),
+        estimator: FullES = FullES(),  # noqa: B008 - frozen
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        final_weight: float = 0.6,
+        compiled: bool = False,
+        init_from: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= final_weight <= 1.0:
+            raise ValueError(f"final_weight={final_weight}: must be in [0, 1]")
+        names = features or (FEATURES if horizon else ANYTIME_FEATURES)
+        self.policy = LRPolicy.load(init_from).requires_grad_(True) if init_from else LRPolicy(names, hidden, seed)
+        self.horizon = horizon
+        self.estimator = estimator
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.final_weight = final_weight
+        self.compiled = compiled
+        self.seed = seed
+        self.register_buffer("inner_steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("best_score", torch.tensor(float("inf")))
+        self._scores: list[HeldOutScore] = []
+        self._step_scores: list[tuple[str, HeldOutScore]] = []
+
+    def configure_optimizers(self) -> Any:
+        """The injected optimizer, Adam at 1e-3 without one, and its scheduler."""
+        optimizer = self.optimizer(self.policy.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
+        }
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Draws are made where they are used."""
+        return batch
+
+    def training_step(self, batch: TaskDistribution, batch_idx: int) -> Tensor:
+        """One draw of tasks, its inner runs, and the surrogate loss of the estimated gradient."""
+        index = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        own = self._own_pairs()
+        draw = batch.draw(index, self.estimator.pairs, self.horizon)
+        theta = parameters_to_vector(self.policy.parameters())
+        noise = self.estimator.noise(theta.numel(), range(own.start, own.stop), self.seed, index).to(theta)
+        vectors = self.estimator.perturb(theta.detach(), noise)
+        inner = draw.inner.select(own)
+        task = draw.task.select(own).to(self.device)
+        layers = self.policy.population(vectors)
+        runs = rollout(task, inner, layers, self.policy.columns, copies=2, compiled=self.compiled)
+        plus, minus = runs.outer_loss(self.final_weight).chunk(2)
+        everyone = self.all_gather(torch.stack((plus, minus))).movedim(-2, 0).flatten(1)
+        weights = self.estimator.weights(everyone[0] - everyone[1], plus - minus)
+        estimate = antithetic_gradient(weights, noise, self.estimator.sigma)
+        self._log_step(draw.name, everyone, inner.total_steps)
+        return theta @ estimate
+
+    def _own_pairs(self) -> slice:
+        pairs, world = self.estimator.pairs, self.trainer.world_size
+        if pairs % world:
+            raise ValueError(f"estimator.pairs={pairs} must be a multiple of the number of ranks, {world}")
+        return slice(pairs // world * self.global_rank, pairs // world * (self.global_rank + 1))
+
+    def _log_step(self, family: str, losses: Tensor, total_steps: int) -> None:
+        self.inner_steps += losses.numel() * total_steps
+        self.log("outer_loss", losses.mean(), prog_bar=True)
+        self.log(f"outer_loss/{family}", losses.mean())
+        self.log("inner_steps", self.inner_steps.float())
+
+    def validation_step(self, batch: HeldOutTask, batch_idx: int) -> None:
+        """Scores the policy on a held-out task against its reference schedule."""
+        score = batch.score(self.policy, self.horizon, self.device, self.compiled)
+        self._step_scores.append((batch.name, score))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the scores, and writes the policy: `policy.safetensors`, and `best.safetensors` at a new best."""
+        scores, self._step_scores = self._step_scores, []
+        if not scores:
+            return
+        for name, score in scores:
+            self.log(f"heldout/{name}/median", score.median)
+            self.log(f"heldout/{name}/worst", score.worst)
+        total = torch.stack([score.total for _, score in scores]).mean()
+        self.log("heldout", total, prog_bar=True)
+        if not self.trainer.is_global_zero or self.trainer.sanity_checking:
+            return
+        self.export("policy.safetensors", total)
+        if total < self.best_score:
+            self.best_score.copy_(total)
+            self.export("best.safetensors", total)
+
+    def export(self, name: str, score: Tensor) -> None:
+        """Writes the policy beside the run's logs."""
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        self.policy.card = {
+            "seed": str(self.seed),
+            "meta_steps": str(self.trainer.global_step),
+            "inner_steps": str(int(self.inner_steps)),
+            "heldout": f"{float(score):.4f}",
+        }
+        self.policy.save(folder / name)

@@ -1,0 +1,226 @@
+"""Small networks as pure loss functions of one network's parameters and one batch.
+
+Each is a frozen, hashable description. `loss` is written for a single network and batched over runs with
+`torch.func.vmap`; being hashable, a description can key a cache of compiled steps.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Params = dict[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
+
+_ACTIVATIONS = {"relu": F.relu, "tanh": torch.tanh, "gelu": F.gelu, "silu": F.silu}
+
+
+class Net(ABC):
+    """A network: its parameters' shapes, its initialiser, its loss.
+
+    Parameters of a run lie in one flat vector, so that an optimizer and the norms are single operations.
+    """
+
+    @property
+    @abstractmethod
+    def shapes(self) -> Shapes:
+        """Shape of each parameter by name; a matrix is (in, out), and a one-dimensional one starts at zero."""
+
+    @abstractmethod
+    def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of one batch, shape (), positive."""
+
+    @cached_property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def unflatten(self, theta: Tensor) -> Params:
+        """Views of a flat vector, shape (size,)."""
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        pieces = theta.split(sizes)
+        return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
+
+    def flat_loss(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """`loss` of a flat vector of parameters."""
+        return self.loss(self.unflatten(theta), inputs, targets)
+
+    def initialise(self, runs: int, generator: torch.Generator) -> Tensor:
+        """He-normal or torch's own uniform initial weights, a gain of 0.7 to 1.4, drawn for each run: (runs, size)."""
+        gain = torch.empty(runs, 1).uniform_(math.log(0.7), math.log(1.4), generator=generator).exp()
+        he = torch.rand(runs, 1, generator=generator) < 0.5
+        pieces = []
+        for shape in self.shapes.values():
+            count = math.prod(shape)
+            if len(shape) == 1:
+                pieces.append(torch.zeros(runs, count))
+                continue
+            fan_in = math.prod(shape[:-1])
+            normal = torch.randn(runs, count, generator=generator) * (2.0 / fan_in) ** 0.5
+            uniform = (2.0 * torch.rand(runs, count, generator=generator) - 1.0) * (1.0 / fan_in) ** 0.5
+            pieces.append(gain * torch.where(he, normal, uniform))
+        return torch.cat(pieces, dim=1)
+
+
+def _normalise(x: Tensor, dim: int) -> Tensor:
+    centred = x - x.mean(dim, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(dim, keepdim=True) + 1e-5)
+
+
+@dataclass(frozen=True)
+class MLP(Net):
+    """Perceptron on vectors: cross entropy for integer targets (B,), mean squared error for real ones (B, outputs).
+
+    Attributes:
+        depth: hidden layers; 0 is logistic or linear regression.
+        norm: "none", "layer" or "batch" (by the batch's own statistics) before each activation.
+    """
+
+    inputs: int = 64
+    width: int = 32
+    depth: int = 2
+    outputs: int = 10
+    activation: str = "relu"
+    norm: str = "none"
+    residual: bool = False
+
+    @property
+    def shapes(self) -> Shapes:
+        """Weights (in, out) and biases, input to output."""
+        widths = [self.inputs, *[self.width] * self.depth, self.outputs]
+        shapes: Shapes = {}
+        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            shapes[f"w{i}"], shapes[f"b{i}"] = (a, b), (b,)
+        return shapes
+
+    def logits(self, params: Params, inputs: Tensor) -> Tensor:
+        """(B, inputs) -> (B, outputs)."""
+        x = inputs
+        for i in range(self.depth):
+            h = x @ params[f"w{i}"] + params[f"b{i}"]
+            if self.norm != "none":
+                h = _normalise(h, -1 if self.norm == "layer" else 0)
+            h = _ACTIVATIONS[self.activation](h)
+            x = x + h if self.residual and i > 0 else h
+        return x @ params[f"w{self.depth}"] + params[f"b{self.depth}"]
+
+    def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy or mean squared error."""
+        logits = self.logits(params, inputs)
+        if targets.is_floating_point():
+            return (logits - targets).square().mean()
+        return F.cross_entropy(logits, targets)
+
+
+@dataclass(frozen=True)
+class ConvNet(Net):
+    """3x3 convolutions, each followed by 2x2 pooling, and a linear classifier, on images (B, side, side, channels).
+
+    Convolutions are written as one matrix product over patches: vmapped convolutions with a kernel for each run
+    become grouped ones, which are slow.
+    """
+
+    side: int = 8
+    channels: int = 1
+    widths: tuple[int, ...] = (8, 16)
+    outputs: int = 10
+    norm: str = "none"
+    pool: str = "max"
+
+    @property
+    def shapes(self) -> Shapes:
+        """Kernels (3 * 3 * in, out), biases, and the classifier."""
+        shapes: Shapes = {}
+        channels, side = self.channels, self.side
+        for i, width in enumerate(self.widths):
+            shapes[f"k{i}"], shapes[f"c{i}"] = (9 * channels, width), (width,)
+            channels, side = width, side // 2
+        shapes["w"], shapes["b"] = (channels * side * side, self.outputs), (self.outputs,)
+        return shapes
+
+    def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy."""
+        x = inputs
+        for i in range(len(self.widths)):
+            batch, side, _, channels = x.shape
+            padded = F.pad(x, (0, 0, 1, 1, 1, 1))
+            shifts = [padded[:, a : a + side, b : b + side] for a in range(3) for b in range(3)]
+            patches = torch.cat(shifts, dim=-1).reshape(batch * side * side, 9 * channels)
+            h = patches @ params[f"k{i}"] + params[f"c{i}"]
+            if self.norm == "batch":
+                h = _normalise(h, 0)
+            h = h.relu().view(batch, side // 2, 2, side // 2, 2, -1)
+            x = h.amax(dim=(2, 4)) if self.pool == "max" else h.mean(dim=(2, 4))
+        return F.cross_entropy(x.flatten(1) @ params["w"] + params["b"], targets)
+
+
+@dataclass(frozen=True)
+class Transformer(Net):
+    """Pre-norm causal transformer that predicts the next token of (B, L + 1) tokens; targets are not used."""
+
+    vocabulary: int = 16
+    length: int = 12
+    width: int = 16
+    layers: int = 1
+    heads: int = 2
+
+    @property
+    def shapes(self) -> Shapes:
+        """Embeddings, and for each block attention and feed-forward weights."""
+        w = self.width
+        shapes: Shapes = {"token": (self.vocabulary, w), "position": (self.length, w)}
+        for i in range(self.layers):
+            shapes |= {f"qkv{i}": (w, 3 * w), f"out{i}": (w, w)}
+            shapes |= {f"up{i}": (w, 2 * w), f"ub{i}": (2 * w,), f"down{i}": (2 * w, w), f"db{i}": (w,)}
+        return shapes | {"head": (w, self.vocabulary)}
+
+    def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy of the next token."""
+        tokens, following = inputs[:, :-1], inputs[:, 1:]
+        x = F.embedding(tokens, params["token"]) + params["position"]
+        mask = torch.full((self.length, self.length), -1e9, device=x.device).triu(1)
+        for i in range(self.layers):
+            x = x + self._attend(params, i, _normalise(x, -1), mask)
+            hidden = F.gelu(_normalise(x, -1) @ params[f"up{i}"] + params[f"ub{i}"])
+            x = x + hidden @ params[f"down{i}"] + params[f"db{i}"]
+        logits = _normalise(x, -1) @ params["head"]
+        return F.cross_entropy(logits.flatten(0, 1), following.flatten())
+
+    def _attend(self, params: Params, i: int, x: Tensor, mask: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        qkv = (x @ params[f"qkv{i}"]).view(batch, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
+        scores = q @ k.transpose(-1, -2) / (width // self.heads) ** 0.5 + mask
+        mixed = scores.softmax(-1) @ v
+        return mixed.transpose(1, 2).reshape(batch, length, width) @ params[f"out{i}"]
+
+    def initialise(self, runs: int, generator: torch.Generator) -> Tensor:
+        """As for any network, but embeddings of size about 0.1 to 1, drawn for each run."""
+        theta = super().initialise(runs, generator)
+        rows = (self.vocabulary + self.length) * self.width
+        scale = torch.empty(runs, 1).uniform_(math.log(0.1), 0.0, generator=generator).exp()
+        theta[:, :rows] = torch.randn(runs, rows, generator=generator) * scale
+        return theta
+
+
+@dataclass(frozen=True)
+class Quadratic(Net):
+    """Noisy quadratic 0.5 sum_i h_i (w_i - x_i)^2, mean over the batch; inputs (B, 2, size) hold h and x."""
+
+    dimension: int = 48
+
+    @property
+    def shapes(self) -> Shapes:
+        """One matrix, so that it starts at random values."""
+        return {"w": (1, self.dimension)}
+
+    def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The quadratic; targets are not used."""
+        curvature, centre = inputs[:, 0], inputs[:, 1]
+        return 0.5 * (curvature * (params["w"] - centre).square()).sum(-1).mean()
