@@ -1,1 +1,5 @@
-"""Data modules of the experiments, each usable by class_path from YAML."""
+"""What an experiment hangs on a Trainer, each usable by class_path from YAML."""
+
+from metalr import MetaLRCallback
+
+__all__ = ["MetaLRCallback"]

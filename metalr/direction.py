@@ -30,16 +30,16 @@ class Direction(ABC):
 
     @abstractmethod
     def read(self, params: list[Tensor], group: Group) -> list[Tensor | None]:
-        """u of each parameter, in its shape; None for one that has not been updated yet."""
+        """The direction u of each parameter, in its shape; None for one that has not been updated yet."""
 
-    def remember(self) -> None:
+    def remember(self) -> None:  # noqa: B027 - most have nothing to remember
         """Called when the rates of the coming update have been set."""
 
     def state_dict(self) -> dict[str, Any]:
         """What has to be stored to go on; nothing where u is in the optimizer's own state."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - see remember
         """Restores `state_dict`."""
 
 

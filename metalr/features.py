@@ -73,6 +73,7 @@ class Memory(NamedTuple):
     @classmethod
     def empty(cls, runs: int, device: torch.device | str | None = None) -> Memory:
         """The memory of runs that have not started."""
+
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, runs, device=device)
 

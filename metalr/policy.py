@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class LRPolicy(nn.Module):
         card: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
+        self.columns: Tensor
         unknown = [name for name in features if name not in FEATURES]
         if unknown or not features:
             raise ValueError(f"features={list(features)}: choose one or more of {', '.join(FEATURES)}")
@@ -75,7 +77,7 @@ class LRPolicy(nn.Module):
         self.hidden = tuple(hidden)
         self.card = dict(card or {})
         widths = (len(self.features), *self.hidden, 1)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.register_buffer("columns", torch.tensor([FEATURES.index(f) for f in self.features]), persistent=False)
         self._initialise(seed)
 
@@ -113,8 +115,7 @@ class LRPolicy(nn.Module):
         """The columns that this policy reads: (R, len(FEATURES)) -> (R, len(self.features))."""
         if self.features == FEATURES:
             return features
-        columns: Tensor = self.columns
-        return features.index_select(-1, columns)
+        return features.index_select(-1, self.columns)
 
     def population(self, vectors: Tensor) -> Layers:
         """Layers of R policies of this shape from their flat weights, shape (R, size), in parameter order."""

@@ -58,16 +58,16 @@ class HeldOutTask:
     seed: int = 1
     _best: dict[bool, Tensor] = field(default_factory=dict, init=False, repr=False)
 
-    def score(self, policy: LRPolicy, known: bool, device: torch.device, compiled: bool = False) -> HeldOutScore:
+    def score(self, policy: LRPolicy, known: bool, device: torch.device) -> HeldOutScore:
         """Runs the policy; the reference schedule's runs are made once."""
         if known not in self._best:
             zero = LRPolicy(policy.features, policy.hidden).to(device)
-            self._best[known] = self._final(zero, known, device, compiled).amin(0)
-        final = self._final(policy, known, device, compiled)
+            self._best[known] = self._final(zero, known, device).amin(0)
+        final = self._final(policy, known, device)
         ratio = (final / self._best[known]).log()
         return HeldOutScore(ratio.quantile(0.5, dim=0).mean(), ratio.amax(0).mean())
 
-    def _final(self, policy: LRPolicy, known: bool, device: torch.device, compiled: bool) -> Tensor:
+    def _final(self, policy: LRPolicy, known: bool, device: torch.device) -> Tensor:
         """Final validation losses, (rates, instances), capped where a run diverged."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.name))
         task = self.family.sample(self.instances, generator)
@@ -75,7 +75,7 @@ class HeldOutTask:
         runs = self.rates * self.instances
         inner = Inner(self.optimizer, self._hyper(runs), self.total_steps, known, self.seed)
         layers = [(w.detach(), b.detach()) for w, b in policy.shared_layers()]
-        result = rollout(task, inner, layers, policy.columns, compiled=compiled)
+        result = rollout(task, inner, layers, policy.columns)
         final = result.initial * result.curve[-1].exp()
         return final.view(self.rates, self.instances)
 
@@ -85,5 +85,3 @@ class HeldOutTask:
         lr = (optimizer.usual_lr * grid.exp()).repeat_interleave(runs // self.rates)[:, None]
         full = torch.ones_like(lr)
         return Hyper(lr, 0.9 * full, 0.999 * full, 0.0 * full, 0.0 * full)
-
-

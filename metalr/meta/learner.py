@@ -66,9 +66,10 @@ class MetaLearner(L.LightningModule):
         self.final_weight = final_weight
         self.compiled = compiled
         self.seed = seed
+        self.inner_steps: Tensor
+        self.best_score: Tensor
         self.register_buffer("inner_steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("best_score", torch.tensor(float("inf")))
-        self._scores: list[HeldOutScore] = []
         self._step_scores: list[tuple[str, HeldOutScore]] = []
 
     def configure_optimizers(self) -> Any:
@@ -98,11 +99,18 @@ class MetaLearner(L.LightningModule):
         layers = self.policy.population(vectors)
         runs = rollout(task, inner, layers, self.policy.columns, copies=2, compiled=self.compiled)
         plus, minus = runs.outer_loss(self.final_weight).chunk(2)
-        everyone = self.all_gather(torch.stack((plus, minus))).movedim(-2, 0).flatten(1)
+        everyone = self._gather(torch.stack((plus, minus)))
         weights = self.estimator.weights(everyone[0] - everyone[1], plus - minus)
         estimate = antithetic_gradient(weights, noise, self.estimator.sigma)
         self._log_step(draw.name, everyone, inner.total_steps)
         return theta @ estimate
+
+    def _gather(self, losses: Tensor) -> Tensor:
+        """Losses of all ranks' pairs, (2, P), from those of one rank's."""
+        gathered = self.all_gather(losses)
+        if not isinstance(gathered, Tensor):
+            raise TypeError(f"all_gather gave {type(gathered).__name__}")
+        return gathered.movedim(-2, 0).flatten(1)
 
     def _own_pairs(self) -> slice:
         pairs, world = self.estimator.pairs, self.trainer.world_size
@@ -111,14 +119,14 @@ class MetaLearner(L.LightningModule):
         return slice(pairs // world * self.global_rank, pairs // world * (self.global_rank + 1))
 
     def _log_step(self, family: str, losses: Tensor, total_steps: int) -> None:
-        self.inner_steps += losses.numel() * total_steps
+        self.inner_steps.add_(losses.numel() * total_steps)
         self.log("outer_loss", losses.mean(), prog_bar=True)
         self.log(f"outer_loss/{family}", losses.mean())
         self.log("inner_steps", self.inner_steps.float())
 
     def validation_step(self, batch: HeldOutTask, batch_idx: int) -> None:
         """Scores the policy on a held-out task against its reference schedule."""
-        score = batch.score(self.policy, self.horizon, self.device, self.compiled)
+        score = batch.score(self.policy, self.horizon, self.device)
         self._step_scores.append((batch.name, score))
 
     def on_validation_epoch_end(self) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,12 @@ from torch import Tensor
 Params = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
 
-_ACTIVATIONS = {"relu": F.relu, "tanh": torch.tanh, "gelu": F.gelu, "silu": F.silu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "gelu": F.gelu,
+    "silu": F.silu,
+}
 
 
 class Net(ABC):
@@ -44,7 +51,7 @@ class Net(ABC):
     def unflatten(self, theta: Tensor) -> Params:
         """Views of a flat vector, shape (size,)."""
         sizes = [math.prod(shape) for shape in self.shapes.values()]
-        pieces = theta.split(sizes)
+        pieces = torch.split(theta, sizes)
         return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
 
     def flat_loss(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -95,7 +102,7 @@ class MLP(Net):
         """Weights (in, out) and biases, input to output."""
         widths = [self.inputs, *[self.width] * self.depth, self.outputs]
         shapes: Shapes = {}
-        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (a, b) in enumerate(pairwise(widths)):
             shapes[f"w{i}"], shapes[f"b{i}"] = (a, b), (b,)
         return shapes
 
@@ -197,7 +204,7 @@ class Transformer(Net):
         qkv = (x @ params[f"qkv{i}"]).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
         scores = q @ k.transpose(-1, -2) / (width // self.heads) ** 0.5 + mask
-        mixed = scores.softmax(-1) @ v
+        mixed: Tensor = scores.softmax(-1) @ v
         return mixed.transpose(1, 2).reshape(batch, length, width) @ params[f"out{i}"]
 
     def initialise(self, runs: int, generator: torch.Generator) -> Tensor:

@@ -40,16 +40,11 @@ class Hyper(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """Moments of the gradient, and the direction u applied last, each (R, n)."""
+    """Moments of the gradient, and the direction u applied last, each (R, n); SGD has no second moment: (R, 0)."""
 
     first: Tensor
     second: Tensor
     direction: Tensor
-
-    @classmethod
-    def zeros(cls, theta: Tensor) -> Buffers:
-        """Before the first step."""
-        return cls(torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros_like(theta))
 
 
 class BatchedOptimizer(ABC):
@@ -64,6 +59,10 @@ class BatchedOptimizer(ABC):
     usual_lr: float
 
     @abstractmethod
+    def start(self, theta: Tensor) -> Buffers:
+        """Buffers before the first step."""
+
+    @abstractmethod
     def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
         """Buffers after this step, with the direction u to apply. `step` counts from 0, shape ()."""
 
@@ -74,7 +73,7 @@ class BatchedOptimizer(ABC):
     def first_norm(self, grad: Tensor) -> Tensor:
         """|u| that the signals assume before the first update, shape (R,)."""
         if self.is_sgd:
-            return grad.norm(dim=1)
+            return torch.linalg.vector_norm(grad, dim=1)
         return torch.full_like(grad[:, 0], grad.shape[1] ** 0.5)
 
     def apply(self, theta: Tensor, direction: Tensor, lr: Tensor, hyper: Hyper) -> Tensor:
@@ -98,8 +97,13 @@ class SGD(BatchedOptimizer):
     is_sgd = True
     usual_lr = 0.1
 
+    def start(self, theta: Tensor) -> Buffers:
+        """The direction is the first moment, one tensor for both."""
+        zeros = torch.zeros_like(theta)
+        return Buffers(zeros, theta.new_zeros(len(theta), 0), zeros)
+
     def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
-        """u = momentum * u + g + decay * w."""
+        """U = momentum * u + g + decay * w."""
         moved = hyper.beta1 * buffers.first + grad + hyper.coupled * theta
         return Buffers(moved, buffers.second, moved)
 
@@ -121,8 +125,12 @@ class Adam(BatchedOptimizer):
     usual_lr = 1e-3
     eps = 1e-8
 
+    def start(self, theta: Tensor) -> Buffers:
+        """All zero."""
+        return Buffers(torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros_like(theta))
+
     def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
-        """u = m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)."""
+        """U = m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)."""
         grad = grad + hyper.coupled * theta
         first = torch.lerp(grad, buffers.first, hyper.beta1)
         second = torch.lerp(grad.square(), buffers.second, hyper.beta2)

@@ -32,10 +32,10 @@ class RunState(NamedTuple):
     displacement: Tensor
 
     @classmethod
-    def start(cls, theta: Tensor) -> RunState:
+    def start(cls, theta: Tensor, optimizer: BatchedOptimizer) -> RunState:
         """Before the first step, from initial parameters (R, n)."""
         zeros = torch.zeros(len(theta), device=theta.device)
-        return cls(theta, Buffers.zeros(theta), Memory.empty(len(theta), theta.device), zeros)
+        return cls(theta, optimizer.start(theta), Memory.empty(len(theta), theta.device), zeros)
 
 
 class StepRecord(NamedTuple):
@@ -95,7 +95,11 @@ def _signals(state: RunState, loss: Tensor, grad: Tensor, optimizer: BatchedOpti
 @cache
 def _compiled_step(net: Net, optimizer: str, compiled: bool) -> StepFunction:
     step = make_step(net, OPTIMIZERS[optimizer])
-    return torch.compile(step, dynamic=False, fullgraph=True) if compiled else step
+    if not compiled:
+        return step
+    # All networks share one code object, and the default allows eight compilations of it.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
+    return torch.compile(step, dynamic=False, fullgraph=True)
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ def rollout(
     """
     device = task.theta.device
     step = _compiled_step(task.net, inner.optimizer, compiled)
-    state = RunState.start(task.theta.repeat(copies, 1))
+    state = RunState.start(task.theta.repeat(copies, 1), OPTIMIZERS[inner.optimizer])
     hyper = Hyper(*(value.to(device) for value in inner.hyper.repeat(copies)))
     table = clock_table(inner.total_steps, inner.known, device)
     counts = torch.arange(inner.total_steps, device=device, dtype=torch.float32)

@@ -1,0 +1,163 @@
+"""MetaLRCallback: glue from a Lightning Trainer's hooks to `MetaLR`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from metalr.controller import MetaLR
+from metalr.policy import LRPolicy
+
+
+class MetaLRCallback(L.Callback):
+    """Sets the learning rate of every optimizer of a Trainer at each optimizer step.
+
+    `Trainer(callbacks=[MetaLRCallback()])`, and no scheduler in `configure_optimizers`. The horizon is read off
+    the Trainer: steps and epochs, or `max_time`, whichever ends first; where there is none, the anytime mode is
+    used. One `MetaLR` drives each optimizer, also under manual optimization. Its state is in the checkpoint.
+
+    It reads gradients before Lightning clips them, counts optimizer steps (not batches), takes the mean loss of
+    an accumulation window over all ranks, and leaves out steps that a GradScaler skips.
+
+    Logged at the Trainer's `log_every_n_steps`: `metalr/lr` (of the first group), `metalr/displacement` (log of
+    the rate over its reference schedule, nats) and `metalr/change` (nats); with several optimizers,
+    `metalr-1/...` and so on.
+
+    Args:
+        policy: "default", another shipped name, a path, or an `LRPolicy`, as for `MetaLR`.
+        total_steps: horizon in optimizer steps, in place of the Trainer's.
+    """
+
+    def __init__(self, policy: str | Path | LRPolicy = "default", total_steps: int | None = None) -> None:
+        if total_steps is not None and total_steps < 1:
+            raise ValueError(f"total_steps={total_steps}: give 1 or more, or None for the Trainer's horizon")
+        self.policy = policy
+        self.total_steps = total_steps
+        self.controllers: list[MetaLR] = []
+        self._restored: list[dict[str, Any]] = []
+        self._losses: list[Tensor] = []
+        self._timer: Timer | None = None
+        self._max_steps: int | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Makes a controller for each optimizer, and restores its state on a resumed run."""
+        _refuse_schedulers(trainer)
+        done = 0 if self._restored else trainer.global_step // max(1, len(trainer.optimizers))
+        self._max_steps = self.total_steps or _horizon(trainer, done)
+        self._timer = _time_limit(trainer) if self.total_steps is None else None
+        first = self._max_steps if self._timer is None else self._time_horizon(trainer, 0)
+        self.controllers = [MetaLR(optimizer, first, self.policy) for optimizer in trainer.optimizers]
+        for controller, state in zip(self.controllers, self._restored, strict=bool(self._restored)):
+            controller.load_state_dict(state)
+        self._restored, self._losses = [], []
+        unit = "steps" if self._timer is None else "steps, estimated from max_time"
+        rank_zero_info(f"metalr: horizon {first} {unit}" if first else "metalr: no horizon, the anytime mode")
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        """Notes the loss; under AMP it comes multiplied by the scaler's scale."""
+        scaler = _scaler(trainer)
+        self._losses.append(loss.detach().float() / (scaler.get_scale() if scaler else 1.0))
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        """Decides, between the last backward pass of the window and the update."""
+        losses, self._losses = self._losses, []
+        index, controller = self._controller(optimizer)
+        if not losses:
+            raise RuntimeError(
+                "MetaLRCallback saw no loss before this optimizer step: under manual optimization, call "
+                "self.manual_backward(loss), not loss.backward()"
+            )
+        if _scaler(trainer) is not None and _skipped_by_scaler(optimizer):
+            return
+        # Lightning divides each loss by accumulate_grad_batches, also in the last window, which may be shorter.
+        loss = torch.stack([value.reshape(()) for value in losses]).mean() * trainer.accumulate_grad_batches
+        if trainer.world_size > 1:
+            loss = trainer.strategy.reduce(loss, reduce_op="mean")
+        if self._timer is not None:
+            controller.total_steps = self._time_horizon(trainer, controller.last_step)
+        controller.step(loss)
+        self._log(trainer, index, controller)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of every controller."""
+        return {"controllers": [controller.state_dict() for controller in self.controllers] or self._restored}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Kept until the optimizers exist."""
+        self._restored = list(state_dict["controllers"])
+
+    def _controller(self, optimizer: Optimizer) -> tuple[int, MetaLR]:
+        raw = getattr(optimizer, "optimizer", optimizer)
+        for index, controller in enumerate(self.controllers):
+            if controller.optimizer is raw:
+                return index, controller
+        raise RuntimeError(f"{type(raw).__name__} is none of trainer.optimizers: return it from configure_optimizers")
+
+    def _time_horizon(self, trainer: L.Trainer, step: int) -> int:
+        """Steps that fit into `max_time` at the pace so far, the same on all ranks."""
+        if self._timer is None:
+            raise RuntimeError("no max_time")
+        remaining = self._timer.time_remaining() or 0.0
+        elapsed = max(self._timer.time_elapsed(), 1e-3)
+        steps = max(step + 1, math.ceil((step + 1) * (elapsed + max(remaining, 0.0)) / elapsed))
+        steps = min(steps, self._max_steps) if self._max_steps else steps
+        return int(trainer.strategy.broadcast(steps)) if trainer.world_size > 1 else steps
+
+    def _log(self, trainer: L.Trainer, index: int, controller: MetaLR) -> None:
+        if not trainer.loggers or not trainer._logger_connector.should_update_logs:
+            return
+        prefix = "metalr" if index == 0 else f"metalr-{index}"
+        metrics = {
+            f"{prefix}/lr": controller.last_lr[0],
+            f"{prefix}/displacement": controller.displacement,
+            f"{prefix}/change": controller.last_change,
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def _horizon(trainer: L.Trainer, done: int) -> int | None:
+    """Optimizer steps to come after `done`, or None where the Trainer has no end."""
+    total = trainer.estimated_stepping_batches
+    if total in (-1, float("inf")):
+        return None
+    return max(1, int(total) - done)
+
+
+def _time_limit(trainer: L.Trainer) -> Timer | None:
+    timers = [c for c in trainer.callbacks if isinstance(c, Timer) and c.time_remaining() is not None]  # type: ignore[attr-defined]
+    return timers[0] if timers else None
+
+
+def _scaler(trainer: L.Trainer) -> Any:
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return scaler if scaler is not None and scaler.is_enabled() else None
+
+
+def _skipped_by_scaler(optimizer: Optimizer) -> bool:
+    raw = getattr(optimizer, "optimizer", optimizer)
+    if getattr(raw, "_step_supports_amp_scaling", False):
+        raise ValueError(
+            f"{type(raw).__name__} with fused=True unscales its gradients inside its step, where MetaLRCallback "
+            "cannot read them: use fused=False, or precision 'bf16-mixed'"
+        )
+    grads = [p.grad for group in raw.param_groups for p in group["params"] if p.grad is not None]
+    return not bool(torch.isfinite(get_total_norm(grads)))
+
+
+def _refuse_schedulers(trainer: L.Trainer) -> None:
+    if trainer.lr_scheduler_configs:
+        names = ", ".join(type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs)
+        raise ValueError(
+            f"MetaLRCallback sets the learning rate, and so does {names} from configure_optimizers: "
+            "remove the one or the other"
+        )

@@ -1,0 +1,66 @@
+"""One LightningModule for every image classifier."""
+
+from __future__ import annotations
+
+import lightning as L
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+
+class ImageClassifier(L.LightningModule):
+    """Trains a network on (images, labels) with cross entropy; logs top-1 and top-5 accuracy.
+
+    It has no `configure_optimizers`: the CLI gives optimizer and schedule.
+
+    Args:
+        network: images (B, C, H, W) -> logits (B, classes).
+        classes: number of classes.
+        label_smoothing: of the training loss, in [0, 1).
+    """
+
+    def __init__(self, network: nn.Module, classes: int = 10, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing={label_smoothing}: must be in [0, 1)")
+        self.network = network
+        self.label_smoothing = label_smoothing
+        metrics = {"accuracy": MulticlassAccuracy(classes, average="micro")}
+        if classes > 5:
+            metrics["top5"] = MulticlassAccuracy(classes, top_k=5, average="micro")
+        self.metrics = nn.ModuleDict(
+            {f"{s}_metrics": MetricCollection(metrics, prefix=f"{s}/") for s in ("val", "test")}
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, (B, classes)."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Cross entropy of one batch."""
+        images, labels = batch
+        loss = F.cross_entropy(self(images), labels, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss and accuracies on the validation split."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss and accuracies on the test split."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Probabilities, (B, classes)."""
+        return self(batch[0]).softmax(-1)
+
+    def _evaluate(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
+        images, labels = batch
+        logits = self(images)
+        self.log(f"{split}/loss", F.cross_entropy(logits, labels), prog_bar=True, sync_dist=True)
+        metrics = self.metrics[f"{split}_metrics"]
+        metrics.update(logits, labels)
+        self.log_dict(metrics, prog_bar=True)
