@@ -73,7 +73,8 @@ class BatchedOptimizer(ABC):
     def first_norm(self, grad: Tensor) -> Tensor:
         """|u| that the signals assume before the first update, shape (R,)."""
         if self.is_sgd:
-            return torch.linalg.vector_norm(grad, dim=1)
+            norm: Tensor = torch.linalg.vector_norm(grad, dim=1)
+            return norm
         return torch.full_like(grad[:, 0], grad.shape[1] ** 0.5)
 
     def apply(self, theta: Tensor, direction: Tensor, lr: Tensor, hyper: Hyper) -> Tensor:
