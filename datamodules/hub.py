@@ -65,7 +65,7 @@ def local_folder(path: str) -> Path | None:
 
 def _load(path: str, source: str, name: str | None, streaming: bool) -> Any:
     import datasets  # two seconds: late
-    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError, EmptyDatasetError
+    from datasets.exceptions import DatasetNotFoundError
 
     try:
         return datasets.load_dataset(source, name, streaming=streaming)
@@ -74,10 +74,10 @@ def _load(path: str, source: str, name: str | None, streaming: bool) -> Any:
             f"path={path!r}: no such folder here, and the hub is out of reach; give path=<folder in the hub's "
             "layout>, or connect (and unset HF_HUB_OFFLINE)"
         ) from error
-    except (DataFilesNotFoundError, EmptyDatasetError) as error:
-        raise FileNotFoundError(f"path={path!r} holds no data files in the hub's layout") from error
     except DatasetNotFoundError as error:
         raise _no_access(path, error) from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"path={path!r} holds no data files in the hub's layout") from error
     except ValueError as error:
         reason = " ".join(str(error).splitlines()[:2])  # the second line lists the configurations
         raise ValueError(f"path={path!r}, name={name!r}: {reason}") from error
