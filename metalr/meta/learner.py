@@ -139,20 +139,21 @@ class MetaLearner(L.LightningModule):
             self.log(f"heldout/{name}/worst", score.worst)
         total = torch.stack([score.total for _, score in scores]).mean()
         self.log("heldout", total, prog_bar=True)
-        if not self.trainer.is_global_zero or self.trainer.sanity_checking:
+        if self.trainer.sanity_checking:
             return
-        self.export("policy.safetensors", total)
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)  # asks all ranks
+        self._write(folder / "policy.safetensors", total)
         if total < self.best_score:
             self.best_score.copy_(total)
-            self.export("best.safetensors", total)
+            self._write(folder / "best.safetensors", total)
 
-    def export(self, name: str, score: Tensor) -> None:
-        """Writes the policy beside the run's logs."""
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+    def _write(self, path: Path, score: Tensor) -> None:
+        if not self.trainer.is_global_zero:
+            return
         self.policy.card = {
             "seed": str(self.seed),
             "meta_steps": str(self.trainer.global_step),
             "inner_steps": str(int(self.inner_steps)),
             "heldout": f"{float(score):.4f}",
         }
-        self.policy.save(folder / name)
+        self.policy.save(path)

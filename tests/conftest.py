@@ -1,0 +1,41 @@
+"""What every test shares: one thread, no hub, policies and a small problem."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # forking after OpenMP has run can hang
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from metalr import LRPolicy
+from metalr.features import ANYTIME_FEATURES, FEATURES
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "metalr", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("metalr")
+
+
+def random_policy(seed: int = 0, horizon: bool = True, strength: float = 1.0) -> LRPolicy:
+    """A policy that does something, as strongly as asked: no weight is zero."""
+    policy = LRPolicy(FEATURES if horizon else ANYTIME_FEATURES)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        for parameter in policy.layers[-1].parameters():
+            parameter.mul_(strength)
+    return policy.requires_grad_(False)
+
+
+@pytest.fixture
+def policy() -> LRPolicy:
+    return random_policy()
+
+
+@pytest.fixture
+def anytime_policy() -> LRPolicy:
+    return random_policy(horizon=False)

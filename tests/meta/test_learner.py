@@ -1,0 +1,147 @@
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.nn.utils import parameters_to_vector
+
+from datamodules import MetaTasksDataModule
+from metalr import LRPolicy
+from metalr.meta import Component, FullES, HeldOutTask, MetaLearner
+from metalr.meta.families import MLPTasks, QuadraticTasks
+
+
+def make_data() -> MetaTasksDataModule:
+    small = {"train_sizes": (32,), "valid_size": 16}
+    components = {
+        "quadratic": Component(QuadraticTasks(**small), 1, (5, 9)),
+        "mlp": Component(MLPTasks(**small), 1, (5, 9)),
+    }
+    heldout = [HeldOutTask("quadratic", QuadraticTasks(**small), "sgd", 8, instances=2, rates=3)]
+    return MetaTasksDataModule(components, heldout)
+
+
+def make_learner(**kwargs) -> MetaLearner:
+    return MetaLearner(
+        hidden=(8, 4),
+        estimator=FullES(pairs=4),
+        optimizer=lambda p: torch.optim.Adam(p, lr=0.01),
+        **kwargs,
+    )
+
+
+class Crash(L.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.global_step == self.step:
+            raise KeyboardInterrupt("crash")
+
+
+def fit(folder: Path, learner: MetaLearner, steps: int = 6, ckpt_path=None, **kwargs) -> torch.Tensor:
+    options = {"callbacks": [ModelCheckpoint(folder, every_n_train_steps=1, save_last=True)]} | kwargs
+    trainer = L.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        max_steps=steps,
+        val_check_interval=3,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
+    trainer.fit(learner, make_data(), ckpt_path=ckpt_path)
+    return parameters_to_vector(learner.policy.parameters()).detach().clone()
+
+
+def test_the_gradient_of_the_surrogate_is_the_estimate(tmp_path):
+    """Plain descent at rate 1 moves the weights by the estimate, which is made again here by hand."""
+    from metalr.meta import antithetic_gradient, rollout
+
+    learner = MetaLearner(
+        hidden=(8, 4), estimator=FullES(pairs=4), optimizer=lambda p: torch.optim.SGD(p, lr=1.0), seed=5
+    )
+    before = parameters_to_vector(learner.policy.parameters()).detach().clone()
+    policy = LRPolicy(hidden=(8, 4), seed=5)
+    after = fit(tmp_path, learner, steps=1)
+    es, draw = learner.estimator, make_data().distribution.draw(0, 4)
+    noise = es.noise(before.numel(), range(4), 5, 0)
+    layers = policy.population(es.perturb(before, noise))
+    runs = rollout(draw.task, draw.inner, layers, policy.columns, copies=2)
+    plus, minus = runs.outer_loss().chunk(2)
+    estimate = antithetic_gradient(es.weights(plus - minus, plus - minus), noise, es.sigma)
+    assert float(estimate.norm()) > 0
+    assert torch.allclose(before - after, estimate, atol=1e-6)
+
+
+def test_two_ranks_give_the_gradient_of_one(tmp_path):
+    alone = fit(tmp_path / "one", make_learner())
+    together = fit(tmp_path / "two", make_learner(), strategy="ddp_fork", devices=2)
+    assert torch.allclose(alone, together, atol=1e-5)
+    assert not torch.allclose(alone, parameters_to_vector(make_learner().policy.parameters()), atol=1e-4)
+
+
+def test_a_crashed_run_goes_on_to_the_last_bit(tmp_path):
+    whole = fit(tmp_path / "whole", make_learner())
+    broken = tmp_path / "broken"
+    checkpoint = ModelCheckpoint(broken, every_n_train_steps=1, save_last=True)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(broken, make_learner(), callbacks=[checkpoint, Crash(4)])
+    learner = make_learner(seed=0)
+    resumed = fit(broken, learner, ckpt_path=broken / "last.ckpt")
+    assert torch.equal(resumed, whole)
+    assert int(learner.inner_steps) > 0
+
+
+def test_the_policy_is_written_with_its_card(tmp_path):
+    fit(tmp_path, make_learner())
+    for name in ("policy", "best"):
+        policy = LRPolicy.load(tmp_path / f"{name}.safetensors")
+        assert {"seed", "meta_steps", "inner_steps", "heldout"} == set(policy.card)
+        assert int(policy.card["inner_steps"]) > 0
+
+
+def test_pairs_that_do_not_split_over_ranks_are_told(tmp_path):
+    learner = MetaLearner(hidden=(4,), estimator=FullES(pairs=3))
+    with pytest.raises(Exception, match="estimator.pairs=3 must be a multiple of the number of ranks, 2"):
+        fit(tmp_path, learner, strategy="ddp_fork", devices=2)
+
+
+def test_it_can_start_from_a_policy(tmp_path):
+    start = LRPolicy(hidden=(6,), seed=2)
+    start.save(tmp_path / "start.safetensors")
+    learner = MetaLearner(init_from=str(tmp_path / "start.safetensors"))
+    assert torch.equal(
+        parameters_to_vector(learner.policy.parameters()), parameters_to_vector(start.parameters())
+    )
+    assert all(p.requires_grad for p in learner.policy.parameters())
+
+
+def test_meta_training_improves_the_outer_loss(tmp_path):
+    """On quadratics from rates far too small, a dozen steps are enough to do better than the reference."""
+    components = {"q": Component(QuadraticTasks(train_sizes=(64,), valid_size=32), 1, (20, 20))}
+    heldout = [HeldOutTask("q", QuadraticTasks(train_sizes=(64,), valid_size=32), "sgd", 20, instances=2, rates=4)]
+    data = MetaTasksDataModule(components, heldout, decades=3.0)
+    learner = MetaLearner(estimator=FullES(pairs=32), optimizer=lambda p: torch.optim.Adam(p, lr=0.01))
+    before = heldout[0].score(learner.policy, True, torch.device("cpu"))
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=25,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(learner, data)
+    after = heldout[0].score(learner.policy, True, torch.device("cpu"))
+    assert float(after.median) < float(before.median) - 0.1
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="final_weight=2"):
+        MetaLearner(final_weight=2)

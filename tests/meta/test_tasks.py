@@ -1,0 +1,114 @@
+import pytest
+import torch
+from torch.func import vmap
+
+from metalr import LRPolicy
+from metalr.meta import Component, HeldOutTask, Inner, TaskDistribution, rollout
+from metalr.meta.families import (
+    AutoencoderTasks,
+    ConvNetTasks,
+    MLPTasks,
+    QuadraticTasks,
+    TransformerTasks,
+)
+from metalr.meta.optimizers import OPTIMIZERS
+from metalr.meta.rollout import LOG_RATIO_RANGE
+
+FAMILIES = [MLPTasks, AutoencoderTasks, ConvNetTasks, TransformerTasks, QuadraticTasks]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_network_of_the_pool_has_a_finite_loss_and_gradient(family):
+    made = family(train_sizes=(40,), valid_size=20)
+    for net, _ in made.pool:
+        train, valid = made.data(net, 2, 40, generator())
+        theta = net.initialise(2, generator()).requires_grad_()
+        for split, count in ((train, 40), (valid, 20)):
+            assert split.inputs.shape[:2] == split.targets.shape[:2] == (2, count)
+        losses = vmap(net.flat_loss)(theta, *train.all())
+        (grad,) = torch.autograd.grad(losses.sum(), theta)
+        assert bool((losses > 0).all())
+        assert bool(torch.isfinite(grad).all())
+        assert float(grad.norm()) > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tasks_can_be_learned(family):
+    """From the usual rate, the reference schedule brings the validation loss down on average over instances."""
+    task = family(train_sizes=(256,), valid_size=64).sample(6, generator(1))
+    hyper = OPTIMIZERS["adam"].draw(6, generator(), decades=0.01)
+    hyper = hyper._replace(lr=torch.full((6, 1), 1e-2))
+    policy = LRPolicy()
+    result = rollout(task, Inner("adam", hyper, 60), policy.shared_layers(), policy.columns)
+    assert float(result.curve[-1].mean()) < -0.01
+
+
+def test_a_draw_depends_on_seed_and_index_alone():
+    distribution = TaskDistribution({"q": Component(QuadraticTasks()), "m": Component(MLPTasks())}, seed=3)
+    first, again, other = distribution.draw(5, 4), distribution.draw(5, 4), distribution.draw(6, 4)
+    assert torch.equal(first.task.theta, again.task.theta)
+    assert torch.equal(first.inner.hyper.lr, again.inner.hyper.lr)
+    assert (first.name, first.inner.total_steps) == (again.name, again.inner.total_steps)
+    assert not torch.equal(first.inner.hyper.lr, other.inner.hyper.lr)
+
+
+def test_draws_follow_weights_and_horizons():
+    parts = {"q": Component(QuadraticTasks(), 3, (10, 20)), "m": Component(MLPTasks(), 1, (30, 40))}
+    draws = [TaskDistribution(parts, decades=4.0).draw(i, 2) for i in range(120)]
+    share = sum(d.name == "q" for d in draws) / len(draws)
+    assert 0.6 < share < 0.9
+    for d in draws:
+        low, high = parts[d.name].horizons
+        assert low <= d.inner.total_steps <= high
+        usual = OPTIMIZERS[d.inner.optimizer].usual_lr
+        assert bool((d.inner.hyper.lr / usual).log10().abs().le(2.001).all())
+
+
+def test_selected_instances_do_what_they_do_among_all():
+    draw = TaskDistribution({"m": Component(MLPTasks(), horizons=(12, 12))}).draw(0, 4)
+    policy = LRPolicy()
+    run = {"layers": policy.shared_layers(), "columns": policy.columns}
+    whole = rollout(draw.task, draw.inner, **run)
+    part = rollout(draw.task.select(slice(2, 4)), draw.inner.select(slice(2, 4)), **run)
+    assert torch.allclose(part.curve, whole.curve[:, 2:], atol=1e-4)
+
+
+def test_a_run_that_diverges_has_a_finite_score():
+    task = QuadraticTasks(train_sizes=(64,), valid_size=16).sample(2, generator())
+    hyper = OPTIMIZERS["sgd"].draw(2, generator(), 0.01)._replace(lr=torch.full((2, 1), 1e6))
+    policy = LRPolicy()
+    result = rollout(task, Inner("sgd", hyper, 30), policy.shared_layers(), policy.columns)
+    assert result.curve[-1].tolist() == [LOG_RATIO_RANGE[1]] * 2
+    assert bool(torch.isfinite(result.outer_loss()).all())
+
+
+def test_compiled_and_eager_steps_agree():
+    task = MLPTasks(sources=["clusters"], train_sizes=(64,), valid_size=16).sample(2, generator())
+    hyper = OPTIMIZERS["adam"].draw(2, generator(), 1.0)
+    policy = LRPolicy()
+    run = (task, Inner("adam", hyper, 8), policy.shared_layers(), policy.columns)
+    eager, compiled = rollout(*run), rollout(*run, compiled=True)
+    assert torch.allclose(eager.curve, compiled.curve, atol=1e-4)
+
+
+def test_a_zero_policy_scores_zero_at_its_best_rate():
+    check = HeldOutTask("q", QuadraticTasks(train_sizes=(64,), valid_size=16), "sgd", 20, instances=2, rates=3)
+    score = check.score(LRPolicy(), True, torch.device("cpu"))
+    assert float(score.worst) >= float(score.median) >= 0.0
+    single = HeldOutTask("q", check.family, "sgd", 20, instances=2, rates=1, decades=0.0)
+    assert float(single.score(LRPolicy(), True, torch.device("cpu")).worst) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="weight=0"):
+        Component(MLPTasks(), weight=0)
+    with pytest.raises(ValueError, match="horizons"):
+        Component(MLPTasks(), horizons=(20, 10))
+    with pytest.raises(ValueError, match="components"):
+        TaskDistribution({})
+    with pytest.raises(ValueError, match="sources"):
+        MLPTasks(sources=["nope"])

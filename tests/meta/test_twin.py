@@ -1,0 +1,82 @@
+"""A real torch run under MetaLR against the batched inner run: feature by feature, step by step."""
+
+import pytest
+import torch
+
+from metalr import MetaLR
+from metalr.features import FEATURES
+from metalr.meta.nets import MLP
+from metalr.meta.optimizers import Hyper
+from metalr.meta.rollout import Inner, _batch_indices, rollout
+from metalr.meta.task import Split, Task
+from tests.conftest import random_policy
+
+NET = MLP(inputs=6, width=10, depth=2, outputs=3)
+INSTANCES, STEPS = 3, 40
+LRS = (0.03, 0.1, 0.2)
+
+
+def hyper(lr_scale=1.0, beta1=0.0, beta2=0.0, coupled=0.0, decoupled=0.0) -> Hyper:
+    lr = lr_scale * torch.tensor(LRS)[:, None]
+    return Hyper(lr, *(torch.full_like(lr, v) for v in (beta1, beta2, coupled, decoupled)))
+
+
+CASES = {
+    "sgd": ("sgd", hyper(), lambda p, lr: torch.optim.SGD(p, lr=lr)),
+    "momentum": (
+        "sgd",
+        hyper(beta1=0.9, coupled=1e-3),
+        lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=1e-3),
+    ),
+    "adam": (
+        "adam",
+        hyper(0.05, 0.9, 0.999, coupled=1e-3),
+        lambda p, lr: torch.optim.Adam(p, lr=0.05 * lr, weight_decay=1e-3),
+    ),
+    "adamw": (
+        "adam",
+        hyper(0.05, 0.8, 0.95, decoupled=0.1),
+        lambda p, lr: torch.optim.AdamW(p, lr=0.05 * lr, betas=(0.8, 0.95), weight_decay=0.1),
+    ),
+}
+
+
+def make_task() -> Task:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(INSTANCES, 80, 6, generator=generator)
+    y = torch.randint(3, (INSTANCES, 80), generator=generator)
+    theta = NET.initialise(INSTANCES, generator)
+    return Task(NET, theta, Split(x[:, :60], y[:, :60]), Split(x[:, 60:], y[:, 60:]), batch_size=12)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("case", CASES)
+def test_a_real_run_and_a_batched_one_see_and_do_the_same(case, known):
+    name, hypers, make_optimizer = CASES[case]
+    # Plain SGD's direction is measured from the parameters' change, where float32's rounding would show.
+    dtype = torch.float64 if case == "sgd" else torch.float32
+    task, policy = make_task(), random_policy(4, horizon=known, strength=0.1)
+    inner = Inner(name, hypers, STEPS, known, batch_seed=7)
+    batched = rollout(task, inner, policy.shared_layers(), policy.columns, record=True)
+    indices = _batch_indices(task, inner)
+    order = [next(indices) for _ in range(STEPS)]
+    for i in range(INSTANCES):
+        params = {k: torch.nn.Parameter(v.to(dtype, copy=True)) for k, v in NET.unflatten(task.theta[i]).items()}
+        optimizer = make_optimizer(list(params.values()), LRS[i])
+        meta_lr = MetaLR(optimizer, STEPS if known else None, policy)
+        for t in range(STEPS):
+            rows = order[t][i]
+            loss = NET.loss(params, task.train.inputs[i, rows].to(dtype), task.train.targets[i, rows])
+            optimizer.zero_grad()
+            loss.backward()
+            meta_lr.step(loss)
+            optimizer.step()
+            seen = batched.records[t]
+            assert bool(torch.isfinite(seen.loss).all())
+            difference = (meta_lr._features[0] - seen.features[i]).abs()
+            worst = int(difference.argmax())
+            assert float(difference.max()) < 5e-3, f"step {t}: {FEATURES[worst]}"
+            assert meta_lr.last_lr[0] == pytest.approx(float(seen.lr[i]), rel=1e-2)
+        valid = NET.loss(params, task.valid.inputs[i].to(dtype), task.valid.targets[i])
+        final = batched.initial[i] * batched.curve[-1, i].exp()
+        assert float(valid.detach()) == pytest.approx(float(final), rel=1e-2)

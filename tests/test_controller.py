@@ -1,0 +1,210 @@
+import io
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metalr import LRPolicy, MetaLR
+from metalr.features import ANYTIME_FEATURES
+from metalr.law import log_reference
+from tests.conftest import random_policy
+from tests.problem import OPTIMIZERS, batches, make_model, make_run
+
+
+def test_a_zero_policy_is_the_reference_schedule():
+    run = make_run("sgd", LRPolicy(), 30).train(batches(30))
+    expected = [0.1 * math.exp(log_reference(t, 30)) for t in range(30)]
+    assert [r[0] for r in run.rates] == pytest.approx(expected, rel=1e-5)
+    anytime = make_run("sgd", LRPolicy(ANYTIME_FEATURES), None).train(batches(5))
+    assert [r[0] for r in anytime.rates] == pytest.approx([0.1] * 5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_drives_any_optimizer(name, policy):
+    run = make_run(name, policy).train(batches(40))
+    rates = [r[0] for r in run.rates]
+    assert all(0 < rate < math.inf for rate in rates)
+    assert len(set(rates)) == 40
+    assert run.optimizer.param_groups[0]["lr"] == rates[-1]
+    assert run.meta_lr.get_last_lr() == run.meta_lr.last_lr == run.rates[-1]
+
+
+def test_groups_keep_their_ratios(policy):
+    model = make_model()
+    groups = [{"params": model[0].parameters(), "lr": 0.2}, {"params": model[2].parameters(), "lr": 0.001}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    meta_lr = MetaLR(optimizer, 20, policy)
+    for x, y in batches(20):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        meta_lr.step(loss)
+        optimizer.step()
+        first, second = meta_lr.last_lr
+        assert first / second == pytest.approx(200.0)
+
+
+def test_a_group_added_in_the_run_brings_its_own_rate(policy):
+    run = make_run("sgd", policy).train(batches(5))
+    run.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.01})
+    run.train(batches(3, seed=1))
+    assert run.rates[-1][1] / run.rates[-1][0] == pytest.approx(0.1)
+
+
+def test_the_rates_do_not_know_the_unit_of_the_loss(policy):
+    """Adam's updates do not scale with the loss, and nor does the decision."""
+    plain = make_run("rmsprop", policy).train(batches(20))
+    shifted = make_run("rmsprop", policy).train(batches(20), change=lambda loss: loss - 2.0)
+    assert [r[0] for r in shifted.rates] == pytest.approx([r[0] for r in plain.rates], rel=1e-3)
+
+
+def test_a_tensor_rate_is_filled_in_place(policy):
+    model = make_model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.01))
+    held = optimizer.param_groups[0]["lr"]
+    meta_lr = MetaLR(optimizer, 10, policy)
+    F.cross_entropy(model(torch.randn(4, 8)), torch.zeros(4, dtype=torch.long)).backward()
+    meta_lr.step(1.0)
+    assert optimizer.param_groups[0]["lr"] is held
+    assert float(held) == pytest.approx(meta_lr.last_lr[0])
+
+
+@given(
+    bad=st.lists(st.sampled_from(["loss", "grad"]), min_size=1, max_size=6),
+    value=st.sampled_from([math.nan, math.inf, -math.inf]),
+)
+def test_what_is_not_finite_never_ends_in_a_rate_that_is_not(bad, value):
+    run = make_run("sgd", random_policy(), 40).train(batches(3))
+    before = run.meta_lr.displacement
+    for where in bad:
+        for p in run.model.parameters():
+            p.grad = torch.full_like(p, value if where == "grad" else 1.0)
+        run.meta_lr.step(value if where == "loss" else 1.0)
+    assert run.meta_lr.displacement == pytest.approx(before - len(bad) * math.log(2))
+    run.train(batches(3, seed=2))
+    assert all(math.isfinite(r[0]) and r[0] > 0 for r in run.rates)
+
+
+@pytest.mark.parametrize("horizon", [40, None])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_resumed_loop_has_the_same_rates_to_the_last_bit(name, horizon):
+    policy = random_policy(horizon=horizon is not None)
+    whole = make_run(name, policy, horizon).train(batches(24))
+    broken = make_run(name, policy, horizon).train(batches(24)[:9])
+    stored = io.BytesIO()
+    torch.save(broken.state(), stored)
+    stored.seek(0)
+    state = torch.load(stored, weights_only=True)
+    resumed = make_run(name, policy, horizon, seed=5).load(state).train(batches(24)[9:])
+    assert resumed.rates == whole.rates[9:]
+    assert all(torch.equal(a, b) for a, b in zip(resumed.features, whole.features[9:], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(resumed.model.parameters(), whole.model.parameters(), strict=True))
+
+
+def test_explain_adds_up(policy):
+    run = make_run("adam", policy).train(batches(7))
+    told = run.meta_lr.explain()
+    assert told.step == 6
+    assert tuple(told.features) == policy.features
+    assert sum(part.nats for part in told.features.values()) + told.constant == pytest.approx(told.change, abs=1e-6)
+    assert told.change == pytest.approx(run.meta_lr.last_change, abs=1e-6)
+    assert told.displacement == run.meta_lr.displacement
+    values = dict(zip(policy.features, run.features[-1][0].tolist(), strict=True))
+    assert {name: part.value for name, part in told.features.items()} == pytest.approx(values)
+
+
+def test_the_horizon_can_move_but_not_vanish(policy):
+    run = make_run("sgd", policy, 10).train(batches(5))
+    run.meta_lr.total_steps = 20
+    run.train(batches(15, seed=1))
+    with pytest.raises(ValueError, match="total_steps=None"):
+        run.meta_lr.total_steps = None
+
+
+def test_going_on_beyond_the_horizon_warns_once(policy):
+    run = make_run("sgd", policy, 4).train(batches(4))
+    with pytest.warns(UserWarning, match="beyond total_steps=4"):
+        run.train(batches(1))
+    run.train(batches(2))
+
+
+@pytest.mark.parametrize("total_steps", [0, -3, 2.5, True])
+def test_a_bad_horizon_is_named(total_steps):
+    with pytest.raises(ValueError, match=f"total_steps={total_steps}"):
+        MetaLR(torch.optim.SGD(make_model().parameters(), lr=0.1), total_steps, LRPolicy())
+
+
+@pytest.mark.parametrize("lr", [0.0, float("nan"), float("inf")])
+def test_a_bad_initial_rate_is_named(lr):
+    optimizer = torch.optim.SGD(make_model().parameters(), lr=0.1)
+    optimizer.param_groups[0]["lr"] = lr
+    with pytest.raises(ValueError, match=r"param_groups\[0\]\['lr'\]"):
+        MetaLR(optimizer, 10, LRPolicy())
+
+
+def test_an_optimizer_without_parameters_is_refused():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    optimizer.param_groups[0]["params"] = []
+    with pytest.raises(ValueError, match="no parameters"):
+        MetaLR(optimizer, 10, LRPolicy())
+
+
+def test_lbfgs_is_refused():
+    with pytest.raises(ValueError, match="LBFGS"):
+        MetaLR(torch.optim.LBFGS(make_model().parameters()), 10, LRPolicy())
+
+
+def test_a_missing_policy_is_told_before_any_work(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        MetaLR(torch.optim.SGD(make_model().parameters(), lr=0.1), 10, tmp_path / "nowhere.safetensors")
+
+
+def test_a_policy_of_the_wrong_mode_is_refused(policy, anytime_policy):
+    optimizer = torch.optim.SGD(make_model().parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="total_steps is None"):
+        MetaLR(optimizer, None, policy)
+    with pytest.raises(ValueError, match="anytime mode"):
+        MetaLR(optimizer, 10, anytime_policy)
+
+
+def test_step_before_backward_is_told(policy):
+    run = make_run("sgd", policy)
+    with pytest.raises(RuntimeError, match=r"loss\.backward\(\) before"):
+        run.meta_lr.step(1.0)
+
+
+def test_a_loss_that_is_nan_at_once_is_told(policy):
+    run = make_run("sgd", policy)
+    with pytest.raises(ValueError, match="loss=nan at the first step"):
+        run.meta_lr.step(float("nan"))
+
+
+def test_a_loss_that_is_no_scalar_is_told(policy):
+    with pytest.raises(ValueError, match=r"shape \(2,\)"):
+        make_run("sgd", policy).meta_lr.step(torch.ones(2))
+
+
+def test_explain_before_a_step_is_told(policy):
+    with pytest.raises(RuntimeError, match="no decision"):
+        make_run("sgd", policy).meta_lr.explain()
+
+
+def test_a_state_of_another_kind_is_refused(policy, anytime_policy):
+    state = make_run("sgd", policy).train(batches(2)).meta_lr.state_dict()
+    other = make_run("sgd", random_policy(9)).meta_lr
+    with pytest.raises(ValueError, match="another policy"):
+        other.load_state_dict(state)
+    with pytest.raises(ValueError, match="version 99"):
+        other.load_state_dict(state | {"version": 99})
+    anytime = make_run("sgd", anytime_policy, None).meta_lr
+    with pytest.raises(ValueError, match="another policy|anytime mode"):
+        anytime.load_state_dict(state)
+
+
+def test_the_shipped_policies_are_the_default():
+    optimizer = torch.optim.SGD(make_model().parameters(), lr=0.1)
+    assert MetaLR(optimizer, 10).policy.needs_horizon
+    assert not MetaLR(optimizer).policy.needs_horizon

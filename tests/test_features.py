@@ -1,0 +1,131 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metalr.features import ANYTIME_FEATURES, CLIP, FEATURES, HORIZON_FEATURES, Memory, observe
+from metalr.law import clock
+from metalr.signals import Signals
+
+values = st.floats(-1e4, 1e4, width=32)
+positive = st.floats(2.0**-13, 2.0**13, width=32)
+step_signals = st.tuples(values, positive, positive, positive, st.floats(-1, 1, width=32))
+
+
+def make_signals(loss, grad=1.0, param=10.0, update=0.1, cosine=0.5, kind=1.0) -> Signals:
+    return Signals(*(torch.tensor([float(v)]) for v in (loss, grad, param, update, cosine, kind)))
+
+
+def run(losses, total=100, **signals):
+    memory, rows = Memory.empty(1), []
+    for t, loss in enumerate(losses):
+        memory, features, _ = observe(memory, make_signals(loss, **signals), torch.zeros(1), clock(t, total))
+        rows.append(features)
+    return torch.cat(rows)
+
+
+def column(rows, name):
+    return rows[:, FEATURES.index(name)]
+
+
+def test_golden_numbers_of_the_first_step():
+    row = run([2.3])[0]
+    expected = dict.fromkeys(FEATURES, 0.0) | {
+        "progress": -1.0,
+        "early": 1.0,
+        "step_size": 0.4 * (math.log(0.1 / 10) + 6),
+        "step_size_reference": 0.4 * (math.log(0.1 / 10) + 6),
+        "alignment_fast": 1.5,
+        "alignment_middle": 2.0,
+        "predicted_change": CLIP,  # no noise has been seen yet
+        "optimizer": 1.0,
+    }
+    assert dict(zip(FEATURES, row.tolist(), strict=True)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_plain_mean_until_the_window_is_full():
+    memory = Memory.empty(1)
+    for t, loss in enumerate((4.0, 2.0, 0.0)):
+        memory, _, _ = observe(memory, make_signals(loss), torch.zeros(1), clock(t, 100))
+    assert memory.averages[:, 0, 0].tolist() == pytest.approx([2.0, 2.0, 2.0])
+    assert float(memory.best_loss) == pytest.approx(2.0)
+    assert float(memory.first_loss) == 4.0
+
+
+def test_trends_have_their_signs():
+    falling, rising = run([3 - 0.02 * t for t in range(60)]), run([3 + 0.02 * t for t in range(60)])
+    for name in ("loss_trend_fast", "loss_trend_slow"):
+        assert float(column(falling, name)[-1]) < 0 < float(column(rising, name)[-1])
+    assert float(column(falling, "loss_rise_depth")[-1]) == 0.0
+    assert float(column(rising, "loss_rise_depth")[-1]) > 1.0
+
+
+@given(
+    losses=st.lists(st.integers(-200, 200), min_size=3, max_size=12),
+    factor=st.sampled_from([1e-6, 0.25, 3.0, 1e6]),
+)
+def test_invariant_to_a_factor_on_the_loss(losses, factor):
+    """For an optimizer whose update does not scale with the loss: only the loss and its gradient do."""
+    losses = [x / 64 for x in losses]
+    plain, scaled = run(losses), run([factor * x for x in losses], grad=factor)
+    for name in FEATURES:
+        assert torch.allclose(column(plain, name), column(scaled, name), atol=2e-3), name
+
+
+@given(losses=st.lists(st.integers(-256, 256), min_size=3, max_size=12), shift=st.sampled_from([-64, 16, 1000]))
+def test_invariant_to_a_shift_of_the_loss(losses, shift):
+    """Losses on a grid that float32 shifts without rounding."""
+    plain, shifted = run([x / 8 for x in losses]), run([x / 8 + shift for x in losses])
+    assert torch.allclose(plain, shifted, atol=2e-2)
+
+
+@given(scale=st.sampled_from([1e-3, 0.1, 50.0]))
+def test_invariant_to_a_common_scale_of_parameters_and_updates(scale):
+    """A network reparameterised by w = scale * v: updates and parameters grow by 1/scale, gradients by scale."""
+    losses = [2.0, 1.5, 1.7, 1.2]
+    other = run(losses, param=10.0 / scale, update=0.1 / scale, grad=scale)
+    assert torch.allclose(run(losses), other, atol=1e-3)
+
+
+@given(steps=st.lists(step_signals, min_size=1, max_size=15), total=st.one_of(st.none(), st.integers(1, 5000)))
+def test_always_finite_and_clipped(steps, total):
+    memory, s = Memory.empty(1), torch.zeros(1)
+    for t, (loss, grad, param, update, cosine) in enumerate(steps):
+        signals = make_signals(loss, grad, param, update, cosine, -1.0)
+        memory, features, finite = observe(memory, signals, s, clock(t, total))
+        assert bool(finite)
+        assert bool(torch.isfinite(features).all())
+        assert float(features.abs().max()) <= CLIP
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["loss", "grad"])
+def test_a_step_that_is_not_finite_is_forgotten(bad, where):
+    memory = Memory.empty(1)
+    for t in range(4):
+        memory, _, _ = observe(memory, make_signals(2.0 - 0.1 * t), torch.zeros(1), clock(t, 100))
+    signals = make_signals(bad) if where == "loss" else make_signals(1.0, grad=bad)
+    after, features, finite = observe(memory, signals, torch.zeros(1), clock(4, 100))
+    assert not bool(finite)
+    assert torch.equal(features, torch.zeros_like(features))
+    assert all(torch.equal(a, b) for a, b in zip(after, memory, strict=True))
+
+
+def test_runs_do_not_mix():
+    losses = torch.tensor([[2.0, -5.0], [1.0, -4.0], [1.5, -6.0]])
+    memory, rows = Memory.empty(2), None
+    for t, pair in enumerate(losses):
+        ones = torch.ones(2)
+        signals = Signals(pair, ones, 10 * ones, 0.1 * ones, 0.5 * ones, ones)
+        memory, rows, _ = observe(memory, signals, torch.zeros(2), clock(t, 100))
+    for i in range(2):
+        assert torch.allclose(rows[i], run(losses[:, i].tolist())[-1], atol=1e-6)
+
+
+def test_anytime_features_leave_out_what_needs_a_horizon():
+    assert set(FEATURES) - set(ANYTIME_FEATURES) == set(HORIZON_FEATURES)
+    long, longer = run([2.0, 1.0], total=None), run([2.0, 1.0], total=None)
+    assert torch.equal(long, longer)
+    assert float(column(long, "progress").abs().max()) == 0.0
