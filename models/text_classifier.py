@@ -1,0 +1,169 @@
+"""Classification of, and regression on, one or two sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    BinaryF1Score,
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassMatthewsCorrCoef,
+)
+from torchmetrics.regression import MeanSquaredError, PearsonCorrCoef, SpearmanCorrCoef
+
+from models.transformer import TransformerModule
+
+METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman", "mse")
+"""Names that `TextClassifier` takes; the last three are of a regression."""
+
+
+class TextClassifier(TransformerModule):
+    """Fine-tunes whatever AutoModelForSequenceClassification loads: BERT, GPT-2 and the rest.
+
+    With one label it is a regression with a squared error, otherwise a classification with cross entropy. Logged:
+    `train/loss`; `val/loss` and each metric as `val/<metric>`, those of a second validation split as
+    `val_<its name>/<metric>`; the same with `test`.
+
+    Args:
+        path: hub id or folder with the network's config and weights.
+        pretrained: load the weights; otherwise the network starts fresh from its config.
+        overrides: values of the config to change, such as `num_hidden_layers`.
+        num_labels: number of classes, or 1 for a regression; None for the data module's.
+        metrics: of `METRICS`; None for the data module's. `f1` with two classes is that of class 1.
+
+    Raises:
+        ValueError: for an unknown metric.
+    """
+
+    head: ClassVar[str] = "AutoModelForSequenceClassification"
+
+    def __init__(
+        self,
+        path: str = "google-bert/bert-base-uncased",
+        pretrained: bool = True,
+        overrides: dict[str, Any] | None = None,
+        num_labels: int | None = None,
+        metrics: Sequence[str] | None = None,
+    ) -> None:
+        unknown = sorted(set(metrics or ()) - set(METRICS))
+        if unknown:
+            raise ValueError(f"metrics={unknown}: choose of {', '.join(METRICS)}")
+        super().__init__(path, pretrained, overrides, num_labels=num_labels or 2)
+        self.save_hyperparameters()
+        self.num_labels = num_labels
+        self.metric_names = metrics
+        self.metrics = nn.ModuleDict()
+
+    def setup(self, stage: str) -> None:
+        """Takes from the data module what was not given, and makes the metrics of each evaluation split."""
+        super().setup(stage)
+        self.resize(self.num_labels or getattr(self.data, "num_labels", self.network.config.num_labels))
+        names = self.metric_names or getattr(self.data, "metrics", None)
+        names = names or (("mse",) if self.network.config.num_labels == 1 else ("accuracy",))
+        for kind in _EVALUATED.get(stage, ()):
+            splits = self.data.evaluation_names(kind) if hasattr(self.data, "evaluation_names") else [""]
+            for i, split in enumerate(splits):
+                prefix = f"{kind}_{split}/" if split else f"{kind}/"
+                chosen = {name: make_metric(name, self.network.config.num_labels) for name in names}
+                self.metrics[f"{kind}_metrics_{i}"] = MetricCollection(chosen, prefix=prefix)
+
+    def resize(self, num_labels: int) -> None:
+        """Gives the head another number of outputs, with fresh weights.
+
+        The head's parameters stay the same objects: the CLI's optimizer holds them before the data module is known.
+
+        Args:
+            num_labels: number of classes, or 1 for a regression.
+        """
+        config = self.network.config
+        if num_labels == config.num_labels:
+            return
+        config.num_labels = num_labels
+        with torch.device("meta"):  # shapes alone
+            wanted = type(self.network)(config)
+        for name, module in self.network.named_modules():
+            for key, parameter in module.named_parameters(recurse=False):
+                twin = wanted.get_submodule(name)
+                shape = getattr(twin, key).shape
+                if parameter.shape != shape:
+                    new = parameter.new_zeros(shape)
+                    parameter.data = new if new.ndim == 1 else new.normal_(std=config.initializer_range)
+                    module.out_features = getattr(twin, "out_features", None)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what the data decided about the network."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["num_labels"] = self.network.config.num_labels
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores what the data decided about the network."""
+        super().on_load_checkpoint(checkpoint)
+        self.resize(checkpoint["num_labels"])
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (B, classes) of a tokenised batch, or values (B,) of a regression."""
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        logits: Tensor = self.network(**inputs).logits
+        return logits.squeeze(-1) if logits.shape[-1] == 1 else logits
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        loss = self._loss(self(batch), batch["labels"])
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Loss and metrics on a validation split."""
+        self._evaluate("val", batch, dataloader_idx)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Loss and metrics on a test split."""
+        self._evaluate("test", batch, dataloader_idx)
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Probabilities (B, classes), or values (B,) of a regression."""
+        outputs = self(batch)
+        return outputs if outputs.ndim == 1 else outputs.softmax(-1)
+
+    def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.mse_loss(outputs, labels.to(outputs)) if outputs.ndim == 1 else F.cross_entropy(outputs, labels)
+
+    def _evaluate(self, kind: str, batch: dict[str, Tensor], index: int) -> None:
+        outputs = self(batch)
+        metrics = self.metrics[f"{kind}_metrics_{index}"]
+        metrics.update(outputs.float() if outputs.ndim == 1 else outputs.argmax(-1), batch["labels"])
+        settings: dict[str, Any] = {"prog_bar": True, "add_dataloader_idx": False, "batch_size": len(outputs)}
+        self.log(f"{metrics.prefix}loss", self._loss(outputs, batch["labels"]), sync_dist=True, **settings)
+        self.log_dict(metrics, **settings)
+
+
+_EVALUATED = {"fit": ("val",), "validate": ("val",), "test": ("test",)}
+
+
+def make_metric(name: str, num_labels: int) -> Metric:
+    """One metric on (predicted classes or values (N,), labels (N,)).
+
+    Args:
+        name: of `METRICS`.
+        num_labels: number of classes, or 1 for a regression.
+
+    Raises:
+        ValueError: where the metric is of a classification and this a regression, or the other way round.
+    """
+    of_regression = name in ("pearson", "spearman", "mse")
+    if of_regression != (num_labels == 1):
+        kind = "a regression" if num_labels == 1 else f"{num_labels} classes"
+        raise ValueError(f"metrics={name!r} with {kind}: choose another, or num_labels")
+    if name == "f1":
+        return BinaryF1Score() if num_labels == 2 else MulticlassF1Score(num_labels)
+    if name == "accuracy":
+        return MulticlassAccuracy(num_labels, average="micro")
+    if name == "matthews":
+        return MulticlassMatthewsCorrCoef(num_labels)
+    return {"pearson": PearsonCorrCoef, "spearman": SpearmanCorrCoef, "mse": MeanSquaredError}[name]()
