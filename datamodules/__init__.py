@@ -1,6 +1,21 @@
 """Data modules of the experiments, each usable by class_path from YAML."""
 
+from datamodules.adult import AdultDataModule
+from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.digits import DigitsDataModule
+from datamodules.glue import GLUEDataModule
+from datamodules.imagenet import ImageNetDataModule
+from datamodules.language_modeling import LanguageModelingDataModule
 from datamodules.meta_tasks import MetaTasksDataModule
+from datamodules.squad import SQuADDataModule
 
-__all__ = ["DigitsDataModule", "MetaTasksDataModule"]
+__all__ = [
+    "AdultDataModule",
+    "CIFAR10DataModule",
+    "DigitsDataModule",
+    "GLUEDataModule",
+    "ImageNetDataModule",
+    "LanguageModelingDataModule",
+    "MetaTasksDataModule",
+    "SQuADDataModule",
+]

@@ -38,15 +38,12 @@ def load(
         PermissionError: for a gated data set without access.
         ConnectionError: after `TIMEOUT` seconds, where the hub does not answer and its cache is empty.
     """
-    folder = local_folder(path)
-    if folder is not None:
-        splits = _load(path, str(folder), name, streaming)
-    elif _hub_answers(path):
-        splits = _load(path, path, name, streaming)
-    else:
-        with _offline():
-            splits = _load(path, path, name, streaming)
-    return _pick(splits, path, split)
+    return _pick(_all_splits(path, name, streaming), path, split)
+
+
+def splits(path: str, name: str | None = None) -> list[str]:
+    """The names of the splits; as `load` in everything else."""
+    return list(_all_splits(path, name, streaming=False))
 
 
 def local_folder(path: str) -> Path | None:
@@ -61,6 +58,16 @@ def local_folder(path: str) -> Path | None:
     if HUB_ID.fullmatch(path):
         return None
     raise FileNotFoundError(f"path={path!r}: no such folder; give one in the hub's layout, or a hub id (owner/name)")
+
+
+def _all_splits(path: str, name: str | None, streaming: bool) -> Any:
+    folder = local_folder(path)
+    if folder is not None:
+        return _load(path, str(folder), name, streaming)
+    if _hub_answers(path):
+        return _load(path, path, name, streaming)
+    with _offline():
+        return _load(path, path, name, streaming)
 
 
 def _load(path: str, source: str, name: str | None, streaming: bool) -> Any:

@@ -1,6 +1,24 @@
 """Models of the experiments, each usable by class_path from YAML."""
 
+from models.boosted_trees import BoostedTrees
+from models.boosting import Boosting
 from models.image_classifier import ImageClassifier
+from models.language_model import LanguageModel
 from models.networks import MLP, ConvNet
+from models.question_answering import QuestionAnswering
+from models.tabular_mlp import TabularMLP
+from models.text_classifier import TextClassifier
+from models.vision import VisionNet
 
-__all__ = ["MLP", "ConvNet", "ImageClassifier"]
+__all__ = [
+    "MLP",
+    "BoostedTrees",
+    "Boosting",
+    "ConvNet",
+    "ImageClassifier",
+    "LanguageModel",
+    "QuestionAnswering",
+    "TabularMLP",
+    "TextClassifier",
+    "VisionNet",
+]

@@ -12,6 +12,8 @@ from torchmetrics.classification import MulticlassAccuracy
 class ImageClassifier(L.LightningModule):
     """Trains a network on (images, labels) with cross entropy; logs top-1 and top-5 accuracy.
 
+    Labels may be classes (B,), or in training probabilities (B, classes), as mixup makes them.
+
     It has no `configure_optimizers`: the CLI gives optimizer and schedule.
 
     Args:
@@ -25,6 +27,7 @@ class ImageClassifier(L.LightningModule):
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"label_smoothing={label_smoothing}: must be in [0, 1)")
         self.network = network
+        self.classes = classes
         self.label_smoothing = label_smoothing
         metrics = {"accuracy": MulticlassAccuracy(classes, average="micro")}
         if classes > 5:
@@ -32,6 +35,12 @@ class ImageClassifier(L.LightningModule):
         self.metrics = nn.ModuleDict(
             {f"{s}_metrics": MetricCollection(metrics, prefix=f"{s}/") for s in ("val", "test")}
         )
+
+    def setup(self, stage: str) -> None:
+        """Refuses data with another number of classes, before its labels fail in the loss."""
+        classes = getattr(getattr(self.trainer, "datamodule", None), "num_classes", self.classes)
+        if classes != self.classes:
+            raise ValueError(f"classes={self.classes}, and the data has {classes}: give model and network as many")
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (B, classes)."""

@@ -1,0 +1,231 @@
+"""ImageNet-1k (Russakovsky et al. 2015): from the hub, from folders of images on disk, or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from datamodules import hub
+from datamodules.images import ImageColumns, ImageRows, check_labels, decode
+from datamodules.loaders import check_batch_size, loader_options
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's red, green and blue, in [0, 1]: what torchvision's pretrained weights expect."""
+
+FOLDERS = {"train": ("train",), "validation": ("val", "validation")}
+"""Folders of an image tree on disk, by split."""
+
+SHUFFLE_BUFFER = 4096
+"""Images that a streamed training split is shuffled within, beside the order of its shards."""
+
+
+class ImageTree(Dataset):
+    """(transformed image, label) of a folder with one subfolder of images a class."""
+
+    def __init__(self, root: Path, transform: v2.Transform) -> None:
+        self.tree = ImageFolder(str(root))
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.tree)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        file, label = self.tree.samples[index]
+        return self.transform(decode(lambda: Image.open(file), f"image {index}, {file}")), label
+
+
+class ImageStream(IterableDataset):
+    """(transformed image, label) of a split as it arrives; each rank and worker reads shards of its own.
+
+    `datasets` splits the shards over the workers, and over the ranks where their number divides by the ranks';
+    otherwise each rank reads all of them and keeps every nth image.
+    """
+
+    def __init__(self, rows: Any, columns: ImageColumns, transform: v2.Transform, split: str) -> None:
+        from datasets import Image as ImageFeature
+
+        # Undecoded, so that a broken image can be named.
+        self.rows = rows.cast_column(columns.image, ImageFeature(decode=False))
+        self.feature = ImageFeature()
+        self.columns = columns
+        self.transform = transform
+        self.split = split
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        self.rows.set_epoch(self.epoch)  # another order each time; all workers count alike, since they persist
+        self.epoch += 1
+        for count, row in enumerate(self.rows):
+            where = f"split {self.split!r} streamed, image {count} of this worker"
+            label = row[self.columns.label]
+            check_labels(torch.tensor([label]).numpy(), len(self.columns.names), where)
+            image = decode(lambda row=row: self.feature.decode_example(row[self.columns.image]), where)  # type: ignore[misc]
+            yield self.transform(image), label
+
+
+class ImageNetDataModule(L.LightningDataModule):
+    """Batches of (images (B, 3, resolution, resolution) normalised, labels (B,)); with mixup, labels (B, classes).
+
+    Training: random resized crop and flip. Evaluation: short side to 8/7 of the resolution, centre crop. The
+    official test split has no labels, so the validation split is tested and predicted on.
+
+    Args:
+        path: hub id (gated: accept its terms on its page, then `hf auth login`); a folder in the hub's layout; or
+            a folder of images, `train/<class>/*` and `val/<class>/*`.
+        name: configuration, where there are several.
+        batch_size: of every split.
+        resolution: side of the training crop, pixels: usually 176 to 224.
+        eval_resolution: side of the evaluation crop; None for the same.
+        rand_augment: whether torchvision's RandAugment (2 operations, magnitude 9) follows the flip.
+        mixup: alpha of the Beta distribution of mixup (Zhang et al. 2018); 0 for none.
+        streaming: read while training rather than download 150 GB first; give the Trainer `max_steps`, since the
+            length of a stream is unknown.
+        seed: of a streamed split's shuffle.
+        num_workers: of each loader; None for a default by the cores here.
+    """
+
+    def __init__(
+        self,
+        path: str = "ILSVRC/imagenet-1k",
+        name: str | None = None,
+        batch_size: int = 128,
+        resolution: int = 224,
+        eval_resolution: int | None = None,
+        rand_augment: bool = False,
+        mixup: float = 0.0,
+        streaming: bool = False,
+        seed: int = 0,
+        num_workers: int | None = None,
+    ) -> None:
+        super().__init__()
+        if min(resolution, eval_resolution or resolution) < 32:
+            raise ValueError(f"resolution={resolution}, eval_resolution={eval_resolution}: give 32 pixels or more")
+        if mixup < 0.0:
+            raise ValueError(f"mixup={mixup}: give alpha above 0 (0.2 is usual), or 0 for none")
+        folder = hub.local_folder(path)
+        self.tree = folder if folder is not None and _is_image_tree(folder) else None
+        if self.tree is not None and streaming:
+            raise ValueError(f"streaming=True, and path={path!r} is a folder of images: leave streaming out")
+        self.path = path
+        self.name = name
+        self.batch_size = check_batch_size(batch_size)
+        self.streaming = streaming
+        self.seed = seed
+        self.mixup_alpha = mixup
+        self.options = loader_options(num_workers)
+        self.transforms = {
+            "train": train_transform(resolution, rand_augment),
+            "validation": eval_transform(eval_resolution or resolution),
+        }
+        self.label_names: tuple[str, ...] = ()
+        self.splits: dict[str, Dataset] = {}
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; known after `setup`."""
+        return len(self.label_names)
+
+    def prepare_data(self) -> None:
+        """Downloads, once a node, unless streaming."""
+        if self.tree is None and not self.streaming:
+            hub.load(self.path, self.name, "train")
+
+    def setup(self, stage: str) -> None:
+        """Opens what the stage needs; nothing is decoded yet."""
+        for split in ("train", "validation") if stage == "fit" else ("validation",):
+            if split not in self.splits:
+                self.splits[split] = self._open(split)
+        if self.mixup_alpha:
+            self.mix = v2.MixUp(alpha=self.mixup_alpha, num_classes=self.num_classes)
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled, without the last incomplete batch (unless there is no other)."""
+        train = self.splits["train"]
+        if isinstance(train, IterableDataset):
+            return DataLoader(train, self.batch_size, drop_last=True, **self.options)
+        drop_last = len(train) >= self.batch_size  # type: ignore[arg-type]
+        return DataLoader(train, self.batch_size, shuffle=True, drop_last=drop_last, **self.options)
+
+    def val_dataloader(self) -> DataLoader:
+        """The validation split, in order."""
+        return DataLoader(self.splits["validation"], self.batch_size, **self.options)
+
+    def test_dataloader(self) -> DataLoader:
+        """The validation split: the test split's labels are withheld."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader:
+        """The validation split, in order."""
+        return self.val_dataloader()
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Mixup, on the device."""
+        if self.mixup_alpha and self.trainer is not None and self.trainer.training:
+            return self.mix(*batch)
+        return batch
+
+    def _open(self, split: str) -> Dataset:
+        transform = self.transforms[split]
+        if self.tree is not None:
+            tree = ImageTree(_subfolder(self.tree, split), transform)
+            self._name_classes(tuple(tree.tree.classes), split)
+            return tree
+        rows = hub.load(self.path, self.name, split, streaming=self.streaming)
+        columns = ImageColumns.of(rows.features, self.path)
+        self._name_classes(columns.names, split)
+        if not self.streaming:
+            return ImageRows(rows, columns, transform, split)
+        return ImageStream(self._shard(rows, split), columns, transform, split)
+
+    def _name_classes(self, names: tuple[str, ...], split: str) -> None:
+        if self.label_names and names != self.label_names:
+            different = sorted(set(names) ^ set(self.label_names))
+            raise ValueError(f"split {split!r} of {self.path} has other classes than train: {different[:5]}")
+        self.label_names = names
+
+    def _shard(self, rows: Any, split: str) -> Any:
+        """This rank's part; the workers' parts are made where they iterate."""
+        from datasets.distributed import split_dataset_by_node
+
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if split == "train":
+            rows = rows.shuffle(seed=self.seed, buffer_size=SHUFFLE_BUFFER)
+        return split_dataset_by_node(rows, rank=rank, world_size=ranks)
+
+
+def train_transform(resolution: int, rand_augment: bool = False) -> v2.Transform:
+    """PIL image -> (3, resolution, resolution), augmented and normalised."""
+    steps: list[Any] = [v2.RandomResizedCrop(resolution, antialias=True), v2.RandomHorizontalFlip()]
+    steps += [v2.RandAugment()] if rand_augment else []
+    return v2.Compose([*steps, *_to_tensor()])
+
+
+def eval_transform(resolution: int) -> v2.Transform:
+    """PIL image -> (3, resolution, resolution), the centre, normalised."""
+    short = round(resolution * 8 / 7)  # 256 for 224, as in He et al. 2016
+    return v2.Compose([v2.Resize(short, antialias=True), v2.CenterCrop(resolution), *_to_tensor()])
+
+
+def _to_tensor() -> list[v2.Transform]:
+    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+
+
+def _is_image_tree(folder: Path) -> bool:
+    train = folder / "train"
+    return train.is_dir() and any(child.is_dir() for child in train.iterdir())
+
+
+def _subfolder(root: Path, split: str) -> Path:
+    for name in FOLDERS[split]:
+        if (root / name).is_dir():
+            return root / name
+    raise FileNotFoundError(f"path={str(root)!r} has no folder {' or '.join(FOLDERS[split])}: give it one")

@@ -1,0 +1,59 @@
+"""What every binary classifier of tables shares: its metrics, its evaluation, its predictions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import lightning as L
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryF1Score, BinaryPrecision, BinaryRecall
+
+TabularBatch = tuple[Tensor, Tensor, Tensor]
+"""Numbers (B, N) float32 with NaN where missing, category codes (B, C) int64, labels (B,) float32 in {0, 1}."""
+
+
+class BinaryClassifier(L.LightningModule):
+    """Evaluates margins (log-odds) on tables; logs loss, accuracy, precision, recall, F1 and AUC.
+
+    Accuracy, precision, recall and F1 are at the probability 0.5; AUC is exact, over all thresholds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        metrics = {
+            "accuracy": BinaryAccuracy(),
+            "precision": BinaryPrecision(),
+            "recall": BinaryRecall(),
+            "f1": BinaryF1Score(),
+            "auc": BinaryAUROC(),
+        }
+        self.metrics = nn.ModuleDict(
+            {f"{s}_metrics": MetricCollection(metrics, prefix=f"{s}/") for s in ("val", "test")}
+        )
+
+    @abstractmethod
+    def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
+        """Margins, (B,)."""
+
+    def validation_step(self, batch: TabularBatch, batch_idx: int) -> None:
+        """Loss and metrics on the validation split."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: TabularBatch, batch_idx: int) -> None:
+        """Loss and metrics on the test split."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: TabularBatch, batch_idx: int) -> Tensor:
+        """Probabilities, (B,)."""
+        return self(batch[0], batch[1]).sigmoid()
+
+    def _evaluate(self, split: str, batch: TabularBatch) -> None:
+        numbers, categories, labels = batch
+        margins = self(numbers, categories)
+        loss = F.binary_cross_entropy_with_logits(margins, labels)
+        self.log(f"{split}/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(labels))
+        metrics = self.metrics[f"{split}_metrics"]
+        metrics.update(margins.sigmoid(), labels.long())
+        self.log_dict(metrics, prog_bar=split == "test", batch_size=len(labels))

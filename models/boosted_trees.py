@@ -1,0 +1,149 @@
+"""Boosted trees as a LightningModule: XGBoost as an optimizer in function space."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.binary import BinaryClassifier
+from models.boosting import RESERVED, Ensemble, Margins
+
+
+class BoostedTrees(BinaryClassifier):
+    """Binary classification by XGBoost, one tree an optimizer step.
+
+    Its one parameter is the training rows' margins; `models.Boosting` is its optimizer. The training rows come
+    from the data module's `arrays("train")`, all at once: a training batch only says that it is time for a tree.
+    Checkpoints hold the booster in XGBoost's own format, as a uint8 tensor; `booster` is the XGBoost model itself.
+
+    Args:
+        n_estimators: trees in all, where the Trainer has no `max_steps`.
+        max_depth: of a tree.
+        base_score: probability before the first tree; None for the training part's share of positives.
+        params: other parameters of XGBoost, such as {"subsample": 0.8}.
+        seed: of XGBoost's draws.
+    """
+
+    labels: Tensor
+
+    def __init__(
+        self,
+        n_estimators: int = 100,
+        max_depth: int = 6,
+        base_score: float | None = None,
+        params: dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if n_estimators < 1:
+            raise ValueError(f"n_estimators={n_estimators}: give 1 or more")
+        if base_score is not None and not 0.0 < base_score < 1.0:
+            raise ValueError(f"base_score={base_score}: a probability between 0 and 1, or None")
+        if reserved := RESERVED & set(params or {}):
+            raise ValueError(f"params={params}: {', '.join(sorted(reserved))} is an argument or fixed; leave it out")
+        self.n_estimators = n_estimators
+        self.base_score = base_score
+        self.params = {"max_depth": max_depth, "seed": seed, "tree_method": "hist"} | (params or {})
+        self.margins = Margins(torch.empty(0))  # an optimizer is made before the data is known
+        self.register_buffer("labels", torch.empty(0), persistent=False)
+
+    @property
+    def booster(self) -> Any:
+        """The `xgboost.Booster`.
+
+        Raises:
+            RuntimeError: before training, or loading.
+        """
+        return self._ensemble().booster
+
+    def setup(self, stage: str) -> None:
+        """On fit, takes the training rows and starts an ensemble, or goes on with a loaded one."""
+        if stage != "fit":
+            return
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if not hasattr(datamodule, "arrays"):
+            raise ValueError(
+                f"datamodule={type(datamodule).__name__}: BoostedTrees needs one with arrays('train'), such as "
+                "datamodules.AdultDataModule"
+            )
+        if self.trainer.max_steps == -1:
+            self.trainer.fit_loop.epoch_loop.max_steps = self.n_estimators
+        self.attach(*datamodule.arrays("train"))
+
+    def attach(self, features: np.ndarray, labels: np.ndarray, names: list[str], types: list[str]) -> None:
+        """Takes the training rows: features (N, F) with NaN where missing, labels (N,) in {0, 1}.
+
+        Raises:
+            ValueError: for another label, or none, or rows of one class only without a `base_score`.
+        """
+        positives = float(labels.mean()) if len(labels) else 0.0
+        if not len(labels) or not np.isin(labels, (0, 1)).all():
+            raise ValueError(f"labels of {len(labels)} training rows: give one row or more, each labelled 0 or 1")
+        score = positives if self.base_score is None else self.base_score
+        if not 0.0 < score < 1.0:
+            raise ValueError(f"all training labels are {positives:.0f}: give base_score, or rows of both classes")
+        if self.margins.ensemble is None:
+            self.margins.ensemble = self._make(base_score=score)
+        self.margins.ensemble.attach(features, labels, names, types)
+        self.labels = torch.from_numpy(labels).to(self.device)
+        started = self.margins.ensemble.rounds > 0
+        start = self.margins.ensemble.fitted() if started else np.full(len(labels), math.log(score / (1.0 - score)))
+        self._resize(len(labels))
+        self.margins.data.copy_(torch.from_numpy(start))
+
+    def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
+        """Numbers (B, N) and codes (B, C) -> margins (B,)."""
+        codes = categories.to(numbers.dtype).masked_fill(categories == 0, float("nan"))
+        features = torch.cat([numbers, codes], dim=1).cpu().numpy()
+        return torch.from_numpy(self._ensemble().margins(features)).to(numbers.device)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Mean cross entropy of all training rows."""
+        loss = F.binary_cross_entropy_with_logits(self.margins, self.labels)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(self.labels))
+        return loss
+
+    def get_extra_state(self) -> Tensor:
+        """The booster, uint8; empty before training."""
+        ensemble = self.margins.ensemble
+        return torch.empty(0, dtype=torch.uint8) if ensemble is None else ensemble.to_tensor()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes up a stored booster; the training rows, where there are any, stay."""
+        if not state.numel():
+            return
+        raw = state.cpu().numpy().tobytes()
+        if self.margins.ensemble is None:
+            self.margins.ensemble = self._make(raw=raw)
+        else:
+            self.margins.ensemble.load(raw)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        stored = state_dict.get(f"{prefix}margins")
+        if stored is not None and len(self.labels) and len(stored) != len(self.labels):
+            raise ValueError(
+                f"the checkpoint was trained on {len(stored)} rows, the data has {len(self.labels)}: resume with "
+                "the same data and the same split"
+            )
+        if stored is not None:
+            self._resize(len(stored))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _resize(self, rows: int) -> None:
+        """In place: the optimizer holds this very parameter."""
+        if len(self.margins) != rows:
+            self.margins.data = torch.zeros(rows, device=self.margins.device)
+            self.margins.grad = None
+
+    def _make(self, **kwargs: Any) -> Ensemble:
+        return Ensemble(self.params | {"nthread": torch.get_num_threads()}, **kwargs)
+
+    def _ensemble(self) -> Ensemble:
+        if self.margins.ensemble is None:
+            raise RuntimeError("BoostedTrees has no trees yet: fit it, or load a checkpoint")
+        return self.margins.ensemble
