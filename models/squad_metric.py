@@ -135,8 +135,8 @@ def evaluate(answers: Sequence[Answer], gold: Sequence[Sequence[str]], threshold
     """
     truths = [gold[answer.row] for answer in answers]
     spans = np.array([score(answer.texts[0], truth) for answer, truth in zip(answers, truths, strict=True)])
-    answerable = np.array([any(map(_says_something, truth)) for truth in truths])
-    nothing = np.where(answerable, 0.0, 1.0)
+    answerable = np.array([len(truth) > 0 for truth in truths])
+    nothing = 1.0 - answerable
     odds = np.array([answer.null_odds for answer in answers])
     chosen = np.where((odds > threshold)[:, None], nothing[:, None], spans)
     figures = {"exact": chosen[:, 0].mean(), "f1": chosen[:, 1].mean()}
@@ -144,23 +144,26 @@ def evaluate(answers: Sequence[Answer], gold: Sequence[Sequence[str]], threshold
         figures |= {"has_answer_exact": chosen[answerable, 0].mean(), "has_answer_f1": chosen[answerable, 1].mean()}
     if not answerable.all():
         figures["no_answer"] = chosen[~answerable, 0].mean()
+        wrong = np.array([answer.texts[0] != "" for answer in answers])  # as an answer to an unanswerable question
         for column, name in enumerate(("exact", "f1")):
-            best, at = _best_threshold(odds, spans[:, column], nothing)
+            best, at = _best_threshold(odds, np.where(answerable, spans[:, column], -1.0 * wrong), nothing.mean())
             figures |= {f"best_{name}": best, f"best_{name}_threshold": at}
     return {name: float(value) for name, value in figures.items()}
 
 
-def _best_threshold(odds: np.ndarray, spans: np.ndarray, nothing: np.ndarray) -> tuple[float, float]:
-    """Best mean score, and the threshold that gives it: one of the odds, or below them all."""
+def _best_threshold(odds: np.ndarray, gains: np.ndarray, base: float) -> tuple[float, float]:
+    """Best mean score, and the threshold that gives it: one of the odds, or below them all.
+
+    Args:
+        odds: of no answer.
+        gains: of answering a question rather than not.
+        base: mean score of answering none.
+    """
     order = np.argsort(odds, kind="stable")
-    ranked = odds[order]
-    totals = nothing.sum() + np.cumsum((spans - nothing)[order])
-    complete = np.append(ranked[1:] > ranked[:-1], True)  # equal odds fall on one side of a threshold together
-    totals = np.where(complete, totals, -np.inf)
-    best = int(totals.argmax())
-    if nothing.sum() >= totals[best]:
-        return float(nothing.mean()), float(ranked[0] - 1.0)
-    return float(totals[best] / len(odds)), float(ranked[best])
+    ranked, means = odds[order], base + np.cumsum(gains[order]) / len(odds)
+    means[:-1][ranked[1:] == ranked[:-1]] = -np.inf  # equal odds fall on one side of a threshold together
+    best = int(means.argmax())
+    return (float(means[best]), float(ranked[best])) if means[best] > base else (float(base), float(ranked[0] - 1.0))
 
 
 @lru_cache(maxsize=2**17)  # the gold answers come back at every validation
