@@ -1,0 +1,341 @@
+import copy
+import warnings
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from metalr import MetaLRCallback
+from tests.conftest import random_policy
+from tests.problem import batches, make_model, make_run
+
+BATCHES = 6
+
+
+class Module(L.LightningModule):
+    """The problem of `tests.problem` as a LightningModule that notes the rates it was trained with."""
+
+    def __init__(self, scheduler: bool = False, **options) -> None:
+        super().__init__()
+        self.model = make_model()
+        self.options = {"lr": 0.1, "momentum": 0.9} | options
+        self.scheduler = scheduler
+        self.rates: list[float] = []
+
+    def training_step(self, batch, batch_idx):
+        x, y = (part[self.global_rank :: self.trainer.world_size] for part in batch)
+        return F.cross_entropy(self.model(x), y)
+
+    def on_before_zero_grad(self, optimizer) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), **self.options)
+        if not self.scheduler:
+            return optimizer
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
+
+
+def loader() -> DataLoader:
+    data = batches(BATCHES)
+    x, y = torch.cat([b[0] for b in data]), torch.cat([b[1] for b in data])
+    return DataLoader(TensorDataset(x, y), batch_size=16)
+
+
+def make_trainer(folder, callback, *callbacks, **options) -> L.Trainer:
+    defaults = {
+        "max_epochs": 4,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": folder,
+    }
+    return L.Trainer(callbacks=[callback, *callbacks], **(defaults | options))
+
+
+def applied(module: Module) -> list[float]:
+    """Rates of the updates: the hook sees each at the next step's zero_grad."""
+    rate = module.trainer.optimizers[0].param_groups[0]["lr"]
+    return [*module.rates[1:], rate]
+
+
+def test_it_sets_the_rates_of_the_plain_loop(tmp_path, policy):
+    module = Module()
+    make_trainer(tmp_path, MetaLRCallback(policy)).fit(module, loader())
+    plain = make_run("sgd", policy, total_steps=4 * BATCHES).train(batches(BATCHES) * 4)
+    assert applied(module) == [r[0] for r in plain.rates]
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"max_epochs": 3}, 3 * BATCHES),
+        ({"max_epochs": 3, "max_steps": 7}, 7),
+        ({"max_epochs": -1, "max_steps": 5}, 5),
+        ({"max_epochs": 2, "accumulate_grad_batches": 4}, 2 * 2),
+        ({"max_epochs": 2, "limit_train_batches": 3}, 2 * 3),
+    ],
+)
+def test_the_horizon_is_the_trainers(tmp_path, policy, options, steps):
+    callback = MetaLRCallback(policy)
+    make_trainer(tmp_path, callback, **options).fit(Module(), loader())
+    assert callback.controllers[0].total_steps == steps
+    assert callback.controllers[0].last_step == steps
+
+
+def test_a_horizon_of_ones_own(tmp_path, policy):
+    callback = MetaLRCallback(policy, total_steps=50)
+    make_trainer(tmp_path, callback, max_epochs=1).fit(Module(), loader())
+    assert callback.controllers[0].total_steps == 50
+
+
+class Stop(L.Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        trainer.should_stop = trainer.global_step >= 8
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield from batches(BATCHES)
+
+
+@pytest.mark.parametrize("endless", [True, False])
+def test_without_a_horizon_it_is_the_anytime_mode(tmp_path, anytime_policy, endless):
+    callback = MetaLRCallback(anytime_policy)
+    data = DataLoader(Endless(), batch_size=None) if endless else loader()
+    make_trainer(tmp_path, callback, Stop(), max_epochs=-1).fit(Module(), data)
+    assert callback.controllers[0].total_steps is None
+    assert callback.controllers[0].last_step == 8
+
+
+def test_max_time_is_a_horizon(tmp_path, policy):
+    callback = MetaLRCallback(policy)
+    trainer = make_trainer(tmp_path, callback, max_epochs=-1, max_time={"seconds": 2})
+    trainer.fit(Module(), loader())
+    controller = callback.controllers[0]
+    assert controller.last_step > 20
+    # At the end the estimate is what was run, and the reference has come down with it.
+    assert controller.total_steps == pytest.approx(controller.last_step, rel=0.1)
+
+
+def test_accumulated_losses_are_their_mean_also_in_a_short_window(tmp_path, policy):
+    """Windows of 4 and of 2 batches, against a loop over the windows' mean losses and gradients."""
+    seen = []
+    callback = MetaLRCallback(policy)
+    module = Module()
+
+    class Spy(L.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+            seen.append(float(callback.controllers[0]._memory.seen))
+
+    losses = []
+    original = type(module).training_step
+
+    def training_step(batch, batch_idx):
+        loss = original(module, batch, batch_idx)
+        losses.append(loss.detach())
+        return loss
+
+    module.training_step = training_step
+    recorded = []
+
+    def record(loss) -> None:
+        recorded.append(float(loss))
+
+    trainer = make_trainer(tmp_path, callback, Spy(), max_epochs=1, accumulate_grad_batches=4)
+    from metalr.controller import MetaLR
+
+    step = MetaLR.step
+
+    def spied(self, loss):
+        record(loss)
+        return step(self, loss)
+
+    MetaLR.step = spied
+    try:
+        trainer.fit(module, loader())
+    finally:
+        MetaLR.step = step
+    assert seen == [1.0, 2.0]
+    expected = [torch.stack(losses[:4]).mean(), torch.stack(losses[4:]).mean()]
+    assert recorded == pytest.approx([float(x) for x in expected], rel=1e-6)
+
+
+class Resumable:
+    """The batches of the problem, from where a checkpoint left off: what Lightning asks of a loader for that."""
+
+    def __init__(self) -> None:
+        self.data, self.next = batches(BATCHES), 0
+
+    def __len__(self) -> int:
+        return BATCHES
+
+    def __iter__(self):
+        self.next %= BATCHES
+        while self.next < BATCHES:
+            self.next += 1
+            yield self.data[self.next - 1]
+
+    def state_dict(self) -> dict:
+        return {"next": self.next}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.next = state["next"]
+
+
+class Crash(L.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("crash")
+
+
+@pytest.mark.parametrize("horizon", [True, False])
+@pytest.mark.parametrize("step", [1, 8, 17])
+def test_a_crashed_fit_goes_on_to_the_last_bit(tmp_path, step, horizon):
+    policy = random_policy(horizon=horizon)
+    options = {} if horizon else {"max_epochs": -1}
+    stop = [] if horizon else [StopAt(4 * BATCHES)]
+    whole = Module()
+    make_trainer(tmp_path / "whole", MetaLRCallback(policy), *stop, **options).fit(whole, Resumable())
+    checkpoint = ModelCheckpoint(tmp_path / "c", every_n_train_steps=1, save_last=True, save_top_k=0)
+    with pytest.raises(RuntimeError, match="crash"):
+        make_trainer(tmp_path, MetaLRCallback(policy), checkpoint, Crash(step), *stop, **options).fit(
+            Module(), Resumable()
+        )
+    resumed = Module()
+    trainer = make_trainer(tmp_path, MetaLRCallback(policy), *stop, **options)
+    trainer.fit(resumed, Resumable(), ckpt_path=tmp_path / "c" / "last.ckpt", weights_only=True)
+    assert applied(resumed) == applied(whole)[step:]
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
+
+
+class StopAt(L.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.step
+
+
+def test_a_second_fit_plans_for_the_steps_that_remain(tmp_path, policy):
+    callback, module = MetaLRCallback(policy), Module()
+    trainer = make_trainer(tmp_path, callback, max_epochs=2)
+    trainer.fit(module, loader())
+    trainer.fit_loop.max_epochs = 5
+    trainer.fit(module, loader())
+    assert callback.controllers[0].total_steps == 3 * BATCHES
+    assert callback.controllers[0].last_step == 3 * BATCHES
+
+
+def test_two_ranks_set_the_rates_of_one(tmp_path):
+    """Two ranks see halves of each batch: gradients and losses are averaged over them."""
+    policy = random_policy(strength=0.1)
+    alone, together = Module(), Module()
+    make_trainer(tmp_path, MetaLRCallback(policy), max_epochs=2).fit(alone, loader())
+    ranks = {"strategy": "ddp_fork", "devices": 2, "use_distributed_sampler": False}
+    make_trainer(tmp_path, MetaLRCallback(policy), max_epochs=2, **ranks).fit(together, loader())
+    for a, b in zip(alone.parameters(), together.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_clipping_comes_after_the_decision(tmp_path, policy):
+    """Clipped so hard that nothing moves, the gradients that the policy sees are still the full ones."""
+    norms = []
+
+    class Spy(MetaLRCallback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+            norms.append(float(sum(p.grad.square().sum() for p in pl_module.parameters()).sqrt()))
+            super().on_before_optimizer_step(trainer, pl_module, optimizer)
+
+    callback = Spy(policy)
+    make_trainer(tmp_path, callback, max_epochs=1, gradient_clip_val=1e-8).fit(Module(), loader())
+    assert min(norms) > 1e-3
+    log_norm = callback.controllers[0]._memory.averages[0, 1]
+    assert float(log_norm) == pytest.approx(float(torch.tensor(norms).log().mean()), rel=0.2)
+
+
+class Gan(L.LightningModule):
+    """Two optimizers under manual optimization."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.first, self.second = make_model(0), make_model(1)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        for optimizer, model in zip(self.optimizers(), (self.first, self.second), strict=True):
+            loss = F.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+
+    def configure_optimizers(self):
+        first = torch.optim.Adam(self.first.parameters(), lr=1e-2)
+        return [first, torch.optim.SGD(self.second.parameters(), lr=0.1, momentum=0.9)], []
+
+
+def test_several_optimizers_have_a_controller_each(tmp_path, policy):
+    callback = MetaLRCallback(policy)
+    make_trainer(tmp_path, callback, max_epochs=2).fit(Gan(), loader())
+    first, second = callback.controllers
+    assert first.last_step == second.last_step == first.total_steps == 2 * BATCHES
+    assert first.displacement != second.displacement
+
+
+def test_it_logs_the_rate_and_the_decision(tmp_path, policy):
+    logger = CSVLogger(tmp_path)
+    trainer = make_trainer(tmp_path, MetaLRCallback(policy), max_epochs=2, logger=logger, log_every_n_steps=3)
+    module = Module()
+    trainer.fit(module, loader())
+    rows = [row for row in logger.experiment.metrics if "metalr/lr" in row] or logger.experiment.metrics
+    text = (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").read_text()
+    assert {"metalr/lr", "metalr/displacement", "metalr/change"} <= set(text.splitlines()[0].split(","))
+    assert rows is not None
+    assert text.count("\n") >= 4
+
+
+def test_a_scheduler_beside_it_is_refused(tmp_path, policy):
+    with pytest.raises(ValueError, match="StepLR from configure_optimizers"):
+        make_trainer(tmp_path, MetaLRCallback(policy)).fit(Module(scheduler=True), loader())
+
+
+def test_a_loss_that_lightning_did_not_see_is_told(tmp_path, policy):
+    class Hidden(Gan):
+        def manual_backward(self, loss, *args, **kwargs):
+            loss.backward()
+
+    with pytest.raises(RuntimeError, match=r"self\.manual_backward"):
+        make_trainer(tmp_path, MetaLRCallback(policy)).fit(Hidden(), loader())
+
+
+def test_a_monitor_beside_it_does_not_disturb(tmp_path, policy):
+    monitor = LearningRateMonitor(logging_interval="step")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = make_trainer(tmp_path, MetaLRCallback(policy), monitor, logger=CSVLogger(tmp_path), max_epochs=1)
+        trainer.fit(Module(), loader())
+    assert trainer.state.finished
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_precisions(tmp_path, policy, precision):
+    callback = MetaLRCallback(policy)
+    make_trainer(tmp_path, callback, max_epochs=1, precision=precision).fit(Module(), loader())
+    assert callback.controllers[0].last_step == BATCHES
+
+
+def test_a_copied_callback_is_whole(policy):
+    assert copy.deepcopy(MetaLRCallback(policy)).policy is not None
+    with pytest.raises(ValueError, match="total_steps=0"):
+        MetaLRCallback(policy, total_steps=0)
