@@ -19,8 +19,13 @@ $(STAMP): pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
 	@touch $(STAMP)
 
+# An untuned initial rate: fifty times the usual one.
+DEMO := --config configs/digits.yaml --config configs/schedule/metalr.yaml --trainer.logger.init_args.name demo
 demo: $(STAMP)
-	$(BIN)/python demo.py
+	@rm -rf logs/demo
+	$(BIN)/python train.py fit $(DEMO) --optimizer.init_args.lr 5.0
+	$(BIN)/python train.py test $(DEMO) --ckpt_path logs/demo/version_0/checkpoints/last.ckpt
+	@echo "Look at it: $(BIN)/tensorboard --logdir logs/demo"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -49,3 +49,16 @@ def small_squad(folder: Path, train: int = 16, validation: int = 40) -> str:
         "validation": load(SQUAD, None, "validation").select(range(validation)),
     }
     return write_dataset(folder, splits)
+
+
+def small_glue(folder: Path, *tasks: str, rows: int = 40) -> str:
+    """The first rows of some tasks of the real GLUE."""
+    from datasets import load_dataset
+
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.joinpath("README.md").write_text(Path(GLUE, "README.md").read_text())
+    for task in tasks:
+        (folder / task).mkdir()
+        for split, data in load_dataset(GLUE, task).items():
+            data.select(range(rows)).to_parquet(folder / task / f"{split}-00000-of-00001.parquet")
+    return str(folder)

@@ -1,7 +1,7 @@
 """Meta-training: tasks, batched inner runs, gradient estimators, and the LightningModule that learns a policy."""
 
 from metalr.meta.distribution import Component, Draw, TaskDistribution
-from metalr.meta.estimator import FullES, antithetic_gradient
+from metalr.meta.estimator import FullES, GradientEstimator, antithetic_gradient
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
 from metalr.meta.learner import MetaLearner
 from metalr.meta.nets import MLP, ConvNet, Net, Quadratic, Transformer
@@ -14,6 +14,7 @@ __all__ = [
     "ConvNet",
     "Draw",
     "FullES",
+    "GradientEstimator",
     "HeldOutScore",
     "HeldOutTask",
     "Inner",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,11 +31,39 @@ def antithetic_gradient(weights: Tensor, noise: Tensor, sigma: float) -> Tensor:
     return weights @ noise / (2.0 * sigma * len(weights))
 
 
-@dataclass(frozen=True)
-class FullES:
-    """Antithetic evolution strategies over whole inner runs (FullES).
+class GradientEstimator(ABC):
+    """From a policy's weights to perturbed ones, and from their losses to a gradient.
 
-    Both runs of a pair share initial parameters, batches and rate, so that only the policy sets them apart.
+    Attributes:
+        pairs: P, antithetic pairs a meta-step, over all ranks. Both runs of a pair share initial parameters,
+            batches and rate, so that only the policy sets them apart.
+    """
+
+    pairs: int
+
+    @abstractmethod
+    def noise(self, size: int, pairs: Sequence[int], *seed: int) -> Tensor:
+        """Noise of some pairs, (len(pairs), size), from the seed and each pair's number alone."""
+
+    @abstractmethod
+    def perturb(self, theta: Tensor, noise: Tensor) -> Tensor:
+        """Weights of the policies of all pairs, one half after the other, (2 P, n)."""
+
+    @abstractmethod
+    def gradient(self, plus: Tensor, minus: Tensor, everyone: Tensor, noise: Tensor) -> Tensor:
+        """The gradient, (n,), of one rank's pairs.
+
+        Args:
+            plus: losses of the first half of the rank's runs, (P,).
+            minus: losses of the second half, (P,).
+            everyone: losses of both halves of all ranks' pairs, (2, all pairs).
+            noise: of the rank's pairs, (P, n).
+        """
+
+
+@dataclass(frozen=True)
+class FullES(GradientEstimator):
+    """Antithetic evolution strategies over whole inner runs (FullES).
 
     Attributes:
         pairs: P, antithetic pairs a step.
@@ -56,13 +85,17 @@ class FullES:
             raise ValueError(f"squash={self.squash!r}: choose one of {', '.join(_SQUASHES)}")
 
     def noise(self, size: int, pairs: Sequence[int], *seed: int) -> Tensor:
-        """Standard normal noise of some pairs, (len(pairs), size), from the seed and each pair's number alone."""
+        """Standard normal."""
         generators = [torch.Generator().manual_seed(mix_seed(*seed, pair)) for pair in pairs]
         return torch.stack([torch.randn(size, generator=g) for g in generators])
 
     def perturb(self, theta: Tensor, noise: Tensor) -> Tensor:
-        """Weights of the policies of all pairs: theta + sigma eps, then theta - sigma eps, (2 P, n)."""
+        """theta + sigma eps, then theta - sigma eps."""
         return torch.cat((theta + self.sigma * noise, theta - self.sigma * noise))
+
+    def gradient(self, plus: Tensor, minus: Tensor, everyone: Tensor, noise: Tensor) -> Tensor:
+        """`antithetic_gradient` of the squashed differences."""
+        return antithetic_gradient(self.weights(everyone[0] - everyone[1], plus - minus), noise, self.sigma)
 
     def weights(self, difference: Tensor, own: Tensor) -> Tensor:
         """Squashed differences.

@@ -14,7 +14,7 @@ from torch.nn.utils import parameters_to_vector
 
 from metalr.features import ANYTIME_FEATURES, FEATURES
 from metalr.meta.distribution import TaskDistribution
-from metalr.meta.estimator import FullES, antithetic_gradient
+from metalr.meta.estimator import FullES, GradientEstimator
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
 from metalr.meta.rollout import rollout
 from metalr.policy import LRPolicy
@@ -32,7 +32,7 @@ class MetaLearner(L.LightningModule):
         horizon: meta-train a policy that is told the horizon; False for the anytime policy.
         features: names of features to read; all that go with `horizon` by default.
         hidden: widths of the policy's hidden layers.
-        estimator: of the gradient.
+        estimator: of the gradient; `FullES` by default.
         optimizer: of the policy's weights; Adam at 1e-3 by default.
         lr_scheduler: of the meta learning rate, a step each meta-step; constant by default.
         final_weight: share of the final loss in the outer loss, the rest is the run's mean; in [0, 1].
@@ -46,7 +46,7 @@ class MetaLearner(L.LightningModule):
         horizon: bool = True,
         features: Sequence[str] | None = None,
         hidden: Sequence[int] = (64, 32),
-        estimator: FullES = FullES(),  # noqa: B008 - frozen
+        estimator: GradientEstimator | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         final_weight: float = 0.6,
@@ -60,7 +60,7 @@ class MetaLearner(L.LightningModule):
         names = features or (FEATURES if horizon else ANYTIME_FEATURES)
         self.policy = LRPolicy.load(init_from).requires_grad_(True) if init_from else LRPolicy(names, hidden, seed)
         self.horizon = horizon
-        self.estimator = estimator
+        self.estimator = estimator or FullES()
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.final_weight = final_weight
@@ -100,8 +100,7 @@ class MetaLearner(L.LightningModule):
         runs = rollout(task, inner, layers, self.policy.columns, copies=2, compiled=self.compiled)
         plus, minus = runs.outer_loss(self.final_weight).chunk(2)
         everyone = self._gather(torch.stack((plus, minus)))
-        weights = self.estimator.weights(everyone[0] - everyone[1], plus - minus)
-        estimate = antithetic_gradient(weights, noise, self.estimator.sigma)
+        estimate = self.estimator.gradient(plus, minus, everyone, noise)
         self._log_step(draw.name, everyone, inner.total_steps)
         return theta @ estimate
 

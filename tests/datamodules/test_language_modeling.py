@@ -14,6 +14,10 @@ def _data(path=GLUE, name="wnli", column="sentence1", tokenizer=GPT2, **argument
     return LanguageModelingDataModule(path, name, column, tokenizer, num_workers=0, **({"max_length": 32} | arguments))
 
 
+def _decoded(data):
+    return data.tokenizer.batch_decode(data.blocks["validation"]["input_ids"][:])
+
+
 @needs_data
 def test_blocks_are_the_running_text(tmp_path):
     path = small_squad(tmp_path)
@@ -24,7 +28,7 @@ def test_blocks_are_the_running_text(tmp_path):
     assert batch["input_ids"].shape == (4, 32)
     assert batch["input_ids"].dtype == torch.int64
     text = "".join(key + "<|endoftext|>" for key, _ in groupby(load(path, None, "validation")["context"]))
-    blocks = data.tokenizer.batch_decode(data.blocks["validation"]["input_ids"])
+    blocks = _decoded(data)
     assert text.startswith("".join(blocks))
     assert len(data.tokenizer(text)["input_ids"]) // 32 == len(blocks)
 
@@ -33,7 +37,7 @@ def test_blocks_are_the_running_text(tmp_path):
 def test_a_separator_of_ones_own():
     data = _data(separator="\n")
     data.setup("validate")
-    assert "<|endoftext|>" not in "".join(data.tokenizer.batch_decode(data.blocks["validation"]["input_ids"]))
+    assert "<|endoftext|>" not in "".join(_decoded(data))
 
 
 @needs_data

@@ -1,5 +1,7 @@
 """SQuAD's windows on real paragraphs: offsets, answers, overlap, unanswerable questions."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from datamodules.squad import SQuADDataModule
 from datamodules.squad_windows import cut_windows
 from tests.text import BERT, END, GPT2, SQUAD, datasets_cache, needs_data, small_squad  # noqa: F401
 
-TOKENIZERS = [(BERT, None), (GPT2, END)]
+each_tokenizer = pytest.mark.parametrize(("tokenizer", "pad"), [(BERT, None), (GPT2, END)], ids=["bert", "gpt2"])
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def test_counts_of_the_real_data():
 
 
 @needs_data
-@pytest.mark.parametrize(("tokenizer", "pad"), TOKENIZERS)
+@each_tokenizer
 @pytest.mark.parametrize("lengths", [{}, {"max_length": 100, "stride": 40, "max_question": 30}])
 def test_answers_are_found_in_the_windows_that_hold_them(tokenizer, pad, lengths):
     rows = load(SQUAD, None, "train").select(range(1000, 1200))
@@ -61,7 +63,7 @@ def test_answers_are_found_in_the_windows_that_hold_them(tokenizer, pad, lengths
 
 
 @needs_data
-@pytest.mark.parametrize(("tokenizer", "pad"), TOKENIZERS)
+@each_tokenizer
 def test_windows_cover_a_long_context_and_overlap(tokenizer, pad):
     rows = load(SQUAD, None, "validation").select(range(40))
     data = _data(SQUAD, tokenizer, pad)
@@ -74,7 +76,7 @@ def test_windows_cover_a_long_context_and_overlap(tokenizer, pad):
         ]
         assert [number for number, _ in windows] == list(range(len(windows)))
         assert len(windows) > 1
-        for (_, one), (_, other) in zip(windows, windows[1:], strict=False):
+        for (_, one), (_, other) in pairwise(windows):
             assert one[-32:].tolist() == other[:32].tolist()
         covered = {i for _, offsets in windows for first, last in offsets for i in range(first, last)}
         context = rows[row]["context"]
@@ -96,7 +98,7 @@ def test_null_positions(small):
 
 
 @needs_data
-@pytest.mark.parametrize(("tokenizer", "pad"), TOKENIZERS)
+@each_tokenizer
 def test_batches(small, tokenizer, pad):
     data = _data(small, tokenizer, pad, batch_size=8)
     data.prepare_data()

@@ -1,0 +1,97 @@
+"""Every YAML of the core through the real CLI, in this process."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from metalr import LRPolicy
+from metalr.cli import MetaLRCLI
+
+ROOT = Path(__file__).parents[1]
+SCHEDULES = sorted(path.stem for path in (ROOT / "configs" / "schedule").glob("*.yaml"))
+META = sorted(path.stem for path in (ROOT / "configs" / "meta").glob("*.yaml"))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def run(command: str, *args: str) -> MetaLRCLI:
+        common = [f"--trainer.logger.init_args.save_dir={tmp_path}", "--trainer.enable_progress_bar=false"]
+        return MetaLRCLI(args=[command, *args, *common])
+
+    return run
+
+
+def scalars(folder: Path, tag: str) -> list[float]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [event.value for event in events.Scalars(tag)]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_digits_with_every_schedule(run, tmp_path, schedule):
+    configs = ["--config=configs/digits.yaml", f"--config=configs/schedule/{schedule}.yaml"]
+    cli = run("fit", *configs, "--trainer.max_epochs=2", "--trainer.limit_train_batches=4")
+    assert cli.trainer.global_step == 8
+    rates = scalars(tmp_path / "digits" / "version_0", "metalr/lr" if schedule == "metalr" else "lr-SGD")
+    assert len(rates) == 8
+    assert len(set(rates)) == {"constant": 1, "step": 3}.get(schedule, 8)
+    if schedule != "metalr":
+        assert rates[0] == pytest.approx(0.1)
+
+
+def test_what_was_fitted_can_be_tested_and_predicted(run, tmp_path):
+    config = "--config=configs/digits.yaml"
+    cli = run("fit", config, "--trainer.max_epochs=3")
+    best = cli.trainer.checkpoint_callback.last_model_path
+    assert Path(best).is_relative_to(tmp_path)
+    tested = run("test", config, f"--ckpt_path={best}").trainer.callback_metrics
+    assert float(tested["test/accuracy"]) > 0.8
+    assert float(tested["test/top5"]) >= float(tested["test/accuracy"])
+    run("predict", config, f"--ckpt_path={best}")
+
+
+def test_the_mlp_takes_the_convnets_place(run):
+    network = '--model.init_args.network={"class_path": "models.MLP", "init_args": {"hidden": [32]}}'
+    cli = run("fit", "--config=configs/digits.yaml", network, "--trainer.max_steps=2")
+    assert sum(p.numel() for p in cli.model.parameters()) == 64 * 32 + 32 + 32 * 10 + 10
+
+
+@pytest.mark.parametrize("name", META)
+def test_every_meta_training(run, tmp_path, name):
+    smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false"]
+    bounds = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.limit_val_batches=1"]
+    few = '{"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
+    cli = run("fit", f"--config=configs/meta/{name}.yaml", *smaller, *bounds, f"--data.init_args.components={few}")
+    policy = LRPolicy.load(Path(cli.trainer.log_dir) / "policy.safetensors")
+    assert policy.needs_horizon is (name != "anytime")
+    assert len(scalars(Path(cli.trainer.log_dir), "outer_loss/m")) == 2
+    assert len(scalars(Path(cli.trainer.log_dir), "heldout")) >= 1
+
+
+def test_the_whole_configuration_is_kept_beside_the_logs(run, tmp_path):
+    run("fit", "--config=configs/digits.yaml", "--trainer.max_steps=1")
+    kept = (tmp_path / "digits" / "version_0" / "config.yaml").read_text()
+    assert "models.ImageClassifier" in kept
+    assert "seed_everything: 0" in kept
+
+
+def test_a_horizon_schedule_needs_an_end(run):
+    configs = ["--config=configs/digits.yaml", "--config=configs/schedule/cosine.yaml"]
+    with pytest.raises(ValueError, match="HorizonLR needs to know how long"):
+        run("fit", *configs, "--trainer.max_epochs=-1")
+
+
+def test_shipped_weights_are_what_their_config_makes():
+    """The shipped files are of the architecture and mode of the configs that made them."""
+    for name in ("default", "anytime"):
+        shapes = {k: tuple(v.shape) for k, v in load_file(ROOT / "metalr" / "weights" / f"{name}.safetensors").items()}
+        policy = LRPolicy.load(name)
+        assert shapes == {k: tuple(v.shape) for k, v in policy.state_dict().items()}
+        assert policy.hidden == (64, 32)
+        assert torch.nn.utils.parameters_to_vector(policy.parameters()).abs().max() < 100

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from metalr.schedules import SHAPES, HorizonLR
+from tests.problem import make_model
+
+
+def rates(shape: str, steps: int = 8) -> list[float]:
+    optimizer = torch.optim.SGD(make_model().parameters(), lr=2.0)
+    scheduler = HorizonLR(optimizer, shape, steps)
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_golden_numbers():
+    assert rates("constant") == [2.0] * 8
+    assert rates("step") == pytest.approx([2.0] * 4 + [0.2] * 2 + [0.02] * 2)
+    assert rates("linear") == pytest.approx([2.0 * (1 - t / 8) for t in range(8)])
+
+
+def test_cosine_is_torchs():
+    optimizer = torch.optim.SGD(make_model().parameters(), lr=2.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8)
+    expected = []
+    for _ in range(8):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    assert rates("cosine") == pytest.approx(expected)
+
+
+def test_bad_arguments_are_named():
+    optimizer = torch.optim.SGD(make_model().parameters(), lr=1.0)
+    with pytest.raises(ValueError, match="shape='nope'.*cosine"):
+        HorizonLR(optimizer, "nope", 3)
+    with pytest.raises(ValueError, match="total_steps=0"):
+        HorizonLR(optimizer, "cosine", 0)
+    scheduler = HorizonLR(optimizer, "cosine")
+    optimizer.step()
+    with pytest.raises(ValueError, match="needs total_steps"):
+        scheduler.step()
+    assert set(SHAPES) == {"constant", "step", "cosine", "linear"}

@@ -1,0 +1,77 @@
+"""Each text config runs through the real CLI, on real data, with each schedule."""
+
+import pytest
+
+import callbacks  # noqa: F401 - the three collections, as train.py has them
+import datamodules  # noqa: F401
+import models  # noqa: F401
+from metalr.cli import MetaLRCLI
+from tests.text import BERT, GLUE, GPT2, TINY_BERT, TINY_GPT2, datasets_cache, needs_data, small_squad  # noqa: F401
+
+SCHEDULES = ["constant", "cosine", "linear", "metalr", "step"]
+
+
+@pytest.fixture(scope="module")
+def squad(tmp_path_factory):
+    return small_squad(tmp_path_factory.mktemp("squad"))
+
+
+def _arguments(config, squad):
+    name, model = (BERT, TINY_BERT) if config.endswith("bert") else (GPT2, TINY_GPT2)
+    data = {
+        "glue": ["--data.path", GLUE, "--data.task", "wnli"],
+        "squad": ["--data.path", squad],
+        "gpt2": [
+            *("--data.path", squad, "--data.name", "null", "--data.column", "context"),
+            *("--data.separator", "null", "--data.max_length", "32"),
+        ],
+    }[config.partition("_")[0]]
+    if config == "gpt2_lm":
+        name, model = GPT2, TINY_GPT2
+    overrides = [part for key, value in model.items() for part in (f"--model.overrides.{key}", str(value))]
+    small = ["--model.path", name, "--model.pretrained", "false", *overrides, "--data.batch_size", "4"]
+    return [*data, *small, "--data.num_workers", "0"]
+
+
+def _run(subcommand, folder, config, squad, *more, schedule=None):
+    configs = [f"configs/{config}.yaml", *([f"configs/schedule/{schedule}.yaml"] if schedule else [])]
+    chosen = [part for path in configs for part in ("--config", path)]
+    trainer = {"accelerator": "cpu", "enable_progress_bar": "false", "logger.save_dir": str(folder)}
+    trainer |= {"limit_val_batches": "2", "limit_test_batches": "2", "enable_model_summary": "false"}
+    trainer |= {"default_root_dir": str(folder)}
+    options = [part for key, value in trainer.items() for part in (f"--trainer.{key}", value)]
+    return MetaLRCLI(args=[subcommand, *chosen, *_arguments(config, squad), *options, *more])
+
+
+CONFIGS = ["glue_bert", "glue_gpt2", "squad_bert", "squad_gpt2", "gpt2_lm"]
+
+
+@needs_data
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_two_steps(tmp_path, squad, config, schedule):
+    if schedule not in ("metalr", "linear") and config != CONFIGS[SCHEDULES.index(schedule)]:
+        pytest.skip("each schedule with one config is enough, but for these two")
+    cli = _run("fit", tmp_path, config, squad, "--trainer.max_steps", "2", schedule=schedule)
+    assert cli.trainer.global_step == 2
+    metric = {"glue": "val/accuracy", "squad": "val/f1", "gpt2": "val/perplexity"}[config.partition("_")[0]]
+    assert metric in cli.trainer.callback_metrics
+    if schedule == "linear":
+        assert cli.trainer.optimizers[0].param_groups[0]["lr"] == 0.0
+
+
+@needs_data
+@pytest.mark.parametrize(("config", "metric"), [("glue_bert", "loss"), ("squad_bert", "f1"), ("gpt2_lm", "perplexity")])
+def test_the_checkpoint_of_a_run_tests_as_it_validated(tmp_path, squad, config, metric):
+    cli = _run("fit", tmp_path, config, squad, "--trainer.max_steps", "2")
+    validated = float(cli.trainer.callback_metrics[f"val/{metric}"])
+    checkpoint = cli.trainer.checkpoint_callback.last_model_path
+    tested = _run("test", tmp_path, config, squad, "--ckpt_path", checkpoint)
+    assert float(tested.trainer.callback_metrics[f"test/{metric}"]) == pytest.approx(validated, rel=1e-5)
+    loaded = type(cli.model).load_from_checkpoint(checkpoint)
+    assert loaded.network.config.to_dict() == cli.model.network.config.to_dict()
+
+
+@needs_data
+def test_predict(tmp_path, squad):
+    _run("predict", tmp_path, "glue_gpt2", squad, "--data.task", "mrpc", "--trainer.limit_predict_batches", "2")
