@@ -130,12 +130,17 @@ def _print_table(curves: dict[tuple[str, str], Curve]) -> None:
         best, middle, worst = _summary(curve)
         cells = " ".join(f"{fmean(losses):.3f}" for losses in curve.values())
         print(f"{optimizer:<10}{schedule:<10}{best:>10.4f}{middle:>12.4f}{worst:>11.4f}   {cells}")
-    print()
+
+
+def _figures(curves: dict[tuple[str, str], Curve]) -> list[str]:
+    """The `name: value` lines."""
+    lines = []
     for optimizer in USUAL_LR:
         tuned = _summary(curves[optimizer, "cosine"])[0]
         _, middle, worst = _summary(curves[optimizer, LEARNED])
-        print(f"{optimizer}_learned_median_over_best_cosine: {middle / tuned:.3f}")
-        print(f"{optimizer}_learned_worst_over_best_cosine: {worst / tuned:.3f}")
+        lines.append(f"{optimizer}_learned_median_over_best_cosine: {middle / tuned:.3f}")
+        lines.append(f"{optimizer}_learned_worst_over_best_cosine: {worst / tuned:.3f}")
+    return lines
 
 
 def _plot(curves: dict[tuple[str, str], Curve], steps: int, path: Path) -> None:
@@ -204,7 +209,11 @@ def main(
     curves = _curves(results)
     _plot(curves, steps, folder / "sensitivity.png")
     _print_table(curves)
-    print(f"plot: {folder / 'sensitivity.png'}")
+    print(f"\nplot: {folder / 'sensitivity.png'}")
+    command = " ".join(["python benchmarks/sensitivity.py", *sys.argv[1:]])
+    lines = _figures(curves)
+    (folder / "sensitivity.txt").write_text("\n".join([command, *lines]) + "\n")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

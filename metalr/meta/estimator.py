@@ -90,7 +90,7 @@ class FullES(GradientEstimator):
         return torch.stack([torch.randn(size, generator=g) for g in generators])
 
     def perturb(self, theta: Tensor, noise: Tensor) -> Tensor:
-        """theta + sigma eps, then theta - sigma eps."""
+        """Theta + sigma eps, then theta - sigma eps."""
         return torch.cat((theta + self.sigma * noise, theta - self.sigma * noise))
 
     def gradient(self, plus: Tensor, minus: Tensor, everyone: Tensor, noise: Tensor) -> Tensor:

@@ -1,0 +1,95 @@
+"""Ships a meta-trained policy: puts it among the package's weights, with a model card.
+
+python -m metalr.meta.ship logs/meta_default/version_0/best.safetensors default \
+    --command "python train.py fit --config configs/meta/default.yaml" --figures results/sensitivity.txt
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import auto_cli
+
+import metalr
+from metalr.policy import LRPolicy
+
+_WEIGHTS = Path(metalr.__file__).parent / "weights"
+
+_PAGE = """# Policy `{name}`
+
+{purpose}
+
+| | |
+|---|---|
+| made by | `{command}` |
+| seed | {seed} |
+| meta-steps | {meta_steps} |
+| inner steps | {inner_steps:,} |
+| weights | {size:,}: {features} features, hidden layers {hidden}, ReLU |
+| held-out score | {heldout} (0.7 median + 0.3 worst of log(final validation loss / best-tuned reference schedule)) |
+
+{figures}
+## Where it fails
+
+{limits}
+"""
+
+
+def ship(
+    source: str, name: str, command: str, limits: str, figures: list[str] | None = None, weights: Path = _WEIGHTS
+) -> Path:
+    """Writes `<weights>/<name>.safetensors` with its card inside, and the card as a page beside it.
+
+    Args:
+        source: policy file that a run of `MetaLearner` wrote.
+        name: that `policy=` takes.
+        command: that made it, from the repository's root.
+        limits: where it fails, in words.
+        figures: files of `name: value` lines that benchmarks wrote, the first line being the command.
+        weights: folder of the shipped policies.
+
+    Returns:
+        The policy's path.
+
+    Raises:
+        FileNotFoundError: when the source or a file of figures is not there.
+    """
+    policy = LRPolicy.load(source)
+    policy.card |= {"command": command}
+    blocks = [Path(file).read_text().strip() for file in figures or []]
+    for block in blocks:
+        _, *lines = block.splitlines()
+        policy.card |= dict(line.split(": ", 1) for line in lines)
+    path = weights / f"{name}.safetensors"
+    policy.save(path)
+    path.with_suffix(".md").write_text(_page(policy, name, blocks, limits))
+    return path
+
+
+def _page(policy: LRPolicy, name: str, blocks: list[str], limits: str) -> str:
+    card = policy.card
+    sections = []
+    for block in blocks:
+        benchmark, *lines = block.splitlines()
+        rows = "\n".join(f"| {key} | {value} |" for key, value in (line.split(": ", 1) for line in lines))
+        sections.append(f"## `{benchmark}`\n\n| figure | value |\n|---|---|\n{rows}\n")
+    known = "Sets the learning rate of a run whose number of steps is known, about a cosine reference."
+    unknown = "Sets the learning rate of a run without a horizon; it keeps no reference schedule."
+    return _PAGE.format(
+        name=name,
+        purpose=known if policy.needs_horizon else unknown,
+        command=card["command"],
+        seed=card["seed"],
+        meta_steps=card["meta_steps"],
+        inner_steps=int(card["inner_steps"]),
+        size=policy.size,
+        features=len(policy.features),
+        hidden=" and ".join(map(str, policy.hidden)),
+        heldout=card["heldout"],
+        figures="\n".join(sections),
+        limits=limits,
+    )
+
+
+if __name__ == "__main__":
+    print(auto_cli(ship))

@@ -1,0 +1,29 @@
+import pytest
+
+from metalr import LRPolicy
+from metalr.meta.ship import ship
+from tests.conftest import random_policy
+
+
+def test_a_shipped_policy_has_its_card_inside_and_beside_it(tmp_path):
+    policy = random_policy()
+    policy.card = {"seed": "3", "meta_steps": "10", "inner_steps": "12345", "heldout": "0.1"}
+    policy.save(tmp_path / "best.safetensors")
+    (tmp_path / "figures.txt").write_text("python benchmarks/x.py\nratio: 0.9\n")
+    path = ship(
+        str(tmp_path / "best.safetensors"),
+        "mine",
+        "python train.py fit --config mine.yaml",
+        "On what it has not seen.",
+        [str(tmp_path / "figures.txt")],
+        weights=tmp_path,
+    )
+    assert LRPolicy.load(path).card["ratio"] == "0.9"
+    page = path.with_suffix(".md").read_text()
+    for part in ("mine.yaml", "12,345", "python benchmarks/x.py", "| ratio | 0.9 |", "On what it has not seen."):
+        assert part in page
+
+
+def test_a_missing_source_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        ship(str(tmp_path / "nothing"), "mine", "c", "l", weights=tmp_path)
