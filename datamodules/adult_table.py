@@ -133,6 +133,8 @@ class Encoder:
 
 
 def _codes(column: np.ndarray, words: np.ndarray) -> np.ndarray:
+    if not len(words):
+        return np.zeros(len(column), dtype=np.int64)
     places = np.searchsorted(words, column).clip(max=len(words) - 1)
     return np.where(words[places] == column, places + 1, 0).astype(np.int64)
 

@@ -86,6 +86,8 @@ def _load(path: str, source: str, name: str | None, streaming: bool) -> Any:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"path={path!r} holds no data files in the hub's layout") from error
     except ValueError as error:
+        if empty := re.search(r'Instruction "(.+)" corresponds to no data', str(error)):
+            raise ValueError(f"path={path!r}: split {empty[1]!r} is empty; fill it, or delete its file") from error
         reason = " ".join(str(error).splitlines()[:2])  # the second line lists the configurations
         raise ValueError(f"path={path!r}, name={name!r}: {reason}") from error
 
@@ -102,11 +104,7 @@ def _no_access(path: str, error: Exception) -> Exception:
 def _pick(splits: Any, path: str, split: str) -> Any:
     if split not in splits:
         raise ValueError(f"split={split!r}: {path} has {', '.join(splits)}")
-    chosen = splits[split]
-    if hasattr(chosen, "__len__") and len(chosen) == 0:
-        filled = [key for key, value in splits.items() if len(value)]
-        raise ValueError(f"split={split!r} of {path} is empty; with rows: {', '.join(filled) or 'none'}")
-    return chosen
+    return splits[split]
 
 
 def _hub_answers(path: str) -> bool:

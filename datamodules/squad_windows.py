@@ -32,8 +32,8 @@ def separate(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     template = processors.TemplateProcessing(
         single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, tokenizer.eos_token_id)]
     )
-    # ByteLevel leaves the space before a word out of its offsets.
-    trim = processors.ByteLevel(trim_offsets=True)
+    # Offsets without the space before a word, also that of a window's first word.
+    trim = processors.ByteLevel(add_prefix_space=False, trim_offsets=True)
     tokenizer.backend_tokenizer.post_processor = processors.Sequence([trim, template])
     return tokenizer
 

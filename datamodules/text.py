@@ -53,6 +53,7 @@ class TextDataModule(L.LightningDataModule):
         self.batch_size = check_batch_size(batch_size)
         self.max_length = max_length
         self._options = loader_options(num_workers)
+        self._raw: dict[str, Dataset] = {}
         self._tokenizer_path = tokenizer
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
@@ -82,8 +83,9 @@ class TextDataModule(L.LightningDataModule):
         raise NotImplementedError
 
     def _rows(self, split: str) -> Dataset:
-        dataset: Dataset = load(self.path, self.name, split)
-        return dataset
+        if split not in self._raw:
+            self._raw[split] = load(self.path, self.name, split)
+        return self._raw[split]
 
     def _has(self, split: str) -> bool:
         """Whether the data set has this split, with rows."""
@@ -99,7 +101,7 @@ class TextDataModule(L.LightningDataModule):
         """Shuffled, without the last incomplete batch, in training; in order otherwise."""
         return DataLoader(
             rows,  # type: ignore[arg-type]
-            self.batch_size,
+            batch_size=self.batch_size,  # by name: Lightning makes the loader again for prediction
             shuffle=training,
             drop_last=training and len(rows) >= self.batch_size,
             collate_fn=collate,

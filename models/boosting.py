@@ -32,17 +32,21 @@ class Ensemble:
         import xgboost  # late: only who boosts needs it
 
         self._xgboost = xgboost
-        self.params = params | {"objective": "binary:logistic", "base_score": base_score}
+        self.params = params | {"objective": "binary:logistic"}
+        self.base_score = base_score
         self._train: Any = None
         self._start(raw)
 
     def _start(self, raw: bytes | bytearray | None) -> None:
         rows = [] if self._train is None else [self._train]  # XGBoost keeps the margins of rows that it knows
-        self.booster = self._xgboost.Booster(self.params, rows)
-        self.rounds, self._rate = 0, math.nan
-        if raw is not None:
+        self._rate = math.nan
+        if raw is None:
+            self.booster = self._xgboost.Booster(self.params | {"base_score": self.base_score}, rows)
+            self.rounds = 0
+        else:
+            self.booster = self._xgboost.Booster(self.params, rows)  # base_score would override the model's own
             self.booster.load_model(bytearray(raw))
-            self.booster.set_param({k: v for k, v in self.params.items() if k != "base_score"})  # not in the model
+            self.booster.set_param(self.params)  # a stored model has the trees, not how to grow more
             self.rounds = int(self.booster.num_boosted_rounds())
 
     def attach(self, features: np.ndarray, labels: np.ndarray, names: list[str], types: list[str]) -> None:
