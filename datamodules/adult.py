@@ -120,7 +120,7 @@ class AdultDataModule(L.LightningDataModule):
         size = self.batch_size
         if size is None or size >= len(self.splits["train"]):
             return self._loader("train")
-        return DataLoader(self.splits["train"], size, shuffle=True, drop_last=True, **self.options)
+        return DataLoader(self.splits["train"], batch_size=size, shuffle=True, drop_last=True, **self.options)
 
     def val_dataloader(self) -> DataLoader:
         """The part of the training split that is kept back."""
@@ -141,7 +141,7 @@ class AdultDataModule(L.LightningDataModule):
 
     def _loader(self, split: str) -> DataLoader:
         rows: Any = self.splits[split]
-        return DataLoader(rows, self.batch_size or len(rows), **self.options)
+        return DataLoader(rows, batch_size=self.batch_size or len(rows), **self.options)
 
 
 def _read_raw(folder: Path) -> list[Table]:

@@ -145,7 +145,7 @@ class CIFAR10DataModule(L.LightningDataModule):
     def _loader(self, split: str, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
         return DataLoader(
             self.splits[split],
-            self.batch_size,
+            batch_size=self.batch_size,
             shuffle=shuffle,
             drop_last=drop_last,
             collate_fn=as_fetched,

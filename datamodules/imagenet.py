@@ -151,13 +151,13 @@ class ImageNetDataModule(L.LightningDataModule):
         """Shuffled, without the last incomplete batch (unless there is no other)."""
         train = self.splits["train"]
         if isinstance(train, IterableDataset):
-            return DataLoader(train, self.batch_size, drop_last=True, **self.options)
+            return DataLoader(train, batch_size=self.batch_size, drop_last=True, **self.options)
         drop_last = len(train) >= self.batch_size  # type: ignore[arg-type]
-        return DataLoader(train, self.batch_size, shuffle=True, drop_last=drop_last, **self.options)
+        return DataLoader(train, batch_size=self.batch_size, shuffle=True, drop_last=drop_last, **self.options)
 
     def val_dataloader(self) -> DataLoader:
         """The validation split, in order."""
-        return DataLoader(self.splits["validation"], self.batch_size, **self.options)
+        return DataLoader(self.splits["validation"], batch_size=self.batch_size, **self.options)
 
     def test_dataloader(self) -> DataLoader:
         """The validation split: the test split's labels are withheld."""

@@ -36,7 +36,9 @@ def as_fetched(batch: Any) -> Any:
 
 
 def loader_options(num_workers: int | None) -> dict[str, Any]:
-    """Workers, pinning and persistence for a `DataLoader`.
+    """Workers, pinning and persistence for a `DataLoader`; all of its arguments by keyword.
+
+    Lightning makes the loader again for prediction, and fails where `batch_size` was given by position.
 
     Args:
         num_workers: None for one a core that this process may use beside its own, 8 at most.

@@ -43,7 +43,7 @@ def test_one_epoch_of_adult_learns_and_reloads_the_same(tmp_path):
     run = L.Trainer(max_epochs=1, limit_val_batches=0, **quiet)
     run.fit(Model(6, SIZES), datamodule=data)
     run.save_checkpoint(tmp_path / "mlp.ckpt")
-    before = run.test(datamodule=data, verbose=False)[0]
+    before = run.test(run.lightning_module, data, verbose=False)[0]
     assert before["test/auc"] > 0.88
     after = L.Trainer(**quiet).test(Model(6, SIZES), data, ckpt_path=tmp_path / "mlp.ckpt", verbose=False)[0]
     assert after == before
