@@ -16,6 +16,7 @@ from metalr.direction import direction_of
 from metalr.features import FEATURES, Memory, observe
 from metalr.law import Clock, advance, clock
 from metalr.policy import LRPolicy
+from metalr.sample import LIMIT, ParameterSample
 from metalr.signals import Signals, measure
 
 STATE_VERSION = 1
@@ -71,10 +72,12 @@ class MetaLR:
 
     Args:
         optimizer: any torch optimizer but LBFGS. SGD with momentum, Adam and AdamW are read off their state; for
-            any other, the parameters' change is measured, which takes one copy of them.
+            any other, the change of the sampled parameters is measured, of which one copy is kept.
         total_steps: horizon T, optimizer steps. Without one, the policy works in the anytime mode: no reference
             schedule, and a policy that was trained for that.
         policy: "default" (the shipped one for the horizon's mode), another shipped name, a path, or an `LRPolicy`.
+        sample: elements of the parameters that norms and products are measured on, so that a step's cost does not
+            grow with the model; a model with fewer is measured whole.
 
     Raises:
         ValueError: for a horizon below 1, an optimizer with no parameters or a rate that is not finite and
@@ -83,14 +86,22 @@ class MetaLR:
     """
 
     def __init__(
-        self, optimizer: Optimizer, total_steps: int | None = None, policy: str | Path | LRPolicy = "default"
+        self,
+        optimizer: Optimizer,
+        total_steps: int | None = None,
+        policy: str | Path | LRPolicy = "default",
+        sample: int = LIMIT,
     ) -> None:
+        if sample < 1:
+            raise ValueError(f"sample={sample}: give the number of elements to measure, 1 or more")
         self.optimizer = optimizer
         self._total_steps = _checked_horizon(total_steps)
         _check_optimizer(optimizer)
         self.base_lrs = [_initial_lr(group, index) for index, group in enumerate(optimizer.param_groups)]
         self.policy = _resolve_policy(policy, self._total_steps).to(_device(optimizer))
         self._direction = direction_of(optimizer)
+        self._sample_limit = sample
+        self._sample = ParameterSample(optimizer, sample)
         self._step = 0
         self._memory = Memory.empty(1, _device(optimizer))
         self._displacement = torch.zeros(1, device=_device(optimizer))
@@ -154,11 +165,13 @@ class MetaLR:
         loss = self._checked_loss(loss)
         self._adopt_new_groups()
         now = self._clock()
-        signals = measure(loss, self.optimizer, self.base_lrs, self._direction)
+        if not self._sample.fits(self.optimizer.param_groups):
+            self._sample = ParameterSample(self.optimizer, self._sample_limit)
+        signals = measure(loss, self.optimizer, self.base_lrs, self._direction, self._sample)
         self._decide(signals, now)
         factor = float(torch.exp(now.log_reference + self._displacement))
         self._set([base * factor for base in self.base_lrs])
-        self._direction.remember()
+        self._direction.remember(self._sample)
         self._step += 1
 
     def _clock(self, step: int | None = None) -> Clock:

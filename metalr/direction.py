@@ -1,7 +1,7 @@
 """The direction u that an optimizer applied last, for a unit rate: parameters moved by -lr * u.
 
-For SGD with momentum and for Adam and AdamW it is read off the optimizer's state, which costs no memory. For any
-other optimizer it is measured from the parameters' change, which costs one copy of them.
+For SGD with momentum and for Adam and AdamW it is read off the optimizer's state. For any other optimizer it is
+measured from the change of the sampled parameters, of which one copy is kept.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-Group = dict[str, Any]
+from metalr.sample import GroupSample, ParameterSample
 
 
 class Direction(ABC):
-    """Reads u for the parameters of one group at a time.
+    """Reads u of one parameter group at a time, on the elements of a sample.
 
     Attributes:
         is_sgd: whether an update is a gradient or a running sum of gradients, not normalised by its size.
@@ -29,10 +29,10 @@ class Direction(ABC):
         self.optimizer = optimizer
 
     @abstractmethod
-    def read(self, params: list[Tensor], group: Group) -> list[Tensor | None]:
-        """The direction u of each parameter, in its shape; None for one that has not been updated yet."""
+    def read(self, index: int, sample: GroupSample) -> Tensor | None:
+        """Direction u on the sample of the index-th group, (n,); None where it has not been updated yet."""
 
-    def remember(self) -> None:  # noqa: B027 - most have nothing to remember
+    def remember(self, sample: ParameterSample) -> None:  # noqa: B027 - most have nothing to remember
         """Called when the rates of the coming update have been set."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -48,80 +48,71 @@ class MomentumDirection(Direction):
 
     is_sgd = True
 
-    def read(self, params: list[Tensor], group: Group) -> list[Tensor | None]:
-        """The momentum buffers; None before the first update."""
-        return [self.optimizer.state[p].get("momentum_buffer") for p in params]
+    def read(self, index: int, sample: GroupSample) -> Tensor | None:
+        """The momentum buffers."""
+        state = self.optimizer.state
+        return sample.gather(lambda p: state[p].get("momentum_buffer") if p in state else None)
 
 
 class AdamDirection(Direction):
     """Adam and AdamW: u = m / (sqrt(v) + eps), both corrected for their bias."""
 
-    def read(self, params: list[Tensor], group: Group) -> list[Tensor | None]:
-        """From the moments in the optimizer's state; None before the first update."""
-        return [self._one(self.optimizer.state[p], group) for p in params]
-
-    @staticmethod
-    def _one(state: dict[str, Any], group: Group) -> Tensor | None:
-        if "exp_avg" not in state:
+    def read(self, index: int, sample: GroupSample) -> Tensor | None:
+        """From the moments; parameters that joined the run later share the first one's step count."""
+        group, state = self.optimizer.param_groups[index], self.optimizer.state
+        started = [state[p] for p in sample.params if p in state and "step" in state[p]]
+        if not started:
             return None
+        name = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
+        first = sample.gather(lambda p: state[p].get("exp_avg") if p in state else None)
+        second = sample.gather(lambda p: state[p].get(name) if p in state else None)
+        if first is None or second is None:
+            return None
+        if sample.scale is not None:  # a square root's scale, not the square's
+            second = second * sample.scale
         beta1, beta2 = group["betas"]
-        step = state["step"]
-        second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
-        denominator = second.sqrt() / (1.0 - beta2**step) ** 0.5 + group["eps"]
-        direction: Tensor = state["exp_avg"] / denominator / (1.0 - beta1**step)
-        return direction
+        step = started[0]["step"]
+        eps = group["eps"] if sample.scale is None else group["eps"] * sample.scale
+        denominator = second.sqrt() / (1.0 - beta2**step) ** 0.5 + eps
+        direction: Tensor = first / denominator / (1.0 - beta1**step)
+        return direction if sample.scale is None else direction * sample.scale
 
 
 class MeasuredDirection(Direction):
-    """Any optimizer: u = (w before - w after) / lr, with one copy of the parameters kept between steps."""
+    """Any optimizer: u = (w before - w after) / lr on the sample."""
 
     def __init__(self, optimizer: Optimizer, is_sgd: bool = False) -> None:
         super().__init__(optimizer)
         self.is_sgd = is_sgd
-        self._before: dict[Tensor, Tensor] = {}
-        self._lrs: dict[Tensor, Tensor | float] = {}
+        self._before: list[Tensor | None] = []
+        self._lrs: list[Tensor | float] = []
 
-    def read(self, params: list[Tensor], group: Group) -> list[Tensor | None]:
-        """From the change since `remember`; None for a parameter not seen before, 0 where the rate was 0."""
-        return [self._one(p) for p in params]
-
-    def _one(self, param: Tensor) -> Tensor | None:
-        if param not in self._before:
+    def read(self, index: int, sample: GroupSample) -> Tensor | None:
+        """From the change since `remember`; 0 where the rate was 0."""
+        before = self._before[index] if index < len(self._before) else None
+        after = sample.gather(lambda p: p)
+        if before is None or after is None or len(before) != len(after):
             return None
-        lr = torch.as_tensor(self._lrs[param], device=param.device)
-        change = self._before[param] - param.detach()
+        lr = torch.as_tensor(self._lrs[index], device=after.device)
+        change = before - after
         return torch.where(lr > 0, change / lr.clamp_min(1e-30), torch.zeros_like(change))
 
-    def remember(self) -> None:
-        """Copies the parameters that the coming update will change, and their rates."""
-        for group in self.optimizer.param_groups:
-            lr = group["lr"]
-            for param in group["params"]:
-                if param.grad is None:
-                    continue
-                if param in self._before:
-                    self._before[param].copy_(param.detach())
-                else:
-                    self._before[param] = param.detach().clone()
-                self._lrs[param] = lr.clone() if isinstance(lr, Tensor) else lr
+    def remember(self, sample: ParameterSample) -> None:
+        """Copies what the coming update will change, and its rates."""
+        self._before = [group.gather(lambda p: p) for group in sample.groups]
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in rates]
 
     def state_dict(self) -> dict[str, Any]:
-        """The copies and rates by the parameters' position in the optimizer, as torch numbers them."""
-        params = self._params()
-        known = [i for i, p in enumerate(params) if p in self._before]
-        return {
-            "before": {i: self._before[params[i]].clone() for i in known},
-            "lrs": {i: float(self._lrs[params[i]]) for i in known},
-        }
+        """The copies and the rates, one of each a group."""
+        return {"before": list(self._before), "lrs": [float(lr) for lr in self._lrs]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the copies onto the parameters' devices."""
-        params = self._params()
-        self._before = {params[i]: t.to(params[i], copy=True) for i, t in state.get("before", {}).items()}
-        self._lrs = {params[i]: lr for i, lr in state.get("lrs", {}).items()}
-
-    def _params(self) -> list[Tensor]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+        devices = [group["params"][0].device for group in self.optimizer.param_groups]
+        copies = zip(state.get("before", []), devices, strict=False)
+        self._before = [None if tensor is None else tensor.to(device, copy=True) for tensor, device in copies]
+        self._lrs = list(state.get("lrs", []))
 
 
 def direction_of(optimizer: Optimizer) -> Direction:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from metalr.direction import Direction
+from metalr.sample import GroupSample, ParameterSample
 
 
 class Signals(NamedTuple):
@@ -47,14 +47,17 @@ def alignment(dot: Tensor, grad_norm: Tensor, update_norm: Tensor) -> Tensor:
     return (dot / (grad_norm * update_norm).clamp_min(1e-30)).clamp(-1.0, 1.0)
 
 
-def measure(loss: Tensor, optimizer: Optimizer, base_lrs: Sequence[float], direction: Direction) -> Signals:
+def measure(
+    loss: Tensor, optimizer: Optimizer, base_lrs: Sequence[float], direction: Direction, sample: ParameterSample
+) -> Signals:
     """Reads the signals of a real run between `backward()` and `optimizer.step()`.
 
     Args:
         loss: scalar tensor.
-        optimizer: with gradients in its parameters; those without one do not count.
+        optimizer: with gradients in its parameters; one without a gradient counts as zero.
         base_lrs: lr_g(0) of each parameter group.
         direction: reads the direction that this optimizer applied last.
+        sample: of the optimizer's parameters.
 
     Returns:
         Signals of shape (1,) on the parameters' device.
@@ -62,47 +65,37 @@ def measure(loss: Tensor, optimizer: Optimizer, base_lrs: Sequence[float], direc
     Raises:
         RuntimeError: when no parameter has a gradient.
     """
-    grads: list[Tensor] = []
-    params: list[Tensor] = []
-    updates: list[Tensor] = []
-    dots: list[Tensor] = []
-    for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
-        own = [p for p in group["params"] if p.grad is not None]
-        own_grads = [p.grad.detach() for p in own]
-        params += [p.detach() for p in own]
-        grads += own_grads
-        sign = -base_lr if group.get("maximize", False) else base_lr
-        for grad, update in zip(own_grads, direction.read(own, group), strict=True):
-            if update is not None:
-                updates.append(update * base_lr)
-                dots.append(torch.dot(grad.flatten().float(), update.flatten().float()) * sign)
-    if not grads:
+    groups = zip(sample.groups, optimizer.param_groups, base_lrs, strict=True)
+    squares = [
+        _group_squares(index, part, -lr if group.get("maximize", False) else lr, direction)
+        for index, (part, group, lr) in enumerate(groups)
+    ]
+    rows = [row for row in squares if row is not None]
+    if not rows:
         raise RuntimeError(
             "no parameter has a gradient: call loss.backward() before meta_lr.step(loss), and "
             "optimizer.zero_grad() before loss.backward(), not after"
         )
-    grad_norm, param_norm = _norm(grads), _norm(params)
-    if updates:
-        update_norm = _norm(updates)
-        cosine = alignment(torch.stack(dots).sum(), grad_norm, update_norm)
-    else:
-        update_norm = _first_update_norm(optimizer, base_lrs, direction.is_sgd)
-        cosine = torch.zeros_like(grad_norm)
+    total = torch.stack(rows).sum(0) if len(rows) > 1 else rows[0]
+    grad_norm, param_norm, update_norm = total[:3].float().sqrt().unbind()
+    cosine = alignment(total[3].float(), grad_norm, update_norm)
     kind = torch.full_like(grad_norm, 1.0 if direction.is_sgd else -1.0)
     values = (loss.detach().to(grad_norm), grad_norm, param_norm, update_norm, cosine, kind)
     return Signals(*(value.reshape(1) for value in values))
 
 
-def _norm(tensors: list[Tensor]) -> Tensor:
-    return get_total_norm(tensors).float()
-
-
-def _first_update_norm(optimizer: Optimizer, base_lrs: Sequence[float], is_sgd: bool) -> Tensor:
-    """|lr(0) u| of the update to come: u = g for SGD, sign(g) for any other."""
-    pieces: list[Tensor] = []
-    for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
-        for param in group["params"]:
-            if param.grad is not None:
-                size = param.grad if is_sgd else torch.full((), param.numel() ** 0.5, device=param.device)
-                pieces.append(size.detach() * base_lr)
-    return _norm(pieces)
+def _group_squares(index: int, sample: GroupSample, base_lr: float, direction: Direction) -> Tensor | None:
+    """|g|^2, |w|^2, |lr(0) u|^2 and lr(0) <g, u> of one group, (4,); None where no parameter has a gradient."""
+    grad = sample.gather(lambda p: p.grad)
+    if grad is None:
+        return None
+    param = sample.gather(lambda p: p)
+    update = direction.read(index, sample)
+    grad_square = grad.dot(grad)
+    param_square = param.dot(param) if param is not None else torch.zeros_like(grad_square)
+    if update is not None:
+        products = (update.dot(update) * base_lr**2, grad.dot(update) * base_lr)
+    else:  # nothing has been applied yet: u = g for SGD, sign(g) for any other
+        square = grad_square if direction.is_sgd else torch.full_like(grad_square, sample.count)
+        products = (square * base_lr**2, torch.zeros_like(grad_square))
+    return torch.stack((grad_square, param_square, *products))
