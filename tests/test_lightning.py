@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from metalr import MetaLR, MetaLRCallback
@@ -306,6 +307,42 @@ def test_precisions(tmp_path, policy, precision):
     callback = MetaLRCallback(policy)
     make_trainer(tmp_path, callback, max_epochs=1, precision=precision).fit(Module(), loader())
     assert callback.controllers[0].last_step == BATCHES
+
+
+def scaled(scale: float) -> MixedPrecision:
+    """16-mixed with a GradScaler, on the CPU."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
+    return MixedPrecision("16-mixed", "cpu", scaler=scaler)
+
+
+def test_a_gradscaler_changes_nothing(tmp_path):
+    """Losses and gradients are seen unscaled."""
+    policy = random_policy(strength=0.1)
+    seen = []
+    for scale in (1.0, 1024.0):
+        callback = MetaLRCallback(policy)
+        make_trainer(tmp_path, callback, max_epochs=1, plugins=[scaled(scale)]).fit(Module(), loader())
+        seen.append(callback.controllers[0]._memory.averages[0, :, 0])
+    assert torch.allclose(*seen, atol=2e-2)
+
+
+def test_a_step_that_a_gradscaler_skips_is_no_step(tmp_path, policy):
+    """A scale that overflows half precision: the scaler halves it until it does not."""
+    callback = MetaLRCallback(policy)
+    make_trainer(tmp_path, callback, max_epochs=2, plugins=[scaled(2.0**22)]).fit(Module(), loader())
+    controller = callback.controllers[0]
+    assert 0 < controller.last_step < 2 * BATCHES
+    assert float(controller._memory.seen) == controller.last_step  # none was forgotten as not finite
+
+
+class Fused(Module):
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
+
+
+def test_a_fused_optimizer_under_a_gradscaler_is_refused(tmp_path, policy):
+    with pytest.raises(ValueError, match="fused=True"):
+        make_trainer(tmp_path, MetaLRCallback(policy), plugins=[scaled(4.0)]).fit(Fused(), loader())
 
 
 def test_a_copied_callback_is_whole(policy):

@@ -33,14 +33,19 @@ def _arguments(config, squad):
     return [*data, *small, "--data.num_workers", "0"]
 
 
-def _run(subcommand, folder, config, squad, *more, schedule=None):
+def run(subcommand, folder, config, *more, schedule=None):
+    """`python train.py`, in this process, with nothing written but below a folder."""
     configs = [f"configs/{config}.yaml", *([f"configs/schedule/{schedule}.yaml"] if schedule else [])]
     chosen = [part for path in configs for part in ("--config", path)]
     trainer = {"accelerator": "cpu", "enable_progress_bar": "false", "logger.save_dir": str(folder)}
-    trainer |= {"limit_val_batches": "2", "limit_test_batches": "2", "enable_model_summary": "false"}
-    trainer |= {"default_root_dir": str(folder)}
+    trainer |= {"default_root_dir": str(folder), "enable_model_summary": "false"}
     options = [part for key, value in trainer.items() for part in (f"--trainer.{key}", value)]
-    return MetaLRCLI(args=[subcommand, *chosen, *_arguments(config, squad), *options, *more])
+    return MetaLRCLI(args=[subcommand, *chosen, *options, *more])
+
+
+def _run(subcommand, folder, config, squad, *more, schedule=None):
+    few = [part for kind in ("val", "test", "predict") for part in (f"--trainer.limit_{kind}_batches", "2")]
+    return run(subcommand, folder, config, *_arguments(config, squad), *few, *more, schedule=schedule)
 
 
 CONFIGS = ["glue_bert", "glue_gpt2", "squad_bert", "squad_gpt2", "gpt2_lm"]
@@ -74,4 +79,4 @@ def test_the_checkpoint_of_a_run_tests_as_it_validated(tmp_path, squad, config, 
 
 @needs_data
 def test_predict(tmp_path, squad):
-    _run("predict", tmp_path, "glue_gpt2", squad, "--data.task", "mrpc", "--trainer.limit_predict_batches", "2")
+    _run("predict", tmp_path, "glue_gpt2", squad, "--data.task", "rte")

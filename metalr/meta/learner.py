@@ -120,8 +120,9 @@ class MetaLearner(L.LightningModule):
     def _log_step(self, family: str, losses: Tensor, total_steps: int) -> None:
         self.inner_steps.add_(losses.numel() * total_steps)
         self.log("outer_loss", losses.mean(), prog_bar=True)
-        self.log(f"outer_loss/{family}", losses.mean())
         self.log("inner_steps", self.inner_steps.float())
+        for logger in self.loggers:  # self.log would repeat it at the steps that draw other families
+            logger.log_metrics({f"outer_loss/{family}": float(losses.mean())}, step=self.global_step)
 
     def validation_step(self, batch: HeldOutTask, batch_idx: int) -> None:
         """Scores the policy on a held-out task against its reference schedule."""

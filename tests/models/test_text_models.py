@@ -186,9 +186,9 @@ def test_question_answering_saves_tests_and_answers(tmp_path, path, pad, overrid
 
 
 @needs_data
-def test_perplexity_is_the_exponential_of_the_mean_loss(tmp_path):
+def test_perplexity_is_the_exponential_of_the_mean_loss(tmp_path, glue):
     model = LanguageModel(GPT2, False, TINY_GPT2)
-    data = LanguageModelingDataModule(GLUE, "wnli", "sentence1", max_length=32, num_workers=0)
+    data = LanguageModelingDataModule(glue().path, "wnli", "sentence1", max_length=32, num_workers=0)
     checkpoint = _fit(tmp_path, model, data, limit_val_batches=0)
     trainer = _trainer(tmp_path)
     (logged,) = trainer.test(model, data, verbose=False)
@@ -197,7 +197,7 @@ def test_perplexity_is_the_exponential_of_the_mean_loss(tmp_path):
     assert logged["test/loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
     assert logged["test/perplexity"] == pytest.approx(float(losses.mean().exp()), rel=1e-4)
     batch = next(iter(data.test_dataloader()))
-    reference = model.network(**batch, labels=batch["input_ids"]).loss
+    reference = model.eval().network(**batch, labels=batch["input_ids"]).loss
     torch.testing.assert_close(model._losses(batch).mean(), reference)
     (after,) = _trainer(tmp_path).test(LanguageModel.load_from_checkpoint(checkpoint), data, verbose=False)
     assert after == logged

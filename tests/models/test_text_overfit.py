@@ -1,0 +1,57 @@
+"""Through the real CLI, a small network learns a small batch of real text by heart, with MetaLRCallback and without."""
+
+import pytest
+
+from datamodules.hub import load
+from tests.test_text_configs import run
+from tests.text import BERT, GPT2, SQUAD, datasets_cache, needs_data, write_dataset  # noqa: F401
+
+NO_DROPOUT = {
+    BERT: {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0},
+    GPT2: {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0},
+}
+SIZES = {
+    BERT: {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128},
+    GPT2: {"n_layer": 2, "n_embd": 64, "n_head": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory):
+    """Eight questions, two of them unanswerable, to train and to validate on."""
+    rows = load(SQUAD, None, "validation")
+    answerable = [i for i, row in enumerate(rows["answers"][:400]) if row["text"]]
+    unanswerable = [i for i, row in enumerate(rows["answers"][:400]) if not row["text"]]
+    chosen = rows.select([*answerable[::20][:6], *unanswerable[::20][:2]])
+    return write_dataset(tmp_path_factory.mktemp("batch"), {"train": chosen, "validation": chosen})
+
+
+def _overfit(folder, config, path, model, schedule, *more):
+    overrides = SIZES[model] | NO_DROPOUT[model]
+    arguments = {"data.path": path, "model.path": model, "optimizer.lr": "1e-3", "data.num_workers": "0"}
+    arguments |= {f"model.overrides.{name}": str(value) for name, value in overrides.items()}
+    arguments |= {"trainer.max_epochs": "200", "trainer.check_val_every_n_epoch": "200", "trainer.max_steps": "200"}
+    options = [part for name, value in arguments.items() for part in (f"--{name}", value)]
+    cli = run("fit", folder, config, "--model.pretrained", "false", *options, *more, schedule=schedule)
+    return {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+
+
+@needs_data
+@pytest.mark.parametrize("schedule", ["cosine", "metalr"])
+@pytest.mark.parametrize(("config", "model"), [("squad_bert", BERT), ("squad_gpt2", GPT2)], ids=["bert", "gpt2"])
+def test_squad(tmp_path, batch, config, model, schedule):
+    short = ("--data.batch_size", "8", "--data.max_length", "192", "--data.stride", "64")
+    figures = _overfit(tmp_path, config, batch, model, schedule, *short)
+    print(config, schedule, figures)
+    assert figures["val/exact"] == figures["val/f1"] == 1.0
+    assert figures["train/loss"] < 0.05
+
+
+@needs_data
+@pytest.mark.parametrize("schedule", ["cosine", "metalr"])
+def test_gpt2(tmp_path, batch, schedule):
+    text = ("--data.name", "null", "--data.column", "context", "--data.separator", "null")
+    small = ("--data.max_length", "64", "--data.batch_size", "8")
+    figures = _overfit(tmp_path, "gpt2_lm", batch, GPT2, schedule, *text, *small)
+    print("gpt2_lm", schedule, figures)
+    assert figures["train/loss"] < 0.05
