@@ -69,7 +69,7 @@ class LanguageModel(TransformerModule):
 
     def _losses(self, batch: dict[str, Tensor]) -> Tensor:
         logits, targets = self(batch)[:, :-1], batch["input_ids"][:, 1:]
-        return F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
     def _log_metric(self, kind: str) -> None:
         metric = self.metrics[f"{kind}_loss"]
