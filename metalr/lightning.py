@@ -35,12 +35,17 @@ class MetaLRCallback(L.Callback):
     Args:
         policy: "default", another shipped name, a path, or an `LRPolicy`, as for `MetaLR`.
         total_steps: horizon in optimizer steps, in place of the Trainer's.
+
+    Raises:
+        ValueError: for a horizon below 1 or a damaged policy; on fit, for a scheduler beside it.
+        FileNotFoundError: for a policy that does not exist.
     """
 
     def __init__(self, policy: str | Path | LRPolicy = "default", total_steps: int | None = None) -> None:
         if total_steps is not None and total_steps < 1:
             raise ValueError(f"total_steps={total_steps}: give 1 or more, or None for the Trainer's horizon")
-        self.policy = policy
+        # A missing or damaged file is told here, before any data is prepared.
+        self.policy = policy if policy == "default" or isinstance(policy, LRPolicy) else LRPolicy.load(policy)
         self.total_steps = total_steps
         self.controllers: list[MetaLR] = []
         self._restored: list[dict[str, Any]] = []
@@ -48,9 +53,12 @@ class MetaLRCallback(L.Callback):
         self._timer: Timer | None = None
         self._max_steps: int | None = None
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuses a scheduler beside it."""
+        _refuse_schedulers(trainer)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Makes a controller for each optimizer, and restores its state on a resumed run."""
-        _refuse_schedulers(trainer)
         done = 0 if self._restored else trainer.global_step // max(1, len(trainer.optimizers))
         self._max_steps = self.total_steps or _horizon(trainer, done)
         self._timer = _time_limit(trainer) if self.total_steps is None else None

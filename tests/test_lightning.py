@@ -284,6 +284,11 @@ def test_a_scheduler_beside_it_is_refused(tmp_path, policy):
         make_trainer(tmp_path, MetaLRCallback(policy)).fit(Module(scheduler=True), loader())
 
 
+def test_a_missing_policy_is_told_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        MetaLRCallback(tmp_path / "nowhere.safetensors")
+
+
 def test_a_loss_that_lightning_did_not_see_is_told(tmp_path, policy):
     class Hidden(Gan):
         def manual_backward(self, loss, *args, **kwargs):
