@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn.utils import get_total_norm
@@ -37,7 +38,8 @@ class MetaLRCallback(L.Callback):
         total_steps: horizon in optimizer steps, in place of the Trainer's.
 
     Raises:
-        ValueError: for a horizon below 1 or a damaged policy; on fit, for a scheduler beside it.
+        ValueError: for a horizon below 1 or a damaged policy; on fit, for a scheduler beside it or a strategy that
+            shards parameters.
         FileNotFoundError: for a policy that does not exist.
     """
 
@@ -54,8 +56,9 @@ class MetaLRCallback(L.Callback):
         self._max_steps: int | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuses a scheduler beside it."""
+        """Refuses a scheduler beside it, and strategies that shard parameters."""
         _refuse_schedulers(trainer)
+        _refuse_sharding(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Makes a controller for each optimizer, and restores its state on a resumed run."""
@@ -160,6 +163,14 @@ def _skipped_by_scaler(optimizer: Optimizer) -> bool:
         )
     grads = [p.grad for group in raw.param_groups for p in group["params"] if p.grad is not None]
     return not bool(torch.isfinite(get_total_norm(grads)))
+
+
+def _refuse_sharding(trainer: L.Trainer) -> None:
+    if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
+        raise ValueError(
+            f"strategy={type(trainer.strategy).__name__} shards parameters, of which a rank sees a part: "
+            "MetaLRCallback works on one device and with DDP"
+        )
 
 
 def _refuse_schedulers(trainer: L.Trainer) -> None:

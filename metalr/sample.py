@@ -41,6 +41,11 @@ class GroupSample:
     scale: Tensor | None
     count: int
 
+    @property
+    def device(self) -> torch.device:
+        """Where the sample is gathered: the first parameter's device."""
+        return self.params[0].device
+
     def gather(self, pick: Callable[[Tensor], Tensor | None]) -> Tensor | None:
         """The sampled elements of what `pick` gives for each parameter, scaled, in one vector (n,).
 
@@ -56,6 +61,7 @@ class GroupSample:
         pieces: list[Tensor] = []
         for param, tensor, cuts in zip(self.params, picked, self.cuts, strict=True):
             flat = _flat(torch.zeros_like(param) if tensor is None else tensor.detach(), param)
+            flat = flat if flat.device == self.device else flat.to(self.device)
             pieces += [flat] if cuts is None else [flat[cut] for cut in cuts]
         vector = torch.cat(pieces)
         if vector.dtype in (torch.float16, torch.bfloat16):
@@ -86,6 +92,11 @@ class ParameterSample:
 
     def __init__(self, optimizer: Optimizer, limit: int = LIMIT) -> None:
         trained = [[p for p in group["params"] if p.requires_grad] for group in optimizer.param_groups]
+        if any(hasattr(p, "placements") for params in trained for p in params):
+            raise ValueError(
+                "optimizer holds sharded parameters (DTensor), of which a rank sees a part: use MetaLR with one "
+                "device or with DDP"
+            )
         share = min(1.0, limit / max(1, sum(p.numel() for params in trained for p in params)))
         self.groups = [_sample_group(params, share) for params in trained]
 

@@ -1,6 +1,7 @@
 import copy
 import warnings
 from statistics import fmean
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import FSDPStrategy
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from metalr import MetaLR, MetaLRCallback
@@ -282,6 +284,12 @@ def test_it_logs_the_rate_and_the_decision(tmp_path, policy):
 def test_a_scheduler_beside_it_is_refused(tmp_path, policy):
     with pytest.raises(ValueError, match="StepLR from configure_optimizers"):
         make_trainer(tmp_path, MetaLRCallback(policy)).fit(Module(scheduler=True), loader())
+
+
+def test_sharding_is_refused():
+    trainer = SimpleNamespace(strategy=FSDPStrategy(), lr_scheduler_configs=[])
+    with pytest.raises(ValueError, match="FSDPStrategy shards parameters"):
+        MetaLRCallback().on_fit_start(trainer, None)
 
 
 def test_a_missing_policy_is_told_at_once(tmp_path):
