@@ -4,8 +4,9 @@
 
 `module` is the training loader of the data module (tokens from the cache, shuffled, padded to each batch's longest
 row), `plain` a loop that tokenises and pads the same rows in order with the tokenizer alone, `step` a training step
-of a two-layer BERT or GPT-2 on the same batches; all in one process. Then the seconds that tokenising SST-2 takes
-the first time, and a second time with a fresh data module.
+of a two-layer BERT or GPT-2 on the same batches. Then the seconds that tokenising SST-2 takes the first time, and a
+second time with a fresh data module. All in one core's time, so that the figures hold on a machine that does other
+things too.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ def rate(batches: Iterable[dict[str, Any]], limit: int) -> float:
     """Rows a second over some batches, after a first one that warms up."""
     batches = iter(batches)
     next(batches)
-    start, rows = time.perf_counter(), 0
+    start, rows = time.process_time(), 0
     for batch in islice(batches, limit):
         rows += len(batch["input_ids"])
-    return rows / (time.perf_counter() - start)
+    return rows / (time.process_time() - start)
 
 
 def plain(module: TextDataModule, columns: tuple[str, ...]) -> Iterable[dict[str, Any]]:
@@ -101,11 +102,11 @@ def main(data: Path, batches: int = 100, workers: int = 0) -> None:
             trained = rate(stepped(module.train_dataloader(), model), batches // 5)
             print(f"{name:8}{delivered:10.0f}{alone:10.0f}{delivered / alone:8.1f}{trained:10.0f}")
         config.HF_DATASETS_CACHE = Path(folder, "again")
-        for time_ in ("first", "second"):
+        for which in ("first", "second"):
             module = workloads(data, workers)["sst2"][0]
-            start = time.perf_counter()
+            start = time.process_time()
             module.prepare_data()
-            print(f"tokenising SST-2, {time_} time: {time.perf_counter() - start:.1f} s")
+            print(f"tokenising SST-2, {which} time: {time.process_time() - start:.1f} s")
 
 
 if __name__ == "__main__":
