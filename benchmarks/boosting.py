@@ -1,4 +1,6 @@
-"""One boosting round through BoostedTrees beside one of `xgboost.train`: `python -m benchmarks.boosting <folder>`.
+"""One boosting round through BoostedTrees beside one of `xgboost.train`.
+
+    python benchmarks/boosting.py --data $METALR_DATA
 
 Prints milliseconds of CPU time a round, one thread, the better of interleaved runs, and their ratio: for
 `xgboost.train` with its built-in objective, for the module's own loop, and for a whole fit through the Trainer.
@@ -6,20 +8,24 @@ Prints milliseconds of CPU time a round, one thread, the better of interleaved r
 
 from __future__ import annotations
 
-import argparse
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 import xgboost
+from jsonargparse import auto_cli
 
-from datamodules.adult import AdultDataModule, Arrays
-from models.boosted_trees import BoostedTrees
-from models.boosting import Boosting
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the collections beside train.py
+
+from datamodules import AdultDataModule
+from datamodules.adult import Arrays
+from models import BoostedTrees, Boosting
 
 
 class _Fit(BoostedTrees):
@@ -68,32 +74,33 @@ def _milliseconds(run: Callable[[], None], rounds: int) -> float:
     return (time.process_time() - start) / rounds * 1e3
 
 
-def main() -> None:
-    """Prints the three figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("path", help="folder of UCI Adult, or a hub id")
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=7)
-    args = parser.parse_args()
+def main(data: Path, rounds: int = 100, repeats: int = 7) -> None:
+    """Prints the three figures.
+
+    Args:
+        data: folder with `adult` in the hub's layout.
+        rounds: trees of each run.
+        repeats: runs of each, in turn.
+    """
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    data = AdultDataModule(args.path)
-    data.prepare_data()
-    data.setup("fit")
-    train = data.arrays("train")
+    module = AdultDataModule(str(data / "adult"))
+    module.prepare_data()
+    module.setup("fit")
+    train = module.arrays("train")
     runs: dict[str, Callable[[], None]] = {
-        "xgboost.train": lambda: _reference(train, args.rounds),
-        "module": lambda: _loop(train, args.rounds),
-        "Trainer.fit": lambda: _fit(data, args.rounds),
+        "xgboost.train": lambda: _reference(train, rounds),
+        "module": lambda: _loop(train, rounds),
+        "Trainer.fit": lambda: _fit(module, rounds),
     }
-    times = {name: min(_milliseconds(run, args.rounds) for _ in range(2)) for name, run in runs.items()}
-    for _ in range(args.repeats):
-        times = {name: min(times[name], _milliseconds(run, args.rounds)) for name, run in runs.items()}
-    print(f"{len(train.labels):,} rows, {train.features.shape[1]} columns, {args.rounds} rounds, one thread")
+    times = dict.fromkeys(runs, float("inf"))
+    for _ in range(repeats):
+        times = {name: min(times[name], _milliseconds(run, rounds)) for name, run in runs.items()}
+    print(f"{len(train.labels):,} rows, {train.features.shape[1]} columns, {rounds} rounds, one thread")
     for name, value in times.items():
         print(f"{name:14s} {value:7.2f} ms a round   {value / times['xgboost.train']:.2f} x")
 
 
 if __name__ == "__main__":
-    main()
+    auto_cli(main, as_positional=False)
