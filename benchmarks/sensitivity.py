@@ -194,6 +194,8 @@ def main(
         out: folder of the plot and the CSV file.
     """
     LRPolicy.load(policy)  # a wrong name is told before the work starts
+    if rates < 2 or seeds < 1:
+        raise ValueError(f"rates={rates}, seeds={seeds}: give two rates or more, and one seed or more")
     grid = _grid(rates, seeds)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

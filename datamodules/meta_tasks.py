@@ -21,6 +21,19 @@ class _Endless(IterableDataset):
             yield self.distribution
 
 
+class _Each(IterableDataset):
+    """Every held-out task on every rank: an iterable is not split over ranks, and all must agree on the score."""
+
+    def __init__(self, tasks: list[HeldOutTask]) -> None:
+        self.tasks = tasks
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __iter__(self) -> Iterator[HeldOutTask]:
+        return iter(self.tasks)
+
+
 class MetaTasksDataModule(L.LightningDataModule):
     """Tasks for `metalr.meta.MetaLearner`.
 
@@ -50,4 +63,4 @@ class MetaTasksDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """One item a held-out task."""
-        return DataLoader(self.heldout, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(_Each(self.heldout), batch_size=None)

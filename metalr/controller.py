@@ -71,8 +71,9 @@ class MetaLR:
     Groups keep their ratios.
 
     Args:
-        optimizer: any torch optimizer but LBFGS. SGD with momentum, Adam and AdamW are read off their state; for
-            any other, the change of the sampled parameters is measured, of which one copy is kept.
+        optimizer: any torch optimizer with dense, unsharded parameters but LBFGS. SGD with momentum, Adam and AdamW
+            are read off their state; for any other, the change of the sampled parameters is measured, of which one
+            copy is kept.
         total_steps: horizon T, optimizer steps. Without one, the policy works in the anytime mode: no reference
             schedule, and a policy that was trained for that.
         policy: "default" (the shipped one for the horizon's mode), another shipped name, a path, or an `LRPolicy`.
@@ -103,6 +104,7 @@ class MetaLR:
         self._sample_limit = sample
         self._sample = ParameterSample(optimizer, sample)
         self._step = 0
+        self._warned = False
         self._memory = Memory.empty(1, _device(optimizer))
         self._displacement = torch.zeros(1, device=_device(optimizer))
         self._change = torch.zeros(1, device=_device(optimizer))
@@ -153,10 +155,15 @@ class MetaLR:
     def step(self, loss: Tensor | float) -> None:
         """Measures this step, decides, and sets every group's "lr".
 
-        A loss or gradient that is not finite halves the rate and is otherwise forgotten.
+        A loss or gradient that is not finite halves the rate, and the policy forgets it. Whether the optimizer
+        applies it is the loop's to say.
+
+        In a loop of your own: with a GradScaler, call `scaler.unscale_(optimizer)` first, and leave this out on a
+        step that the scaler will skip; under DDP, give the loss averaged over the ranks, so that all of them decide
+        alike. `MetaLRCallback` does both.
 
         Args:
-            loss: of this step's batch, a scalar; it may have any sign.
+            loss: of this step's batch (the mean over an accumulation window), a scalar; it may have any sign.
 
         Raises:
             ValueError: for a loss that is no scalar, or not finite at the first step.
@@ -164,9 +171,11 @@ class MetaLR:
         """
         loss = self._checked_loss(loss)
         self._adopt_new_groups()
+        self._warn_beyond_horizon()
         now = self._clock()
         if not self._sample.fits(self.optimizer.param_groups):
             self._sample = ParameterSample(self.optimizer, self._sample_limit)
+            self._direction.forget()
         signals = measure(loss, self.optimizer, self.base_lrs, self._direction, self._sample)
         self._decide(signals, now)
         factor = float(torch.exp(now.log_reference + self._displacement))
@@ -207,7 +216,10 @@ class MetaLR:
         groups = self.optimizer.param_groups
         for index in range(len(self.base_lrs), len(groups)):
             self.base_lrs.append(_initial_lr(groups[index], index))
-        if self._total_steps is not None and self._step == self._total_steps:
+
+    def _warn_beyond_horizon(self) -> None:
+        if self._total_steps is not None and self._step >= self._total_steps and not self._warned:
+            self._warned = True
             warnings.warn(
                 f"the run goes on beyond total_steps={self._total_steps}, where the rate has come to its end; "
                 "set meta_lr.total_steps to the number of steps that you mean to take",
@@ -274,6 +286,11 @@ class MetaLR:
             raise ValueError(
                 f"state has total_steps={state['total_steps']}, this run {self._total_steps}: one of them is in "
                 "the anytime mode; give total_steps to both or to neither"
+            )
+        if len(state["base_lrs"]) > len(self.optimizer.param_groups):
+            raise ValueError(
+                f"state has {len(state['base_lrs'])} parameter groups, the optimizer "
+                f"{len(self.optimizer.param_groups)}: make the optimizer with the groups that it had"
             )
         device = _device(self.optimizer)
         self._step = int(state["step"])

@@ -35,6 +35,9 @@ class Direction(ABC):
     def remember(self, sample: ParameterSample) -> None:  # noqa: B027 - most have nothing to remember
         """Called when the rates of the coming update have been set."""
 
+    def forget(self) -> None:  # noqa: B027 - see remember
+        """Called when the sample has changed: what is remembered belongs to other elements."""
+
     def state_dict(self) -> dict[str, Any]:
         """What has to be stored to go on; nothing where u is in the optimizer's own state."""
         return {}
@@ -79,7 +82,10 @@ class AdamDirection(Direction):
 
 
 class MeasuredDirection(Direction):
-    """Any optimizer: u = (w before - w after) / lr on the sample."""
+    """Any optimizer: u = (w before - w after) / lr on the sample.
+
+    At a rate so small that the parameters' own rounding shows in the change, so it does in u.
+    """
 
     def __init__(self, optimizer: Optimizer, is_sgd: bool = False) -> None:
         super().__init__(optimizer)
@@ -102,6 +108,10 @@ class MeasuredDirection(Direction):
         self._before = [group.gather(lambda p: p) for group in sample.groups]
         rates = [group["lr"] for group in self.optimizer.param_groups]
         self._lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in rates]
+
+    def forget(self) -> None:
+        """Nothing is known until the next update."""
+        self._before, self._lrs = [], []
 
     def state_dict(self) -> dict[str, Any]:
         """The copies and the rates, one of each a group."""

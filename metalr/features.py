@@ -113,7 +113,7 @@ def observe(memory: Memory, signals: Signals, displacement: Tensor, clock: Clock
 
     Returns:
         The memory after this step (unchanged for runs whose signals are not finite), the features, shape
-        (R, len(FEATURES)), finite and in [-CLIP, CLIP], and where the signals were finite, bool, shape (R,).
+        (R, len(FEATURES)), finite and in [-CLIP, CLIP], and where signals and averages were finite, bool, shape (R,).
     """
     start = memory.seen == 0
     log_grad, log_param = _log(signals.grad_norm), _log(signals.param_norm)
@@ -156,7 +156,9 @@ def observe(memory: Memory, signals: Signals, displacement: Tensor, clock: Clock
         dim=-1,
     ).clamp(-CLIP, CLIP)
 
-    finite = signals.finite()
+    # A loss of 1e20 is finite, and its square is not: what would poison the memory is left out of it.
+    whole = torch.isfinite(features).all(-1) & torch.isfinite(variance + averages.sum((0, 1)))
+    finite = signals.finite() & whole
     new = Memory(memory.seen + 1.0, averages, variance, first_loss, best_loss, first_log_norm)
     kept = Memory(*(torch.where(finite, after, before) for after, before in zip(new, memory, strict=True)))
     return kept, torch.where(finite[:, None], features, 0.0), finite

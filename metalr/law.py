@@ -77,7 +77,7 @@ def log_reference(step: int, total_steps: float | None) -> float:
 
 
 def bound(step: int, total_steps: float | None) -> float:
-    """Largest change of s at step t, nats: 40 / span, and 3 exp(-t/2) more in the first few steps.
+    """Largest change of s at step t, nats: 40 / max(span, 100), and 3 exp(-t/2) more in the first few steps.
 
     The early part lets a rate that is wrong by four decades be corrected before it does harm.
     """
@@ -117,11 +117,12 @@ def advance(displacement: Tensor, output: Tensor, clock: Clock, finite: Tensor) 
         displacement: s_{t-1}, nats, shape (R,).
         output: the policy's output, shape (R,), unbounded.
         clock: the step's clock.
-        finite: where loss and gradient are finite, bool, shape (R,). Elsewhere the policy is not asked, and the
-            rate is halved.
+        finite: where loss and gradient are finite, bool, shape (R,). Elsewhere, and where the output is not finite,
+            the policy is not asked, and the rate is halved.
 
     Returns:
         s_t, nats, shape (R,), always finite and within `MAX_DISPLACEMENT`.
     """
+    finite = finite & torch.isfinite(output)
     change = torch.where(finite, clock.bound * torch.tanh(output), -NON_FINITE_CUT)
     return (displacement + change).clamp(-MAX_DISPLACEMENT, MAX_DISPLACEMENT)

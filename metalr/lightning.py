@@ -24,7 +24,8 @@ class MetaLRCallback(L.Callback):
 
     `Trainer(callbacks=[MetaLRCallback()])`, and no scheduler in `configure_optimizers`. The horizon is read off
     the Trainer: steps and epochs, or `max_time`, whichever ends first; where there is none, the anytime mode is
-    used. One `MetaLR` drives each optimizer, also under manual optimization. Its state is in the checkpoint.
+    used, as it is with `policy="anytime"`. One `MetaLR` drives each optimizer. Its state is in the checkpoint. Under
+    manual optimization, an optimizer is taken to step once a batch: give `total_steps` where it does not.
 
     It reads gradients before Lightning clips them, counts optimizer steps (not batches), takes the mean loss of
     an accumulation window over all ranks, and leaves out steps that a GradScaler skips.
@@ -52,6 +53,7 @@ class MetaLRCallback(L.Callback):
         self.controllers: list[MetaLR] = []
         self._restored: list[dict[str, Any]] = []
         self._losses: list[Tensor] = []
+        self._consumed = False
         self._timer: Timer | None = None
         self._max_steps: int | None = None
 
@@ -62,35 +64,46 @@ class MetaLRCallback(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Makes a controller for each optimizer, and restores its state on a resumed run."""
+        anytime = isinstance(self.policy, LRPolicy) and not self.policy.needs_horizon
         done = 0 if self._restored else trainer.global_step // max(1, len(trainer.optimizers))
-        self._max_steps = self.total_steps or _horizon(trainer, done)
-        self._timer = _time_limit(trainer) if self.total_steps is None else None
+        self._max_steps = None if anytime else self.total_steps or _horizon(trainer, pl_module, done)
+        self._timer = None if anytime or self.total_steps else _time_limit(trainer)
         first = self._max_steps if self._timer is None else self._time_horizon(trainer, 0)
         self.controllers = [MetaLR(optimizer, first, self.policy) for optimizer in trainer.optimizers]
-        for controller, state in zip(self.controllers, self._restored, strict=bool(self._restored)):
+        if self._restored and len(self._restored) != len(self.controllers):
+            raise ValueError(
+                f"the checkpoint has the state of {len(self._restored)} optimizers, this run has "
+                f"{len(self.controllers)}: resume with the same optimizers"
+            )
+        for controller, state in zip(self.controllers, self._restored, strict=False):
             controller.load_state_dict(state)
-        self._restored, self._losses = [], []
+        self._restored, self._losses, self._consumed = [], [], False
         unit = "steps" if self._timer is None else "steps, estimated from max_time"
         rank_zero_info(f"metalr: horizon {first} {unit}" if first else "metalr: no horizon, the anytime mode")
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Notes the loss; under AMP it comes multiplied by the scaler's scale."""
+        if self._consumed:  # several optimizers may step after one backward pass
+            self._losses, self._consumed = [], False
         scaler = _scaler(trainer)
         self._losses.append(loss.detach().float() / (scaler.get_scale() if scaler else 1.0))
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Decides, between the last backward pass of the window and the update."""
-        losses, self._losses = self._losses, []
+        if pl_module.automatic_optimization and (self._consumed or not self._losses):
+            return  # training_step returned None: this batch is left out, and nothing moves
+        self._consumed = True
         index, controller = self._controller(optimizer)
-        if not losses:
+        if not self._losses:
             raise RuntimeError(
                 "MetaLRCallback saw no loss before this optimizer step: under manual optimization, call "
                 "self.manual_backward(loss), not loss.backward()"
             )
-        if _scaler(trainer) is not None and _skipped_by_scaler(optimizer):
-            return
         # Lightning divides each loss by accumulate_grad_batches, also in the last window, which may be shorter.
-        loss = torch.stack([value.reshape(()) for value in losses]).mean() * trainer.accumulate_grad_batches
+        loss = torch.stack([value.reshape(()) for value in self._losses]).mean() * trainer.accumulate_grad_batches
+        hopeless = controller.last_step == 0 and bool(torch.isnan(loss))  # controller.step says so
+        if _scaler(trainer) is not None and _skipped_by_scaler(optimizer) and not hopeless:
+            return
         if trainer.world_size > 1:
             loss = trainer.strategy.reduce(loss, reduce_op="mean")
         if self._timer is not None:
@@ -136,11 +149,13 @@ class MetaLRCallback(L.Callback):
             logger.log_metrics(metrics, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
-def _horizon(trainer: L.Trainer, done: int) -> int | None:
-    """Optimizer steps to come after `done`, or None where the Trainer has no end."""
+def _horizon(trainer: L.Trainer, pl_module: L.LightningModule, done: int) -> int | None:
+    """Steps of each optimizer to come after `done`, or None where the Trainer has no end."""
     total = trainer.estimated_stepping_batches
     if total in (-1, float("inf")):
         return None
+    if not pl_module.automatic_optimization and trainer.max_steps > 0:  # max_steps counts every optimizer's
+        total = min(total, math.ceil(trainer.max_steps / max(1, len(trainer.optimizers))))
     return max(1, int(total) - done)
 
 

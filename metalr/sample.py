@@ -99,11 +99,12 @@ class ParameterSample:
             )
         share = min(1.0, limit / max(1, sum(p.numel() for params in trained for p in params)))
         self.groups = [_sample_group(params, share) for params in trained]
+        self._ids = [[id(p) for p in params] for params in trained]
 
     def fits(self, groups: Sequence[dict[str, Any]]) -> bool:
-        """Whether the optimizer still has these groups, with as many trained parameters in each."""
-        trained = [sum(p.requires_grad for p in group["params"]) for group in groups]
-        return trained == [len(group.params) for group in self.groups]
+        """Whether these are still the trained parameters of the optimizer's groups."""
+        trained = [[id(p) for p in group["params"] if p.requires_grad] for group in groups]
+        return trained == self._ids
 
 
 def _sample_group(params: list[Tensor], share: float) -> GroupSample:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -65,6 +66,12 @@ class HorizonLR(LambdaLR):
         self.shape = shape
         self.total_steps = total_steps
         super().__init__(optimizer, self._factor, last_epoch)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the step; a horizon that this object was given stays, as a resumed run may be longer."""
+        own = self.total_steps
+        super().load_state_dict(state_dict)
+        self.total_steps = own if own is not None else self.total_steps
 
     def _factor(self, step: int) -> float:
         if step == 0:

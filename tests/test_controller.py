@@ -54,11 +54,48 @@ def test_a_group_added_in_the_run_brings_its_own_rate(policy):
     assert run.rates[-1][1] / run.rates[-1][0] == pytest.approx(0.1)
 
 
-def test_the_rates_do_not_know_the_unit_of_the_loss(policy):
-    """Adam's updates do not scale with the loss, and nor does the decision."""
-    plain = make_run("rmsprop", policy).train(batches(20))
-    shifted = make_run("rmsprop", policy).train(batches(20), change=lambda loss: loss - 2.0)
-    assert [r[0] for r in shifted.rates] == pytest.approx([r[0] for r in plain.rates], rel=1e-3)
+@pytest.mark.parametrize(("factor", "shift"), [(1.0, -2.0), (128.0, 0.0), (1 / 128, 0.5)])
+def test_the_rates_do_not_know_the_unit_of_the_loss(factor, shift):
+    """Adam's updates do not scale with the loss (but for its eps), and nor does the decision."""
+
+    def rates(change):
+        model = make_model().double()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01, eps=1e-30)
+        meta_lr = MetaLR(optimizer, 20, random_policy(strength=0.2))
+        for x, y in batches(20):
+            loss = change(F.cross_entropy(model(x.double()), y))
+            optimizer.zero_grad()
+            loss.backward()
+            meta_lr.step(loss)
+            optimizer.step()
+            yield meta_lr.last_lr[0]
+
+    plain = list(rates(lambda loss: loss))
+    assert list(rates(lambda loss: factor * loss + shift)) == pytest.approx(plain, rel=1e-2)
+    assert len(set(plain)) == 20
+
+
+def test_a_finite_loss_whose_square_is_not_does_no_harm(policy):
+    run = make_run("sgd", policy).train(batches(3))
+    for p in run.model.parameters():
+        p.grad = torch.ones_like(p)
+    run.meta_lr.step(1e20)
+    run.train(batches(5, seed=1))
+    assert all(math.isfinite(r[0]) for r in run.rates)
+
+
+def test_thawing_one_layer_and_freezing_another_is_noticed(policy):
+    run = make_run("rmsprop", policy)
+    first, second = run.model[0].weight, run.model[2].weight
+    first.requires_grad_(False)
+    run.train(batches(3))
+    first.requires_grad_(True)
+    second.requires_grad_(False)
+    run.optimizer.zero_grad()
+    run.train(batches(3, seed=1))
+    assert {id(p) for p in run.meta_lr._sample.groups[0].params} == {
+        id(p) for p in run.model.parameters() if p.requires_grad
+    }
 
 
 def test_a_tensor_rate_is_filled_in_place(policy):
@@ -199,6 +236,10 @@ def test_a_state_of_another_kind_is_refused(policy, anytime_policy):
         other.load_state_dict(state)
     with pytest.raises(ValueError, match="version 99"):
         other.load_state_dict(state | {"version": 99})
+    groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.1} for _ in range(2)]
+    two = MetaLR(torch.optim.SGD(groups, momentum=0.9), 40, policy).state_dict()
+    with pytest.raises(ValueError, match="2 parameter groups"):
+        make_run("sgd", policy).meta_lr.load_state_dict(two)
     anytime = make_run("sgd", anytime_policy, None).meta_lr
     with pytest.raises(ValueError, match="another policy|anytime mode"):
         anytime.load_state_dict(state)

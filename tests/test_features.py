@@ -126,6 +126,16 @@ def test_runs_do_not_mix():
 
 def test_anytime_features_leave_out_what_needs_a_horizon():
     assert set(FEATURES) - set(ANYTIME_FEATURES) == set(HORIZON_FEATURES)
-    long, longer = run([2.0, 1.0], total=None), run([2.0, 1.0], total=None)
-    assert torch.equal(long, longer)
-    assert float(column(long, "progress").abs().max()) == 0.0
+    rows = run([2.0, 1.0], total=None)
+    assert float(column(rows, "progress").abs().max()) == 0.0
+    assert torch.equal(column(rows, "step_size"), column(rows, "step_size_reference"))
+
+
+@given(losses=st.lists(st.floats(width=32), min_size=1, max_size=12))
+def test_any_loss_at_all_leaves_the_memory_finite(losses):
+    """Infinite, NaN, and so large that its square is infinite."""
+    memory, s = Memory.empty(1), torch.zeros(1)
+    for t, loss in enumerate([1.0, *losses]):
+        memory, features, _ = observe(memory, make_signals(loss), s, clock(t, 100))
+        assert bool(torch.isfinite(features).all())
+        assert all(bool(torch.isfinite(part).all()) for part in memory)

@@ -219,9 +219,23 @@ def test_two_ranks_set_the_rates_of_one(tmp_path):
     """Two ranks see halves of each batch: gradients and losses are averaged over them."""
     policy = random_policy(strength=0.1)
     alone, together = Module(), Module()
-    make_trainer(tmp_path, MetaLRCallback(policy), max_epochs=2).fit(alone, loader())
-    ranks = {"strategy": "ddp_fork", "devices": 2, "use_distributed_sampler": False}
-    make_trainer(tmp_path, MetaLRCallback(policy), max_epochs=2, **ranks).fit(together, loader())
+    states = []
+    for module, ranks in ((alone, {}), (together, {"strategy": "ddp_fork", "devices": 2})):
+        folder = tmp_path / str(len(states))
+        trainer = make_trainer(
+            folder,
+            MetaLRCallback(policy),
+            ModelCheckpoint(folder),
+            max_epochs=2,
+            use_distributed_sampler=False,
+            **ranks,
+        )
+        trainer.fit(module, loader())
+        checkpoint = torch.load(next(folder.glob("*.ckpt")), weights_only=True)
+        (state,) = checkpoint["callbacks"]["MetaLRCallback"]["controllers"]
+        states.append(state)
+    assert float(states[0]["displacement"]) == pytest.approx(float(states[1]["displacement"]), abs=1e-4)
+    assert torch.allclose(states[0]["memory"]["averages"], states[1]["memory"]["averages"], atol=1e-4)
     for a, b in zip(alone.parameters(), together.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-4)
 
@@ -269,6 +283,61 @@ def test_several_optimizers_have_a_controller_each(tmp_path, policy):
     first, second = callback.controllers
     assert first.last_step == second.last_step == first.total_steps == 2 * BATCHES
     assert first.displacement != second.displacement
+
+
+class Shared(Gan):
+    """Two optimizers step after one backward pass."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+        self.manual_backward(F.cross_entropy(self.first(x) + self.second(x), y))
+        for optimizer in self.optimizers():
+            optimizer.step()
+
+
+def test_several_optimizers_may_share_a_loss(tmp_path, policy):
+    callback = MetaLRCallback(policy)
+    make_trainer(tmp_path, callback, max_epochs=1).fit(Shared(), loader())
+    first, second = callback.controllers
+    assert first.last_step == second.last_step == BATCHES
+    assert torch.equal(first._memory.averages[:, 0], second._memory.averages[:, 0])
+
+
+def test_max_steps_counts_every_optimizers_steps(tmp_path, policy):
+    callback = MetaLRCallback(policy)
+    make_trainer(tmp_path, callback, max_epochs=9, max_steps=8).fit(Gan(), loader())
+    assert [(c.total_steps, c.last_step) for c in callback.controllers] == [(4, 4)] * 2
+
+
+class Picky(Module):
+    def training_step(self, batch, batch_idx):
+        return None if batch_idx % 3 == 1 else super().training_step(batch, batch_idx)
+
+
+def test_a_batch_that_is_left_out_is_no_step(tmp_path, policy):
+    callback = MetaLRCallback(policy)
+    make_trainer(tmp_path, callback, max_epochs=1).fit(Picky(), loader())
+    assert callback.controllers[0].last_step == 4
+
+
+def test_the_anytime_policy_can_be_asked_for(tmp_path, anytime_policy):
+    callback = MetaLRCallback(anytime_policy)
+    make_trainer(tmp_path, callback, max_epochs=1).fit(Module(), loader())
+    assert callback.controllers[0].total_steps is None
+
+
+class Nan(Module):
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) * float("nan")
+
+
+@pytest.mark.parametrize("plugins", [[], ["scaler"]])
+def test_a_loss_that_is_nan_at_once_is_told(tmp_path, policy, plugins):
+    made = [scaled(4.0) for _ in plugins]
+    with pytest.raises(ValueError, match="loss=nan at the first step"):
+        make_trainer(tmp_path, MetaLRCallback(policy), plugins=made).fit(Nan(), loader())
 
 
 def test_it_logs_the_rate_and_the_decision(tmp_path, policy):

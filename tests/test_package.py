@@ -65,7 +65,18 @@ def test_the_wheel_works_beside_a_foreign_models_package(wheel, tmp_path):
 
 
 def test_importing_metalr_brings_torch_and_nothing_heavier(tmp_path):
-    heavy = ("lightning", "torchvision", "torchmetrics", "sklearn", "jsonargparse", "tensorboard", "transformers")
+    heavy = (
+        "lightning",
+        "torchvision",
+        "torchmetrics",
+        "sklearn",
+        "jsonargparse",
+        "tensorboard",
+        "transformers",
+        "scipy",
+        "pandas",
+        "matplotlib",
+    )
     script = f"import sys, metalr; print([m for m in {heavy} if m in sys.modules])"
     assert python("-c", script, cwd=tmp_path).strip() == "[]"
 
@@ -91,6 +102,6 @@ def test_controller_and_meta_do_not_stand_on_each_other():
     above = ("metalr.lightning", "metalr.cli", "metalr.schedules")
     for path in (ROOT / "metalr" / "meta").rglob("*.py"):
         assert not any(name.startswith(("metalr.controller", *above)) for name in imports(path)), path
-    for name in ("signals", "features", "law", "policy", "direction", "controller"):
+    for name in ("signals", "sample", "features", "law", "policy", "direction", "controller"):
         below = imports(ROOT / "metalr" / f"{name}.py")
         assert not any(module.startswith(("metalr.meta", *above)) for module in below), name

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from metalr.features import ANYTIME_FEATURES, FEATURES
+from metalr.features import ANYTIME_FEATURES, FEATURES, HORIZON_FEATURES
 from metalr.meta.distribution import TaskDistribution
 from metalr.meta.estimator import FullES, GradientEstimator
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
@@ -31,13 +31,14 @@ class MetaLearner(L.LightningModule):
     Args:
         horizon: meta-train a policy that is told the horizon; False for the anytime policy.
         features: names of features to read; all that go with `horizon` by default.
-        hidden: widths of the policy's hidden layers.
+        hidden: widths of the policy's hidden layers, [64, 32] by default.
         estimator: of the gradient; `FullES` by default.
         optimizer: of the policy's weights; Adam at 1e-3 by default.
         lr_scheduler: of the meta learning rate, a step each meta-step; constant by default.
         final_weight: share of the final loss in the outer loss, the rest is the run's mean; in [0, 1].
         compiled: run inner steps through torch.compile.
-        init_from: a policy file or shipped name to start from.
+        init_from: a policy file or shipped name to go on from, in place of features and hidden; its steps count in
+            the card.
         seed: of the policy's initial weights and of the noise.
     """
 
@@ -45,7 +46,7 @@ class MetaLearner(L.LightningModule):
         self,
         horizon: bool = True,
         features: Sequence[str] | None = None,
-        hidden: Sequence[int] = (64, 32),
+        hidden: Sequence[int] | None = None,
         estimator: GradientEstimator | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -57,8 +58,9 @@ class MetaLearner(L.LightningModule):
         super().__init__()
         if not 0.0 <= final_weight <= 1.0:
             raise ValueError(f"final_weight={final_weight}: must be in [0, 1]")
-        names = features or (FEATURES if horizon else ANYTIME_FEATURES)
-        self.policy = LRPolicy.load(init_from).requires_grad_(True) if init_from else LRPolicy(names, hidden, seed)
+        self.policy = _starting_policy(horizon, features, hidden, init_from, seed)
+        done = self.policy.card  # of the policy that this run goes on from
+        self._meta_steps = int(done.get("meta_steps", 0))
         self.horizon = horizon
         self.estimator = estimator or FullES()
         self.optimizer = optimizer
@@ -68,7 +70,7 @@ class MetaLearner(L.LightningModule):
         self.seed = seed
         self.inner_steps: Tensor
         self.best_score: Tensor
-        self.register_buffer("inner_steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("inner_steps", torch.tensor(int(done.get("inner_steps", 0))))
         self.register_buffer("best_score", torch.tensor(float("inf")))
         self._step_scores: list[tuple[str, HeldOutScore]] = []
 
@@ -152,8 +154,26 @@ class MetaLearner(L.LightningModule):
             return
         self.policy.card = {
             "seed": str(self.seed),
-            "meta_steps": str(self.trainer.global_step),
+            "meta_steps": str(self._meta_steps + self.trainer.global_step),
             "inner_steps": str(int(self.inner_steps)),
             "heldout": f"{float(score):.4f}",
         }
         self.policy.save(path)
+
+
+def _starting_policy(
+    horizon: bool, features: Sequence[str] | None, hidden: Sequence[int] | None, init_from: str | None, seed: int
+) -> LRPolicy:
+    if init_from is None:
+        policy = LRPolicy(features or (FEATURES if horizon else ANYTIME_FEATURES), hidden or (64, 32), seed)
+    elif features or hidden:
+        raise ValueError(f"init_from={init_from!r} has features and hidden layers of its own: leave out the others")
+    else:
+        policy = LRPolicy.load(init_from).requires_grad_(True)
+    if policy.needs_horizon != horizon:
+        read = [name for name in HORIZON_FEATURES if name in policy.features]
+        raise ValueError(
+            f"horizon={horizon}, and the policy reads {read or 'none'} of {', '.join(HORIZON_FEATURES)}: a policy "
+            "that is told the horizon reads one of them or more, an anytime policy none"
+        )
+    return policy

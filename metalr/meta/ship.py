@@ -1,7 +1,8 @@
 """Ships a meta-trained policy: puts it among the package's weights, with a model card.
 
-python -m metalr.meta.ship logs/meta_default/version_0/best.safetensors default \
-    --command "python train.py fit --config configs/meta/default.yaml" --figures results/sensitivity.txt
+python -m metalr.meta.ship logs/meta_default_2/version_0/policy.safetensors default \
+    --command "python train.py fit --config configs/meta/default_2.yaml" \
+    --figures '[results/sensitivity.txt]' --limits "On what it has not seen."
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _PAGE = """# Policy `{name}`
 
 
 def ship(
-    source: str, name: str, command: str, limits: str, figures: list[str] | None = None, weights: Path = _WEIGHTS
+    source: str, name: str, *, command: str, limits: str, figures: list[str] | None = None, weights: Path = _WEIGHTS
 ) -> Path:
     """Writes `<weights>/<name>.safetensors` with its card inside, and the card as a page beside it.
 

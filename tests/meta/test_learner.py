@@ -18,7 +18,10 @@ def make_data() -> MetaTasksDataModule:
         "quadratic": Component(QuadraticTasks(**small), 1, (5, 9)),
         "mlp": Component(MLPTasks(**small), 1, (5, 9)),
     }
-    heldout = [HeldOutTask("quadratic", QuadraticTasks(**small), "sgd", 8, instances=2, rates=3)]
+    heldout = [
+        HeldOutTask("quadratic", QuadraticTasks(**small), "sgd", 8, instances=2, rates=3),
+        HeldOutTask("mlp", MLPTasks(**small), "adam", 8, instances=2, rates=3),
+    ]
     return MetaTasksDataModule(components, heldout)
 
 
@@ -79,6 +82,8 @@ def test_two_ranks_give_the_gradient_of_one(tmp_path):
     alone = fit(tmp_path / "one", make_learner())
     together = fit(tmp_path / "two", make_learner(), strategy="ddp_fork", devices=2)
     assert torch.allclose(alone, together, atol=1e-5)
+    best = [LRPolicy.load(tmp_path / name / "best.safetensors") for name in ("one", "two")]
+    assert float(best[0].card["heldout"]) == pytest.approx(float(best[1].card["heldout"]), abs=2e-3)
     assert not torch.allclose(alone, parameters_to_vector(make_learner().policy.parameters()), atol=1e-4)
 
 
@@ -138,6 +143,22 @@ def test_meta_training_improves_the_outer_loss(tmp_path):
     assert float(after.median) < float(before.median) - 0.1
 
 
+def test_going_on_counts_the_steps_before(tmp_path):
+    fit(tmp_path / "first", make_learner(), steps=3)
+    first = LRPolicy.load(tmp_path / "first" / "policy.safetensors").card
+    learner = MetaLearner(init_from=str(tmp_path / "first" / "policy.safetensors"), estimator=FullES(pairs=4))
+    fit(tmp_path / "second", learner, steps=3)
+    second = LRPolicy.load(tmp_path / "second" / "policy.safetensors").card
+    assert int(second["meta_steps"]) == 6
+    assert int(second["inner_steps"]) > int(first["inner_steps"])
+
+
 def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="horizon=True.*none of progress"):
+        MetaLearner(features=["early", "optimizer"])
+    with pytest.raises(ValueError, match="horizon=False.*progress"):
+        MetaLearner(horizon=False, init_from="default")
+    with pytest.raises(ValueError, match="init_from='default' has features"):
+        MetaLearner(hidden=[8], init_from="default")
     with pytest.raises(ValueError, match="final_weight=2"):
         MetaLearner(final_weight=2)

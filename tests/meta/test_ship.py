@@ -13,9 +13,9 @@ def test_a_shipped_policy_has_its_card_inside_and_beside_it(tmp_path):
     path = ship(
         str(tmp_path / "best.safetensors"),
         "mine",
-        "python train.py fit --config mine.yaml",
-        "On what it has not seen.",
-        [str(tmp_path / "figures.txt")],
+        command="python train.py fit --config mine.yaml",
+        limits="On what it has not seen.",
+        figures=[str(tmp_path / "figures.txt")],
         weights=tmp_path,
     )
     assert LRPolicy.load(path).card["ratio"] == "0.9"
@@ -26,4 +26,4 @@ def test_a_shipped_policy_has_its_card_inside_and_beside_it(tmp_path):
 
 def test_a_missing_source_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
-        ship(str(tmp_path / "nothing"), "mine", "c", "l", weights=tmp_path)
+        ship(str(tmp_path / "nothing"), "mine", command="c", limits="l", weights=tmp_path)
