@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +73,6 @@ class TextDataModule(L.LightningDataModule):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, loaded when first asked for."""
         if self._tokenizer is None:
-            # Said aloud, so that a loader's workers do not warn: they pad, which takes no thread of the library.
-            os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
             self._tokenizer = self._load_tokenizer()
         return self._tokenizer
 

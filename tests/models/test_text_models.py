@@ -155,7 +155,8 @@ def test_squad_under_ddp_is_squad_on_one_process(tmp_path):
         data = SQuADDataModule(path, batch_size=4, max_length=96, stride=16, max_question=40, num_workers=0)
         trainer = _trainer(tmp_path, **arguments)
         trainer.test(model, data, verbose=False)
-        assert len(data.windows["validation"]) % 2 == 1  # so that one window is repeated
+        if trainer.world_size == 1:  # the data of two processes is theirs
+            assert len(data.windows["validation"]) % 2 == 1  # so that a sampler repeats one
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     assert figures(devices=2, strategy="ddp_fork") == pytest.approx(figures(devices=1))

@@ -52,7 +52,7 @@ def test_squad(tmp_path, batch, config, model, schedule):
 @pytest.mark.parametrize("schedule", ["cosine", "metalr"])
 def test_gpt2(tmp_path, batch, schedule):
     text = ("--data.name", "null", "--data.column", "context", "--data.separator", "null")
-    small = ("--data.max_length", "64", "--data.batch_size", "8")
-    figures = _overfit(tmp_path, "gpt2_lm", batch, GPT2, schedule, *text, *small)
+    small = ("--data.max_length", "32", "--data.batch_size", "4", "--trainer.overfit_batches", "1")
+    figures = _overfit(tmp_path, "gpt2_lm", batch, GPT2, schedule, *text, *small, "--optimizer.lr", "3e-3")
     print("gpt2_lm", schedule, figures)
-    assert figures["train/loss"] < (0.05 if schedule == "cosine" else 1.0)
+    assert figures["val/perplexity"] < 1.1
