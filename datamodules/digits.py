@@ -58,7 +58,7 @@ class DigitsDataModule(L.LightningDataModule):
         """Shuffled, without the last incomplete batch."""
         return DataLoader(
             self.splits["train"],
-            self.batch_size,
+            batch_size=self.batch_size,
             shuffle=True,
             drop_last=True,
             num_workers=self.num_workers,
