@@ -15,6 +15,8 @@ SIZES = {
     GPT2: {"n_layer": 2, "n_embd": 64, "n_head": 2},
 }
 
+STEPS = "150"
+
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory):
@@ -30,7 +32,7 @@ def _overfit(folder, config, path, model, schedule, *more):
     overrides = SIZES[model] | NO_DROPOUT[model]
     arguments = {"data.path": path, "model.path": model, "optimizer.lr": "1e-3", "data.num_workers": "0"}
     arguments |= {f"model.overrides.{name}": str(value) for name, value in overrides.items()}
-    arguments |= {"trainer.max_epochs": "200", "trainer.check_val_every_n_epoch": "200", "trainer.max_steps": "200"}
+    arguments |= {"trainer.max_epochs": STEPS, "trainer.check_val_every_n_epoch": STEPS, "trainer.max_steps": STEPS}
     options = [part for name, value in arguments.items() for part in (f"--{name}", value)]
     cli = run("fit", folder, config, "--model.pretrained", "false", *options, *more, schedule=schedule)
     return {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
@@ -52,7 +54,7 @@ def test_squad(tmp_path, batch, config, model, schedule):
 @pytest.mark.parametrize("schedule", ["cosine", "metalr"])
 def test_gpt2(tmp_path, batch, schedule):
     text = ("--data.name", "null", "--data.column", "context", "--data.separator", "null")
-    small = ("--data.max_length", "32", "--data.batch_size", "4", "--trainer.overfit_batches", "1")
+    small = ("--data.max_length", "32", "--data.batch_size", "2", "--trainer.overfit_batches", "1")
     figures = _overfit(tmp_path, "gpt2_lm", batch, GPT2, schedule, *text, *small, "--optimizer.lr", "3e-3")
     print("gpt2_lm", schedule, figures)
     assert figures["val/perplexity"] < 1.1
