@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,14 @@ class ImageStream(IterableDataset):
     otherwise each rank reads all of them and keeps every nth image.
     """
 
-    def __init__(self, rows: Any, columns: ImageColumns, transform: v2.Transform, split: str) -> None:
+    def __init__(
+        self, rows: Any, shard: Callable[[Any, int], Any], columns: ImageColumns, transform: v2.Transform, split: str
+    ) -> None:
         from datasets import Image as ImageFeature
 
         # Undecoded, so that a broken image can be named.
         self.rows = rows.cast_column(columns.image, ImageFeature(decode=False))
+        self.shard = shard
         self.feature = ImageFeature()
         self.columns = columns
         self.transform = transform
@@ -62,9 +66,11 @@ class ImageStream(IterableDataset):
         self.epoch = 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        self.rows.set_epoch(self.epoch)  # another order each time; all workers count alike, since they persist
+        # Another order each time; all workers count alike, since they persist. Not by the rows' own set_epoch: its
+        # counter is shared by the workers, and two that add to it at once give one rank another order than the rest.
+        rows = self.shard(self.rows, self.epoch)
         self.epoch += 1
-        for count, row in enumerate(self.rows):
+        for count, row in enumerate(rows):
             where = f"split {self.split!r} streamed, image {count} of this worker"
             label = row[self.columns.label]
             check_labels(torch.tensor([label]).numpy(), len(self.columns.names), where)
@@ -184,7 +190,7 @@ class ImageNetDataModule(L.LightningDataModule):
         self._name_classes(columns.names, split)
         if not self.streaming:
             return ImageRows(rows, columns, transform, split)
-        return ImageStream(self._shard(rows, split), columns, transform, split)
+        return ImageStream(rows, partial(self._shard, split=split), columns, transform, split)
 
     def _name_classes(self, names: tuple[str, ...], split: str) -> None:
         if self.label_names and names != self.label_names:
@@ -192,13 +198,13 @@ class ImageNetDataModule(L.LightningDataModule):
             raise ValueError(f"split {split!r} of {self.path} has other classes than train: {different[:5]}")
         self.label_names = names
 
-    def _shard(self, rows: Any, split: str) -> Any:
-        """This rank's part; the workers' parts are made where they iterate."""
+    def _shard(self, rows: Any, epoch: int, split: str) -> Any:
+        """This rank's part of an epoch; the workers' parts are made where they iterate."""
         from datasets.distributed import split_dataset_by_node
 
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if split == "train":
-            rows = rows.shuffle(seed=self.seed, buffer_size=SHUFFLE_BUFFER)
+            rows = rows.shuffle(seed=self.seed + epoch, buffer_size=SHUFFLE_BUFFER)
         return split_dataset_by_node(rows, rank=rank, world_size=ranks)
 
 
