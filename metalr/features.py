@@ -1,9 +1,9 @@
 """Signals of one training step -> the feature vector that the policy reads.
 
 One implementation serves a real run (R = 1) and the batched inner runs of meta-training (R = thousands): every
-tensor has a trailing run dimension. All features are dimensionless. In the loss they are invariant to a shift
-and to a positive factor (so a loss may be zero, negative or cross zero); in the parameters to a common scale of
-parameters and updates.
+array, of torch or of NumPy, has a trailing run dimension. All features are dimensionless. In the loss they are
+invariant to a shift and to a positive factor (so a loss may be zero, negative or cross zero); in the parameters to a
+common scale of parameters and updates.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from metalr.arrays import Array, namespace
 from metalr.law import Clock
 from metalr.signals import Signals
 
@@ -52,7 +52,7 @@ ANYTIME_FEATURES = tuple(name for name in FEATURES if name not in HORIZON_FEATUR
 
 
 class Memory(NamedTuple):
-    """What the features remember of a run: float32 tensors, R runs.
+    """What the features remember of a run: float32 arrays, R runs.
 
     Attributes:
         seen: finite steps observed so far. Shape (R,).
@@ -63,28 +63,33 @@ class Memory(NamedTuple):
         first_log_norm: log parameter norm at the first step. Shape (R,).
     """
 
-    seen: Tensor
-    averages: Tensor
-    variance: Tensor
-    first_loss: Tensor
-    best_loss: Tensor
-    first_log_norm: Tensor
+    seen: Array
+    averages: Array
+    variance: Array
+    first_loss: Array
+    best_loss: Array
+    first_log_norm: Array
 
     @classmethod
     def empty(cls, runs: int, device: torch.device | str | None = None) -> Memory:
         """The memory of runs that have not started."""
 
-        def zeros(*shape: int) -> Tensor:
+        def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(*shape, runs, device=device)
 
         return cls(zeros(), zeros(3, 4), zeros(), zeros(), zeros(), zeros())
 
 
-def _log(value: Tensor) -> Tensor:
-    return torch.log(value.clamp_min(_TINY))
+def _log(value: Array) -> Array:
+    return namespace(value).log(value.clip(_TINY))
 
 
-def observe(memory: Memory, signals: Signals, displacement: Tensor, clock: Clock) -> tuple[Memory, Tensor, Tensor]:
+def _finite(signals: Signals) -> Array:
+    total = signals.loss + signals.grad_norm + signals.param_norm + signals.update_norm + signals.alignment
+    return namespace(total).isfinite(total)
+
+
+def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock) -> tuple[Memory, Array, Array]:
     """Takes one step's signals into the memory and reads the features.
 
     With averages <f>, <m>, <s> (fast, middle, slow: each a plain mean until its window is full, exponential
@@ -115,25 +120,26 @@ def observe(memory: Memory, signals: Signals, displacement: Tensor, clock: Clock
         The memory after this step (unchanged for runs whose signals are not finite), the features, shape
         (R, len(FEATURES)), finite and in [-CLIP, CLIP], and where signals and averages were finite, bool, shape (R,).
     """
+    xp = namespace(displacement)
     start = memory.seen == 0
     log_grad, log_param = _log(signals.grad_norm), _log(signals.param_norm)
-    quantities = torch.stack((signals.loss, log_grad, signals.alignment, displacement))
-    weights = 1.0 / torch.minimum(memory.seen + 1.0, clock.windows[:, None])
+    quantities = xp.stack((signals.loss, log_grad, signals.alignment, displacement))
+    weights = 1.0 / xp.minimum(memory.seen + 1.0, clock.windows[:, None])
     averages = memory.averages + weights[:, None] * (quantities - memory.averages)
-    fast, middle, slow = averages.unbind()
-    variance = memory.variance + weights[1] * ((signals.loss - fast[0]).square() - memory.variance)
-    first_loss = torch.where(start, signals.loss, memory.first_loss)
-    best_loss = torch.where(start, fast[0], torch.minimum(memory.best_loss, fast[0]))
-    first_log_norm = torch.where(start, log_param, memory.first_log_norm)
+    fast, middle, slow = averages
+    variance = memory.variance + weights[1] * (xp.square(signals.loss - fast[0]) - memory.variance)
+    first_loss = xp.where(start, signals.loss, memory.first_loss)
+    best_loss = xp.where(start, fast[0], xp.minimum(memory.best_loss, fast[0]))
+    first_log_norm = xp.where(start, log_param, memory.first_log_norm)
 
-    noise = variance.sqrt() + _TINY
+    noise = xp.sqrt(variance) + _TINY
     depth = first_loss - best_loss + noise
     rise = fast[0] - best_loss
     log_update = _log(signals.update_norm) + displacement
     relative = log_update - log_param
-    log_noise = torch.log(noise)
-    ones = torch.ones_like(relative)
-    features = torch.stack(
+    log_noise = xp.log(noise)
+    ones = xp.ones_like(relative)
+    features = xp.stack(
         (
             clock.progress * ones,
             clock.early * ones,
@@ -141,11 +147,11 @@ def observe(memory: Memory, signals: Signals, displacement: Tensor, clock: Clock
             0.4 * (relative + 6.0),
             3.0 * fast[2],
             4.0 * middle[2],
-            torch.asinh((fast[0] - middle[0]) / noise),
-            torch.asinh((middle[0] - slow[0]) / noise),
-            torch.asinh(rise / noise),
+            xp.arcsinh((fast[0] - middle[0]) / noise),
+            xp.arcsinh((middle[0] - slow[0]) / noise),
+            xp.arcsinh(rise / noise),
             2.0 * rise / depth,
-            0.4 * (log_noise - torch.log(depth)),
+            0.4 * (log_noise - xp.log(depth)),
             0.25 * (log_update + clock.log_reference + log_grad - log_noise),
             fast[1] - slow[1],
             log_grad - middle[1],
@@ -153,12 +159,12 @@ def observe(memory: Memory, signals: Signals, displacement: Tensor, clock: Clock
             displacement - slow[3],
             signals.optimizer * ones,
         ),
-        dim=-1,
-    ).clamp(-CLIP, CLIP)
+        axis=-1,
+    ).clip(-CLIP, CLIP)
 
     # A loss of 1e20 is finite, and its square is not: what would poison the memory is left out of it.
-    whole = torch.isfinite(features).all(-1) & torch.isfinite(variance + averages.sum((0, 1)))
-    finite = signals.finite() & whole
+    whole = xp.isfinite(features).all(-1) & xp.isfinite(variance + averages.sum((0, 1)))
+    finite = _finite(signals) & whole
     new = Memory(memory.seen + 1.0, averages, variance, first_loss, best_loss, first_log_norm)
-    kept = Memory(*(torch.where(finite, after, before) for after, before in zip(new, memory, strict=True)))
-    return kept, torch.where(finite[:, None], features, 0.0), finite
+    kept = Memory(*(xp.where(finite, after, before) for after, before in zip(new, memory, strict=True)))
+    return kept, xp.where(finite[:, None], features, 0.0), finite

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from metalr.arrays import Array, namespace
+
 REFERENCE_FLOOR = 1e-3
 """Smallest value of the cosine reference: its logarithm has to stay finite."""
 
@@ -34,7 +36,7 @@ NON_FINITE_CUT = math.log(2.0)
 
 
 class Clock(NamedTuple):
-    """All that the law and the features read off the time, as float32 tensors without a run dimension.
+    """All that the law and the features read off the time, as float32 arrays without a run dimension.
 
     Attributes:
         progress: 2 t/T - 1, in [-1, 1]; 0 where T is unknown. Shape ().
@@ -44,14 +46,14 @@ class Clock(NamedTuple):
         windows: lengths of the fast, middle and slow averages, steps. Shape (3,).
     """
 
-    progress: Tensor
-    early: Tensor
-    log_reference: Tensor
-    bound: Tensor
-    windows: Tensor
+    progress: Array
+    early: Array
+    log_reference: Array
+    bound: Array
+    windows: Array
 
     @classmethod
-    def from_row(cls, row: Tensor) -> Clock:
+    def from_row(cls, row: Array) -> Clock:
         """Reads one row of `clock_table`, shape (7,)."""
         return cls(row[0], row[1], row[2], row[3], row[4:7])
 
@@ -84,7 +86,8 @@ def bound(step: int, total_steps: float | None) -> float:
     return 40.0 / max(span(step, total_steps), 100.0) + 3.0 * math.exp(-step / 2.0)
 
 
-def _clock_row(step: int, total_steps: float | None) -> list[float]:
+def clock_row(step: int, total_steps: float | None) -> list[float]:
+    """The seven numbers of step t's `Clock`; see `clock`."""
     progress = 0.0 if total_steps is None else 2.0 * min(step / total_steps, 1.0) - 1.0
     scale = span(step, total_steps)
     windows = [max(least, share * scale) for share, least in zip(WINDOW_SHARES, MIN_WINDOWS, strict=True)]
@@ -100,17 +103,17 @@ def clock(step: int, total_steps: float | None, device: torch.device | str | Non
         total_steps: horizon T in steps, or None where it is unknown (the anytime mode).
         device: where the tensors go.
     """
-    return Clock.from_row(torch.tensor(_clock_row(step, total_steps), dtype=torch.float32, device=device))
+    return Clock.from_row(torch.tensor(clock_row(step, total_steps), dtype=torch.float32, device=device))
 
 
 def clock_table(total_steps: int, known: bool = True, device: torch.device | str | None = None) -> Tensor:
     """The clocks of all steps of a run, shape (T, 7); `known=False` for the anytime mode."""
     horizon = total_steps if known else None
-    rows = [_clock_row(step, horizon) for step in range(total_steps)]
+    rows = [clock_row(step, horizon) for step in range(total_steps)]
     return torch.tensor(rows, dtype=torch.float32, device=device)
 
 
-def advance(displacement: Tensor, output: Tensor, clock: Clock, finite: Tensor) -> Tensor:
+def advance(displacement: Array, output: Array, clock: Clock, finite: Array) -> Array:
     """One step of s.
 
     Args:
@@ -123,6 +126,7 @@ def advance(displacement: Tensor, output: Tensor, clock: Clock, finite: Tensor) 
     Returns:
         s_t, nats, shape (R,), always finite and within `MAX_DISPLACEMENT`.
     """
-    finite = finite & torch.isfinite(output)
-    change = torch.where(finite, clock.bound * torch.tanh(output), -NON_FINITE_CUT)
-    return (displacement + change).clamp(-MAX_DISPLACEMENT, MAX_DISPLACEMENT)
+    xp = namespace(output)
+    finite = finite & xp.isfinite(output)
+    change = xp.where(finite, clock.bound * xp.tanh(output), -NON_FINITE_CUT)
+    return (displacement + change).clip(-MAX_DISPLACEMENT, MAX_DISPLACEMENT)
