@@ -19,8 +19,8 @@ from metalr.policy import LRPolicy
 from metalr.sample import LIMIT, ParameterSample
 from metalr.signals import Signals, measure
 
-STATE_VERSION = 1
-"""Version of `MetaLR.state_dict`."""
+STATE_VERSION = 2
+"""Version of `MetaLR.state_dict`; 2 keeps the gradients of SGD without momentum and of Nesterov's."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class MetaLR:
     Groups keep their ratios.
 
     Args:
-        optimizer: any torch optimizer with dense, unsharded parameters but LBFGS. SGD with momentum, Adam and AdamW
-            are read off their state; for any other, the change of the sampled parameters is measured, of which one
-            copy is kept.
+        optimizer: any torch optimizer but LBFGS; its gradients may be sparse, and its parameters sharded as DTensor
+            (FSDP2, tensor parallelism). SGD with momentum, Adam and AdamW are read off their state; for any other,
+            the change of the sampled parameters is measured, of which one copy is kept.
         total_steps: horizon T, optimizer steps. Without one, the policy works in the anytime mode: no reference
             schedule, and a policy that was trained for that.
         policy: "default" (the shipped one for the horizon's mode), another shipped name, a path, or an `LRPolicy`.
@@ -275,10 +275,12 @@ class MetaLR:
         Raises:
             ValueError: for a state of another version, policy, or mode.
         """
-        if state.get("version") != STATE_VERSION:
+        version = state.get("version")
+        if version != STATE_VERSION:
+            newer = isinstance(version, int) and version > STATE_VERSION
             raise ValueError(
-                f"state has version {state.get('version')}, this metalr reads {STATE_VERSION}; "
-                "resume with the metalr version that wrote it"
+                f"state has version {version}, this metalr reads {STATE_VERSION}: "
+                + ("upgrade metalr to resume from it" if newer else "resume with the older metalr that wrote it")
             )
         if state["policy"] != _fingerprint(self.policy):
             raise ValueError("state was written with another policy; pass the same policy= to go on with it")

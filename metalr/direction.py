@@ -1,7 +1,8 @@
 """The direction u that an optimizer applied last, for a unit rate: parameters moved by -lr * u.
 
-For SGD with momentum and for Adam and AdamW it is read off the optimizer's state. For any other optimizer it is
-measured from the change of the sampled parameters, of which one copy is kept.
+For SGD with momentum and for Adam and AdamW it is read off the optimizer's state. SGD without momentum and Nesterov's
+keep no such state: theirs follows from the gradient. For any other optimizer it is measured from the change of the
+sampled parameters, of which one copy is kept.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from metalr.sample import GroupSample, ParameterSample
+from metalr.sample import GroupSample, ParameterSample, mesh_of
 
 
 class Direction(ABC):
@@ -57,6 +58,73 @@ class MomentumDirection(Direction):
         return sample.gather(lambda p: state[p].get("momentum_buffer") if p in state else None)
 
 
+class GradientDirection(Direction):
+    """SGD in all its forms: u = g + decay * w without momentum, g + decay * w + momentum * buffer with Nesterov's.
+
+    What the gradient foretells is exact at any rate, where the change of the parameters drowns in their rounding at
+    a tiny one. Should they have moved otherwise by more than rounding explains (the gradient was clipped after the
+    decision), the change is what is read.
+    """
+
+    is_sgd = True
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__(optimizer)
+        self._measured = MeasuredDirection(optimizer)
+        self._gradients: list[Tensor | None] = []
+
+    def read(self, index: int, sample: GroupSample) -> Tensor | None:
+        """From the gradients and the change since `remember`, and the momentum buffers."""
+        group, state = self.optimizer.param_groups[index], self.optimizer.state
+        buffer = None
+        if group["momentum"] != 0:
+            buffer = sample.gather(lambda p: state[p].get("momentum_buffer") if p in state else None)
+            if not group["nesterov"]:
+                return buffer
+        measured = self._measured.read(index, sample)
+        foretold = self._gradients[index] if index < len(self._gradients) else None
+        if measured is None or foretold is None:
+            return None
+        if buffer is not None:
+            foretold = foretold + group["momentum"] * buffer
+        explained = self._measured.rounding(index, foretold)
+        return torch.where((measured - foretold).norm() <= explained, foretold, measured)
+
+    def remember(self, sample: ParameterSample) -> None:
+        """Copies the gradients, with the weight decay in them, and the parameters."""
+        self._measured.remember(sample)
+        pairs = zip(sample.groups, self.optimizer.param_groups, strict=True)
+        self._gradients = [_decayed_gradient(part, group) for part, group in pairs]
+
+    def forget(self) -> None:
+        """Nothing is known until the next update."""
+        self._measured.forget()
+        self._gradients = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The copies, one of each a group."""
+        state = self._measured.state_dict()
+        return state | {"gradients": list(self._gradients)} if state else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the copies onto the parameters' devices."""
+        self._measured.load_state_dict(state)
+        self._gradients = _on_devices(self.optimizer, state.get("gradients", []))
+
+
+def _decayed_gradient(sample: GroupSample, group: dict[str, Any]) -> Tensor | None:
+    """What torch.optim.SGD makes of a gradient before any momentum; None where a plain buffer holds it all."""
+    if group["momentum"] != 0 and not group["nesterov"]:
+        return None
+    grad = sample.gather(lambda p: p.grad)
+    # A parameter without a gradient is left alone, decay and all.
+    param = sample.gather(lambda p: p if p.grad is not None else None) if group["weight_decay"] != 0 else None
+    if grad is None:
+        return None
+    grad = -grad if group["maximize"] else grad
+    return grad if param is None else grad + group["weight_decay"] * param
+
+
 class AdamDirection(Direction):
     """Adam and AdamW: u = m / (sqrt(v) + eps), both corrected for their bias."""
 
@@ -87,9 +155,8 @@ class MeasuredDirection(Direction):
     At a rate so small that the parameters' own rounding shows in the change, so it does in u.
     """
 
-    def __init__(self, optimizer: Optimizer, is_sgd: bool = False) -> None:
+    def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(optimizer)
-        self.is_sgd = is_sgd
         self._before: list[Tensor | None] = []
         self._lrs: list[Tensor | float] = []
 
@@ -99,9 +166,19 @@ class MeasuredDirection(Direction):
         after = sample.gather(lambda p: p)
         if before is None or after is None or len(before) != len(after):
             return None
-        lr = torch.as_tensor(self._lrs[index], device=after.device)
+        lr = torch.as_tensor(self._lrs[index], dtype=after.dtype, device=after.device)
         change = before - after
         return torch.where(lr > 0, change / lr.clamp_min(1e-30), torch.zeros_like(change))
+
+    def rounding(self, index: int, update: Tensor) -> Tensor:
+        """Norm by which u may be off through the parameters' rounding, when `update` is what was applied, ()."""
+        before = self._before[index]
+        if before is None:
+            raise RuntimeError("rounding() of a direction that was not remembered")
+        eps = max(torch.finfo(p.dtype).eps for p in self.optimizer.param_groups[index]["params"])
+        lr = torch.as_tensor(self._lrs[index], device=update.device).clamp_min(1e-30)
+        bound: Tensor = 2.0 * eps * (before.norm() / lr + update.norm())
+        return bound
 
     def remember(self, sample: ParameterSample) -> None:
         """Copies what the coming update will change, and its rates."""
@@ -114,15 +191,21 @@ class MeasuredDirection(Direction):
         self._before, self._lrs = [], []
 
     def state_dict(self) -> dict[str, Any]:
-        """The copies and the rates, one of each a group."""
+        """The copies and the rates, one of each a group; of sharded parameters, which differ by rank, nothing."""
+        if mesh_of(self.optimizer) is not None:
+            return {}
         return {"before": list(self._before), "lrs": [float(lr) for lr in self._lrs]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the copies onto the parameters' devices."""
-        devices = [group["params"][0].device for group in self.optimizer.param_groups]
-        copies = zip(state.get("before", []), devices, strict=False)
-        self._before = [None if tensor is None else tensor.to(device, copy=True) for tensor, device in copies]
+        self._before = _on_devices(self.optimizer, state.get("before", []))
         self._lrs = list(state.get("lrs", []))
+
+
+def _on_devices(optimizer: Optimizer, tensors: list[Tensor | None]) -> list[Tensor | None]:
+    """Copies of one tensor a group, each where the group's parameters are."""
+    pairs = zip(tensors, optimizer.param_groups, strict=False)
+    return [None if t is None else t.to(group["params"][0].device, copy=True) for t, group in pairs]
 
 
 def direction_of(optimizer: Optimizer) -> Direction:
@@ -133,7 +216,7 @@ def direction_of(optimizer: Optimizer) -> Direction:
     groups = optimizer.param_groups
     if type(optimizer) is SGD:
         in_state = all(group["momentum"] != 0 and not group["nesterov"] for group in groups)
-        return MomentumDirection(optimizer) if in_state else MeasuredDirection(optimizer, is_sgd=True)
+        return MomentumDirection(optimizer) if in_state else GradientDirection(optimizer)
     if type(optimizer) in (Adam, AdamW):
         return AdamDirection(optimizer)
     return MeasuredDirection(optimizer)

@@ -77,6 +77,7 @@ def measure(
             "optimizer.zero_grad() before loss.backward(), not after"
         )
     total = torch.stack([row.to(rows[0].device) for row in rows]).sum(0) if len(rows) > 1 else rows[0]
+    total = sample.total(total)
     grad_norm, param_norm, update_norm = total[:3].float().sqrt().unbind()
     cosine = alignment(total[3].float(), grad_norm, update_norm)
     kind = torch.full_like(grad_norm, 1.0 if direction.is_sgd else -1.0)

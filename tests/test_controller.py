@@ -234,8 +234,11 @@ def test_a_state_of_another_kind_is_refused(policy, anytime_policy):
     other = make_run("sgd", random_policy(9)).meta_lr
     with pytest.raises(ValueError, match="another policy"):
         other.load_state_dict(state)
-    with pytest.raises(ValueError, match="version 99"):
+    with pytest.raises(ValueError, match="version 99.*upgrade metalr"):
         other.load_state_dict(state | {"version": 99})
+    for older in (1, 0, None, "1"):
+        with pytest.raises(ValueError, match=f"version {older}.*older metalr"):
+            other.load_state_dict(state | {"version": older})
     groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.1} for _ in range(2)]
     two = MetaLR(torch.optim.SGD(groups, momentum=0.9), 40, policy).state_dict()
     with pytest.raises(ValueError, match="2 parameter groups"):

@@ -2,12 +2,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from metalr.direction import AdamDirection, MeasuredDirection, MomentumDirection, direction_of
+from metalr.direction import AdamDirection, GradientDirection, MeasuredDirection, MomentumDirection, direction_of
 from metalr.sample import ParameterSample
 from metalr.signals import measure
 from tests.problem import OPTIMIZERS, batches, make_model
 
-READ_OFF = {"sgd": MomentumDirection, "adam": AdamDirection, "adamw": AdamDirection}
+READ_OFF = {
+    "sgd": MomentumDirection,
+    "sgd_plain": GradientDirection,
+    "sgd_nesterov": GradientDirection,
+    "adam": AdamDirection,
+    "adamw": AdamDirection,
+}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -33,6 +39,7 @@ def test_reading_the_state_gives_what_the_parameters_change_gives(name, limit, m
         optimizer.zero_grad()
         F.cross_entropy(model(x.double()), y).backward()
         measured.remember(sample)
+        read.remember(sample)
         optimizer.step()
         a, b = read.read(0, sample.groups[0]), measured.read(0, sample.groups[0])
         assert torch.allclose(a, b, rtol=2e-5, atol=1e-9)  # the step count is float32
@@ -51,16 +58,92 @@ def test_a_subclass_is_measured():
     assert type(direction_of(Odd(make_model().parameters()))) is MeasuredDirection
 
 
-def test_maximising_descends_too():
+@pytest.mark.parametrize("momentum", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
+def test_maximising_descends_too(momentum):
     """The direction opposes the rise: its cosine with the gradient is -1 times that of minimising."""
     cosines = []
     for maximize in (False, True):
         weight = torch.nn.Parameter(torch.ones(3))
-        optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, maximize=maximize)
+        optimizer = torch.optim.SGD([weight], lr=0.1, maximize=maximize, **momentum)
+        direction, sample = direction_of(optimizer), ParameterSample(optimizer)
         sign = -1.0 if maximize else 1.0
         for _ in range(2):
             weight.grad = sign * torch.tensor([1.0, 2.0, 3.0])
-            signals = measure(torch.zeros(()), optimizer, [0.1], direction_of(optimizer), ParameterSample(optimizer))
+            signals = measure(torch.zeros(()), optimizer, [0.1], direction, sample)
+            direction.remember(sample)
             optimizer.step()
         cosines.append(float(signals.alignment))
     assert cosines == pytest.approx([1.0, 1.0])
+
+
+FORMS = {
+    "plain": {},
+    "decay": {"weight_decay": 0.01},
+    "maximize": {"weight_decay": 0.01, "maximize": True},
+    "nesterov": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    "nesterov_maximize": {"momentum": 0.9, "nesterov": True, "maximize": True},
+}
+
+
+def directions(options: dict, lr: float, dtype: torch.dtype, alter=lambda p: None) -> list[torch.Tensor]:
+    """u of three steps on gradients that are the same in every precision."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(200, generator=generator).to(dtype))
+    optimizer = torch.optim.SGD([weight], lr=lr, **options)
+    direction, sample = direction_of(optimizer), ParameterSample(optimizer)
+    read = []
+    for _ in range(3):
+        weight.grad = torch.randn(200, generator=generator).to(dtype)
+        direction.remember(sample)
+        alter(weight)
+        optimizer.step()
+        read.append(direction.read(0, sample.groups[0]).double())
+    return read
+
+
+@pytest.mark.parametrize("lr", [1e-1, 1e-9])
+@pytest.mark.parametrize("form", FORMS)
+def test_sgds_direction_is_exact_at_a_tiny_rate(form, lr):
+    """At 1e-9 the change of float32 parameters is nothing but rounding; float64's is the true direction."""
+    single = directions(FORMS[form], lr, torch.float32)
+    double = directions(FORMS[form], lr, torch.float64)
+    for a, b in zip(single, double, strict=True):
+        assert float((a - b).norm() / b.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_gradient_clipped_after_the_decision_is_read_as_applied(form):
+    """By value, and by norm: the direction is that of the clipped gradient, of which the sample kept no copy."""
+    for clip in (
+        lambda p: torch.nn.utils.clip_grad_value_(p, 0.1),
+        lambda p: torch.nn.utils.clip_grad_norm_(p, 0.1),
+    ):
+        read = directions(FORMS[form], 0.1, torch.float64, clip)
+        weight = torch.nn.Parameter(torch.randn(200, generator=torch.Generator().manual_seed(0)).double())
+        generator = torch.Generator().manual_seed(0)
+        torch.randn(200, generator=generator)
+        optimizer = torch.optim.SGD([weight], lr=0.1, **FORMS[form])
+        for u in read:
+            weight.grad = torch.randn(200, generator=generator).double()
+            clip(weight)
+            before = weight.detach().clone()
+            optimizer.step()
+            assert torch.allclose(u, (before - weight.detach()) / 0.1, rtol=1e-9, atol=1e-12)
+
+
+def test_a_direction_before_the_first_update_of_a_loaded_state_is_the_stored_one():
+    def make():
+        weight = torch.nn.Parameter(torch.arange(3.0))
+        optimizer = torch.optim.SGD([weight], lr=0.1, weight_decay=0.1)
+        return weight, optimizer, direction_of(optimizer), ParameterSample(optimizer)
+
+    weight, optimizer, direction, sample = make()
+    weight.grad = torch.ones(3)
+    direction.remember(sample)
+    optimizer.step()
+    other_weight, _, other, other_sample = make()
+    other_weight.data.copy_(weight.data)
+    other.load_state_dict(direction.state_dict())
+    assert torch.equal(other.read(0, other_sample.groups[0]), direction.read(0, sample.groups[0]))
+    other.forget()
+    assert other.read(0, other_sample.groups[0]) is None

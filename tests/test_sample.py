@@ -84,9 +84,27 @@ def test_half_precision_is_summed_in_single():
     assert float(vector.dot(vector)) == 100_000.0
 
 
-def test_a_sparse_gradient_is_told():
-    embedding = nn.Embedding(5, 2, sparse=True)
+@pytest.mark.parametrize("limit", [2**20, 6000])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_sparse_gradient_is_its_dense_form(limit, repeated):
+    """Whole and cut into slices; rows that come twice are added up."""
+    embedding = nn.Embedding(1000, 12, sparse=True)
     optimizer = torch.optim.SGD(embedding.parameters(), lr=0.1)
-    embedding(torch.tensor([1, 2])).sum().backward()
-    with pytest.raises(ValueError, match="sparse=False"):
-        ParameterSample(optimizer).groups[0].gather(lambda p: p.grad)
+    rows = torch.tensor([1, 2, 2, 999] if repeated else list(range(0, 1000, 7)))
+    weight = torch.randn(len(rows), 12, generator=torch.Generator().manual_seed(0))
+    (embedding(rows) * weight).sum().backward()
+    dense = embedding.weight.grad.to_dense()
+    (group,) = ParameterSample(optimizer, limit).groups
+    assert (group.cuts[0] is None) == (limit > 6000)
+    sparse = group.gather(lambda p: p.grad)
+    assert torch.equal(sparse, group.gather(lambda p: dense))
+    assert float(sparse.norm()) > 0 or limit == 6000
+
+
+def test_a_sparse_gradient_of_many_sparse_dimensions_is_its_dense_form():
+    weight = nn.Parameter(torch.ones(60, 50, 4))
+    (group,) = ParameterSample(torch.optim.SGD([weight], lr=0.1), 6000).groups
+    dense = torch.where(torch.rand(60, 50, 4, generator=torch.Generator().manual_seed(0)) < 0.1, 2.0, 0.0)
+    for sparse_dim in (1, 2, 3):
+        sparse = dense.to_sparse(sparse_dim)
+        assert torch.equal(group.gather(lambda p, s=sparse: s), group.gather(lambda p: dense))
