@@ -1,41 +1,36 @@
-"""The policy: a small MLP from features to one number, the push on the log learning rate.
-
-A policy is stored as a safetensors file: its weights, and in the metadata what it reads (the names and the schema
-version of its features) and where it comes from. Nothing is ever unpickled.
-"""
+"""The policy: a small MLP from features to one number, the push on the log learning rate."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from metalr.features import FEATURES, HORIZON_FEATURES, SCHEMA_VERSION
+from metalr import policy_file
+from metalr.arrays import Array
+from metalr.features import CLIP, FEATURES, HORIZON_FEATURES
+from metalr.policy_file import PolicyFile, checksum
+from metalr.support import Support
 
-_FORMAT = "metalr.policy"
 _SHIPPED = Path(__file__).parent / "weights"
 
-Layers = list[tuple[Tensor, Tensor]]
+Layers = list[tuple[Array, Array]]
 """(weight, bias) of each layer: (out, in) and (out,), or with a leading run dimension for a population."""
 
 
-def apply_layers(layers: Layers, features: Tensor) -> Tensor:
+def apply_layers(layers: Layers, features: Array) -> Array:
     """The policy's function: features (R, F) -> output (R,), for one policy or a population of R.
 
     Hidden layers have ReLU; the last is linear.
     """
-    hidden = features.unsqueeze(-1)
+    hidden = features[..., None]
     for index, (weight, bias) in enumerate(layers):
-        hidden = weight @ hidden + bias.unsqueeze(-1)
+        hidden = weight @ hidden + bias[..., None]
         if index + 1 < len(layers):
-            hidden = hidden.relu()
+            hidden = hidden.clip(0.0)
     return hidden.squeeze(-1).squeeze(-1)
 
 
@@ -68,6 +63,10 @@ class LRPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.columns: Tensor
+        self.ranges: Tensor
+        self.centre: Tensor
+        self.whitener: Tensor
+        self.reach: Tensor
         unknown = [name for name in features if name not in FEATURES]
         if unknown or not features:
             raise ValueError(f"features={list(features)}: choose one or more of {', '.join(FEATURES)}")
@@ -79,6 +78,7 @@ class LRPolicy(nn.Module):
         widths = (len(self.features), *self.hidden, 1)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.register_buffer("columns", torch.tensor([FEATURES.index(f) for f in self.features]), persistent=False)
+        self._set_support(Support.everywhere(len(self.features), CLIP))
         self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:
@@ -105,7 +105,8 @@ class LRPolicy(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Output for all features, shape (R, len(FEATURES)) -> (R,), of which it picks its own columns."""
-        return apply_layers(self.shared_layers(), self.select(features))
+        output: Tensor = apply_layers(self.shared_layers(), self.select(features))
+        return output
 
     def shared_layers(self) -> Layers:
         """Its own layers, for `apply_layers`."""
@@ -129,22 +130,45 @@ class LRPolicy(nn.Module):
             start += rows
         return layers
 
+    @property
+    def support(self) -> Support:
+        """The region of its own features, (F,) each, that it was meta-trained on; everywhere until it is told."""
+        return Support(self.ranges, self.centre, self.whitener, self.reach)
+
+    def learn_support(self, states: Tensor) -> None:
+        """Sets `support` to where the states lie.
+
+        Args:
+            states: all features of N steps of the meta-training, as `observe` gives them, (N, len(FEATURES)).
+
+        Raises:
+            ValueError: for fewer than 1,000 states, or any that is not finite.
+        """
+        self._set_support(Support.of(self.select(states)))
+
+    def _set_support(self, support: Support) -> None:
+        for name, part in support._asdict().items():
+            # Beside the weights in a policy file, but in no state_dict: a meta-training's checkpoint is older.
+            self.register_buffer(name, part.to(self.columns.device), persistent=False)
+
+    def fingerprint(self) -> str:
+        """Tells two policies apart that set different rates: of its features, weights and support."""
+        return checksum({"features": repr(self.features)}, self._tensors())[:16]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return self.state_dict() | {f"support.{name}": part for name, part in self.support._asdict().items()}
+
     def save(self, path: str | Path) -> None:
-        """Writes the policy with its feature schema to a safetensors file."""
-        metadata = {
-            "format": _FORMAT,
-            "schema_version": str(SCHEMA_VERSION),
-            "features": json.dumps(self.features),
-            "hidden": json.dumps(self.hidden),
-            "card": json.dumps(self.card),
-        }
-        tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, path, metadata=metadata)
+        """Writes the policy with its feature schema, its support and a checksum to a safetensors file."""
+        policy_file.write(path, PolicyFile(self.features, self.hidden, self.card, self._tensors()))
 
     @classmethod
-    def load(cls, source: str | Path) -> LRPolicy:
+    def load(cls, source: str | Path, verify: bool = True) -> LRPolicy:
         """Reads a shipped policy by name ("default", "anytime") or a policy file by path.
+
+        Args:
+            source: name or path.
+            verify: refuse a file without a checksum. One that has a checksum is held to it in any case.
 
         Raises:
             FileNotFoundError: when there is neither.
@@ -157,47 +181,10 @@ class LRPolicy(nn.Module):
                 f"policy={str(source)!r} is neither a file nor a shipped policy (shipped: {names}); "
                 "give one of these names or the path of a file written by LRPolicy.save"
             )
-        metadata, tensors = _read(path)
-        policy = _build(path, metadata)
-        _check_weights(path, policy, tensors)
-        policy.load_state_dict(tensors)
+        content = policy_file.read(path, verify)
+        policy = cls(content.features, content.hidden, card=content.card)
+        policy.load_state_dict({k: v for k, v in content.tensors.items() if not k.startswith("support.")})
+        parts = {k.removeprefix("support."): v for k, v in content.tensors.items() if k.startswith("support.")}
+        if parts:
+            policy._set_support(Support(**parts))
         return policy.requires_grad_(False).eval()
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"policy file {path} is damaged or not a safetensors file ({error}); restore it from its source, "
-            "or write it again with LRPolicy.save"
-        ) from error
-
-
-def _build(path: Path, metadata: dict[str, str]) -> LRPolicy:
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(f"{path} is a safetensors file but not a metalr policy; LRPolicy.save writes them")
-    version = metadata.get("schema_version")
-    if version != str(SCHEMA_VERSION):
-        raise ValueError(
-            f"policy file {path} has feature schema {version}, this metalr reads {SCHEMA_VERSION}; "
-            "install the metalr version it was made with, or meta-train it again"
-        )
-    try:
-        features: Any = json.loads(metadata["features"])
-        hidden: Any = json.loads(metadata["hidden"])
-        card: Any = json.loads(metadata.get("card", "{}"))
-        return LRPolicy([str(f) for f in features], [int(h) for h in hidden], card=card)
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"policy file {path} has a damaged header ({error}); restore it from its source") from error
-
-
-def _check_weights(path: Path, policy: LRPolicy, tensors: dict[str, Tensor]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in policy.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != found:
-        raise ValueError(f"policy file {path} holds tensors {found}, its header promises {expected}")
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"policy file {path}: tensor {name!r} is not finite floating point; restore the file")

@@ -1,0 +1,59 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metalr.features import CLIP
+from metalr.support import QUANTILE, Support
+
+
+def correlated(count: int, seed: int = 0) -> torch.Tensor:
+    """Two features that go together, and one that hardly moves."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b, c = torch.randn(3, count, generator=generator)
+    return torch.stack((a, a + 0.1 * b, 1.0 + 0.01 * c), dim=1).clamp(-CLIP, CLIP)
+
+
+def test_nearly_all_states_it_was_made_of_are_inside():
+    states = correlated(20_000)
+    strange = Support.of(states).strangeness(states)
+    outside = float((strange > 0).float().mean())
+    assert 0 < outside <= 2 * (1 - QUANTILE) * 4  # four bounds, each with a thousandth at an end or two
+    assert float((Support.of(states).strangeness(correlated(20_000, seed=1)) > 0).float().mean()) < 0.01
+
+
+def test_a_value_beyond_its_range_is_strange():
+    support = Support.of(correlated(20_000))
+    low, high = support.ranges[2]
+    x = torch.tensor([[0.0, 0.0, float(high)], [0.0, 0.0, float(high) + 0.125], [0.0, 0.0, float(low) - 1.0]])
+    assert support.strangeness(x).tolist() == pytest.approx([0.0, 0.5, 1.0], abs=1e-4)
+
+
+def test_ordinary_values_that_never_came_together_are_strange():
+    support = Support.of(correlated(20_000))
+    assert support.strangeness(torch.tensor([[1.5, 1.5, 1.0], [1.5, -1.5, 1.0]])).tolist() == pytest.approx([0, 1])
+
+
+def test_nothing_is_strange_everywhere():
+    corners = CLIP * (2 * torch.randint(2, (50, 4)) - 1.0)
+    assert torch.equal(Support.everywhere(4, CLIP).strangeness(corners), torch.zeros(50))
+
+
+@given(x=st.lists(st.floats(-CLIP, CLIP, width=32), min_size=3, max_size=3))
+def test_between_zero_and_one_in_both_libraries(x):
+    support = Support.of(correlated(2_000))
+    value = float(support.strangeness(torch.tensor([x])))
+    assert 0.0 <= value <= 1.0
+    host = Support(*(part.numpy() for part in support))
+    assert float(host.strangeness(torch.tensor([x]).numpy())[0]) == pytest.approx(value, abs=1e-3)
+
+
+def test_a_feature_that_never_moved_does_no_harm():
+    states = torch.cat((correlated(2_000), torch.ones(2_000, 1)), dim=1)
+    assert float((Support.of(states).strangeness(states) > 0).float().mean()) < 0.02
+
+
+@pytest.mark.parametrize("states", [torch.zeros(10, 3), torch.zeros(2_000), torch.full((2_000, 3), float("nan"))])
+def test_too_few_states_or_worse_are_refused(states):
+    with pytest.raises(ValueError, match="1,000 or more finite"):
+        Support.of(states)
