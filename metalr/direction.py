@@ -142,7 +142,8 @@ class AdamDirection(Direction):
         if sample.scale is not None:  # a square root's scale, not the square's
             second = second * sample.scale
         beta1, beta2 = group["betas"]
-        step = started[0]["step"]
+        # 0 after a step that was skipped inside a fused optimizer, whose moments are still zero.
+        step = torch.as_tensor(started[0]["step"]).clamp_min(1)
         eps = group["eps"] if sample.scale is None else group["eps"] * sample.scale
         denominator = second.sqrt() / (1.0 - beta2**step) ** 0.5 + eps
         direction: Tensor = first / denominator / (1.0 - beta1**step)

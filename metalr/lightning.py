@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.callbacks import StochasticWeightAveraging, Timer
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from metalr.controller import MetaLR
+from metalr.monitor import DeferredMonitors
 from metalr.policy import LRPolicy
 
 
@@ -27,8 +29,9 @@ class MetaLRCallback(L.Callback):
     used, as it is with `policy="anytime"`. One `MetaLR` drives each optimizer. Its state is in the checkpoint. Under
     manual optimization, an optimizer is taken to step once a batch: give `total_steps` where it does not.
 
-    It reads gradients before Lightning clips them, counts optimizer steps (not batches), takes the mean loss of
-    an accumulation window over all ranks, and leaves out steps that a GradScaler skips.
+    It reads gradients unscaled and before Lightning clips them, counts optimizer steps (not batches), takes the mean
+    loss of an accumulation window over all ranks, and leaves out steps that a GradScaler skips. docs/regimes.md lists
+    the regimes of training that it was tested in. A LearningRateMonitor beside it shows the rate that was applied.
 
     Logged at the Trainer's `log_every_n_steps`: `metalr/lr` (of the first group), `metalr/displacement` (log of
     the rate over its reference schedule, nats) and `metalr/change` (nats); with several optimizers,
@@ -36,16 +39,20 @@ class MetaLRCallback(L.Callback):
 
     Args:
         policy: "default", another shipped name, a path, or an `LRPolicy`, as for `MetaLR`.
-        total_steps: horizon in optimizer steps, in place of the Trainer's.
+        total_steps: horizon in optimizer steps, in place of the Trainer's; for several optimizers, one horizon or
+            one each.
 
     Raises:
-        ValueError: for a horizon below 1 or a damaged policy; on fit, for a scheduler beside it or a strategy that
-            shards parameters.
+        ValueError: for a horizon below 1 or a damaged policy; on fit, for something beside it that sets the rate
+            too, or a strategy (FSDP1, DeepSpeed) that does not show it the gradients.
         FileNotFoundError: for a policy that does not exist.
     """
 
-    def __init__(self, policy: str | Path | LRPolicy = "default", total_steps: int | None = None) -> None:
-        if total_steps is not None and total_steps < 1:
+    def __init__(
+        self, policy: str | Path | LRPolicy = "default", total_steps: int | Sequence[int] | None = None
+    ) -> None:
+        given = total_steps if isinstance(total_steps, Sequence) else [total_steps]
+        if not given or any(steps is not None and steps < 1 for steps in given):
             raise ValueError(f"total_steps={total_steps}: give 1 or more, or None for the Trainer's horizon")
         # A missing or damaged file is told here, before any data is prepared.
         self.policy = policy if policy == "default" or isinstance(policy, LRPolicy) else LRPolicy.load(policy)
@@ -54,22 +61,21 @@ class MetaLRCallback(L.Callback):
         self._restored: list[dict[str, Any]] = []
         self._losses: list[Tensor] = []
         self._consumed = False
+        self._decided = False
+        self._monitors: DeferredMonitors | None = None
         self._timer: Timer | None = None
         self._max_steps: int | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuses a scheduler beside it, and strategies that shard parameters."""
-        _refuse_schedulers(trainer)
-        _refuse_sharding(trainer)
+        """Refuses what sets the rate too, and strategies that do not show the gradients."""
+        _refuse_rivals(trainer)
+        _refuse_strategies(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Makes a controller for each optimizer, and restores its state on a resumed run."""
-        anytime = isinstance(self.policy, LRPolicy) and not self.policy.needs_horizon
-        done = 0 if self._restored else trainer.global_step // max(1, len(trainer.optimizers))
-        self._max_steps = None if anytime else self.total_steps or _horizon(trainer, pl_module, done)
-        self._timer = None if anytime or self.total_steps else _time_limit(trainer)
-        first = self._max_steps if self._timer is None else self._time_horizon(trainer, 0)
-        self.controllers = [MetaLR(optimizer, first, self.policy) for optimizer in trainer.optimizers]
+        horizons = self._horizons(trainer, pl_module)
+        pairs = zip(trainer.optimizers, horizons, strict=True)
+        self.controllers = [MetaLR(optimizer, horizon, self.policy) for optimizer, horizon in pairs]
         if self._restored and len(self._restored) != len(self.controllers):
             raise ValueError(
                 f"the checkpoint has the state of {len(self._restored)} optimizers, this run has "
@@ -77,16 +83,20 @@ class MetaLRCallback(L.Callback):
             )
         for controller, state in zip(self.controllers, self._restored, strict=False):
             controller.load_state_dict(state)
-        self._restored, self._losses, self._consumed = [], [], False
+        self._restored, self._losses, self._consumed, self._decided = [], [], False, False
+        self._monitors = DeferredMonitors(trainer)
         unit = "steps" if self._timer is None else "steps, estimated from max_time"
-        rank_zero_info(f"metalr: horizon {first} {unit}" if first else "metalr: no horizon, the anytime mode")
+        told = ", ".join(str(steps) for steps in dict.fromkeys(horizons))
+        rank_zero_info(f"metalr: horizon {told} {unit}" if horizons[0] else "metalr: no horizon, the anytime mode")
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Notes the loss; under AMP it comes multiplied by the scaler's scale."""
         if self._consumed:  # several optimizers may step after one backward pass
             self._losses, self._consumed = [], False
-        scaler = _scaler(trainer)
-        self._losses.append(loss.detach().float() / (scaler.get_scale() if scaler else 1.0))
+        loss, scaler = loss.detach().float(), _scaler(trainer)
+        if scaler is not None:  # scaler.get_scale() would wait for the device
+            loss = loss / scaler.scale(torch.ones_like(loss))
+        self._losses.append(loss)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Decides, between the last backward pass of the window and the update."""
@@ -101,15 +111,32 @@ class MetaLRCallback(L.Callback):
             )
         # Lightning divides each loss by accumulate_grad_batches, also in the last window, which may be shorter.
         loss = torch.stack([value.reshape(()) for value in self._losses]).mean() * trainer.accumulate_grad_batches
-        hopeless = controller.last_step == 0 and bool(torch.isnan(loss))  # controller.step says so
-        if _scaler(trainer) is not None and _skipped_by_scaler(optimizer) and not hopeless:
-            return
+        scaler = _scaler(trainer)
+        if scaler is not None:
+            hopeless = controller.last_step == 0 and bool(torch.isnan(loss))  # controller.step says so
+            if _skipped_by(scaler, controller.optimizer) and not hopeless:
+                return
         if trainer.world_size > 1:
             loss = trainer.strategy.reduce(loss, reduce_op="mean")
         if self._timer is not None:
             controller.total_steps = self._time_horizon(trainer, controller.last_step)
         controller.step(loss)
+        self._decided = True
         self._log(trainer, index, controller)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        """Lets monitors sample the rates of a step, when every optimizer's stands."""
+        if self._decided and self._monitors is not None:
+            self._monitors.sample(trainer)
+        self._decided = False
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leaves the monitors as they were."""
+        self._release_monitors()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leaves the monitors as they were."""
+        self._release_monitors()
 
     def state_dict(self) -> dict[str, Any]:
         """The state of every controller."""
@@ -119,8 +146,30 @@ class MetaLRCallback(L.Callback):
         """Kept until the optimizers exist."""
         self._restored = list(state_dict["controllers"])
 
-    def _controller(self, optimizer: Optimizer) -> tuple[int, MetaLR]:
-        raw = getattr(optimizer, "optimizer", optimizer)
+    def _release_monitors(self) -> None:
+        if self._monitors is not None:
+            self._monitors.release()
+            self._monitors = None
+
+    def _horizons(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Sequence[int | None]:
+        """The horizon of each optimizer; also finds out whether the time is the limit."""
+        count, given = len(trainer.optimizers), self.total_steps
+        self._timer = self._max_steps = None
+        if isinstance(self.policy, LRPolicy) and not self.policy.needs_horizon:
+            return [None] * count
+        if isinstance(given, Sequence):
+            if len(given) != count:
+                raise ValueError(f"total_steps={list(given)}: this run has {count} optimizers, give one horizon each")
+            return given
+        if given is not None:
+            return [given] * count
+        done = 0 if self._restored else trainer.global_step // max(1, count)
+        self._max_steps = _horizon(trainer, pl_module, done)
+        self._timer = _time_limit(trainer)
+        return [self._max_steps if self._timer is None else self._time_horizon(trainer, 0)] * count
+
+    def _controller(self, optimizer: Optimizer | LightningOptimizer) -> tuple[int, MetaLR]:
+        raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         for index, controller in enumerate(self.controllers):
             if controller.optimizer is raw:
                 return index, controller
@@ -169,29 +218,37 @@ def _scaler(trainer: L.Trainer) -> Any:
     return scaler if scaler is not None and scaler.is_enabled() else None
 
 
-def _skipped_by_scaler(optimizer: Optimizer) -> bool:
-    raw = getattr(optimizer, "optimizer", optimizer)
-    if getattr(raw, "_step_supports_amp_scaling", False):
+def _skipped_by(scaler: Any, optimizer: Optimizer) -> bool:
+    """Whether the scaler found a gradient that is not finite, once the gradients are unscaled."""
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        # Lightning leaves a fused optimizer's gradients scaled, for its step to unscale. unscale_ takes the pass over
+        # them that the scaler would take anyway to look for overflows, and the step then has nothing left to unscale.
+        scaler.unscale_(optimizer)
+    return any(bool(found) for found in scaler._found_inf_per_device(optimizer).values())
+
+
+def _refuse_strategies(trainer: L.Trainer) -> None:
+    if isinstance(trainer.strategy, FSDPStrategy):
         raise ValueError(
-            f"{type(raw).__name__} with fused=True unscales its gradients inside its step, where MetaLRCallback "
-            "cannot read them: use fused=False, or precision 'bf16-mixed'"
+            "strategy=FSDPStrategy (FSDP1) flattens parameters, of which a rank cannot tell its part: use "
+            "ModelParallelStrategy with fully_shard (FSDP2), or DDP"
         )
-    grads = [p.grad for group in raw.param_groups for p in group["params"] if p.grad is not None]
-    return not bool(torch.isfinite(get_total_norm(grads)))
-
-
-def _refuse_sharding(trainer: L.Trainer) -> None:
-    if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
+    if isinstance(trainer.strategy, DeepSpeedStrategy):
         raise ValueError(
-            f"strategy={type(trainer.strategy).__name__} shards parameters, of which a rank sees a part: "
-            "MetaLRCallback works on one device and with DDP"
+            "strategy=DeepSpeedStrategy keeps the gradients inside its engine, where MetaLRCallback cannot read them: "
+            "use ModelParallelStrategy with fully_shard (FSDP2), or DDP"
         )
 
 
-def _refuse_schedulers(trainer: L.Trainer) -> None:
+def _refuse_rivals(trainer: L.Trainer) -> None:
     if trainer.lr_scheduler_configs:
         names = ", ".join(type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs)
         raise ValueError(
             f"MetaLRCallback sets the learning rate, and so does {names} from configure_optimizers: "
             "remove the one or the other"
+        )
+    if any(isinstance(c, StochasticWeightAveraging) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        raise ValueError(
+            "MetaLRCallback sets the learning rate, and so does StochasticWeightAveraging: remove the one or the "
+            "other, or average with WeightAveraging or EMAWeightAveraging"
         )

@@ -94,9 +94,12 @@ def _group_squares(index: int, sample: GroupSample, base_lr: float, direction: D
     update = direction.read(index, sample)
     grad_square = grad.dot(grad)
     param_square = param.dot(param) if param is not None else torch.zeros_like(grad_square)
-    if update is not None:
-        products = (update.dot(update) * base_lr**2, grad.dot(update) * base_lr)
-    else:  # nothing has been applied yet: u = g for SGD, sign(g) for any other
-        square = grad_square if direction.is_sgd else torch.full_like(grad_square, sample.count)
-        products = (square * base_lr**2, torch.zeros_like(grad_square))
+    first = grad_square if direction.is_sgd else torch.full_like(grad_square, sample.count)
+    if update is None:  # nothing has been applied yet: u = g for SGD, sign(g) for any other
+        products = (first * base_lr**2, torch.zeros_like(grad_square))
+    else:
+        square = update.dot(update)
+        if not direction.is_sgd:  # a fused optimizer whose first steps a GradScaler skipped has moments, all zero
+            square = torch.where(square > 0, square, first)
+        products = (square * base_lr**2, grad.dot(update) * base_lr)
     return torch.stack((grad_square, param_square, *products))

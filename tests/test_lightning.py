@@ -1,72 +1,18 @@
 import copy
-import warnings
 from statistics import fmean
-from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning.pytorch.strategies import FSDPStrategy
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from metalr import MetaLR, MetaLRCallback
 from tests.conftest import random_policy
+from tests.fit import BATCHES, Module, Resumable, StopAt, applied, loader, make_trainer, scaled
 from tests.problem import batches, make_model, make_run
-
-BATCHES = 6
-
-
-class Module(L.LightningModule):
-    """The problem of `tests.problem` as a LightningModule that notes the rates it was trained with."""
-
-    def __init__(self, scheduler: bool = False, **options) -> None:
-        super().__init__()
-        self.model = make_model()
-        self.options = {"lr": 0.1, "momentum": 0.9} | options
-        self.scheduler = scheduler
-        self.rates: list[float] = []
-
-    def training_step(self, batch, batch_idx):
-        x, y = (part[self.global_rank :: self.trainer.world_size] for part in batch)
-        return F.cross_entropy(self.model(x), y)
-
-    def on_before_zero_grad(self, optimizer) -> None:
-        self.rates.append(optimizer.param_groups[0]["lr"])
-
-    def configure_optimizers(self):
-        optimizer = torch.optim.SGD(self.parameters(), **self.options)
-        if not self.scheduler:
-            return optimizer
-        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
-
-
-def loader() -> DataLoader:
-    data = batches(BATCHES)
-    x, y = torch.cat([b[0] for b in data]), torch.cat([b[1] for b in data])
-    return DataLoader(TensorDataset(x, y), batch_size=16)
-
-
-def make_trainer(folder, callback, *callbacks, **options) -> L.Trainer:
-    defaults = {
-        "max_epochs": 4,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": folder,
-    }
-    return L.Trainer(callbacks=[callback, *callbacks], **(defaults | options))
-
-
-def applied(module: Module) -> list[float]:
-    """Rates of the updates: the hook sees each at the next step's zero_grad."""
-    rate = module.trainer.optimizers[0].param_groups[0]["lr"]
-    return [*module.rates[1:], rate]
 
 
 def test_it_sets_the_rates_of_the_plain_loop(tmp_path, policy):
@@ -99,11 +45,6 @@ def test_a_horizon_of_ones_own(tmp_path, policy):
     assert callback.controllers[0].total_steps == 50
 
 
-class Stop(L.Callback):
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        trainer.should_stop = trainer.global_step >= 8
-
-
 class Endless(IterableDataset):
     def __iter__(self):
         while True:
@@ -114,7 +55,7 @@ class Endless(IterableDataset):
 def test_without_a_horizon_it_is_the_anytime_mode(tmp_path, anytime_policy, endless):
     callback = MetaLRCallback(anytime_policy)
     data = DataLoader(Endless(), batch_size=None) if endless else loader()
-    make_trainer(tmp_path, callback, Stop(), max_epochs=-1).fit(Module(), data)
+    make_trainer(tmp_path, callback, StopAt(8), max_epochs=-1).fit(Module(), data)
     assert callback.controllers[0].total_steps is None
     assert callback.controllers[0].last_step == 8
 
@@ -146,28 +87,6 @@ def test_accumulated_losses_are_their_mean_also_in_a_short_window(tmp_path, poli
     assert decided == pytest.approx([fmean(batch_losses[:4]), fmean(batch_losses[4:])], rel=1e-6)
 
 
-class Resumable:
-    """The batches of the problem, from where a checkpoint left off: what Lightning asks of a loader for that."""
-
-    def __init__(self) -> None:
-        self.data, self.next = batches(BATCHES), 0
-
-    def __len__(self) -> int:
-        return BATCHES
-
-    def __iter__(self):
-        self.next %= BATCHES
-        while self.next < BATCHES:
-            self.next += 1
-            yield self.data[self.next - 1]
-
-    def state_dict(self) -> dict:
-        return {"next": self.next}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.next = state["next"]
-
-
 class Crash(L.Callback):
     def __init__(self, step: int) -> None:
         self.step = step
@@ -195,14 +114,6 @@ def test_a_crashed_fit_goes_on_to_the_last_bit(tmp_path, step, horizon):
     trainer.fit(resumed, Resumable(), ckpt_path=tmp_path / "c" / "last.ckpt", weights_only=True)
     assert applied(resumed) == applied(whole)[step:]
     assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
-
-
-class StopAt(L.Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.step
 
 
 def test_a_second_fit_plans_for_the_steps_that_remain(tmp_path, policy):
@@ -355,12 +266,6 @@ def test_a_scheduler_beside_it_is_refused(tmp_path, policy):
         make_trainer(tmp_path, MetaLRCallback(policy)).fit(Module(scheduler=True), loader())
 
 
-def test_sharding_is_refused():
-    trainer = SimpleNamespace(strategy=FSDPStrategy(), lr_scheduler_configs=[])
-    with pytest.raises(ValueError, match="FSDPStrategy shards parameters"):
-        MetaLRCallback().on_fit_start(trainer, None)
-
-
 def test_a_missing_policy_is_told_at_once(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         MetaLRCallback(tmp_path / "nowhere.safetensors")
@@ -375,26 +280,11 @@ def test_a_loss_that_lightning_did_not_see_is_told(tmp_path, policy):
         make_trainer(tmp_path, MetaLRCallback(policy)).fit(Hidden(), loader())
 
 
-def test_a_monitor_beside_it_does_not_disturb(tmp_path, policy):
-    monitor = LearningRateMonitor(logging_interval="step")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = make_trainer(tmp_path, MetaLRCallback(policy), monitor, logger=CSVLogger(tmp_path), max_epochs=1)
-        trainer.fit(Module(), loader())
-    assert trainer.state.finished
-
-
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_precisions(tmp_path, policy, precision):
     callback = MetaLRCallback(policy)
     make_trainer(tmp_path, callback, max_epochs=1, precision=precision).fit(Module(), loader())
     assert callback.controllers[0].last_step == BATCHES
-
-
-def scaled(scale: float) -> MixedPrecision:
-    """16-mixed with a GradScaler, on the CPU."""
-    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
-    return MixedPrecision("16-mixed", "cpu", scaler=scaler)
 
 
 def test_a_gradscaler_changes_nothing(tmp_path):
@@ -415,16 +305,6 @@ def test_a_step_that_a_gradscaler_skips_is_no_step(tmp_path, policy):
     controller = callback.controllers[0]
     assert 0 < controller.last_step < 2 * BATCHES
     assert float(controller._memory.seen) == controller.last_step  # none was forgotten as not finite
-
-
-class Fused(Module):
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
-
-
-def test_a_fused_optimizer_under_a_gradscaler_is_refused(tmp_path, policy):
-    with pytest.raises(ValueError, match="fused=True"):
-        make_trainer(tmp_path, MetaLRCallback(policy), plugins=[scaled(4.0)]).fit(Fused(), loader())
 
 
 def test_a_copied_callback_is_whole(policy):
