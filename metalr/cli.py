@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeUnion
 from torch.optim import Optimizer
 
+from metalr.compare.grid import Grid
+from metalr.compare.options import Options
 from metalr.schedules import HorizonLR
 
 
@@ -17,6 +20,9 @@ class MetaLRCLI(LightningCLI):
     A learning-rate scheduler given by `--lr_scheduler` is stepped once an optimizer step, and a
     `metalr.schedules.HorizonLR` takes its horizon from the Trainer. The run's full configuration is stored beside
     its logs, also where that folder exists already (a resumed run).
+
+    Beside the Trainer's subcommands there is `compare`, which takes a grid (`metalr.compare.Grid`) in place of a
+    model and data, and runs its cells as `fit` of the same script.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -31,6 +37,41 @@ class MetaLRCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Logs as an experiment wants them; any of it can be set in YAML or on the command line."""
         parser.set_defaults({"trainer.log_every_n_steps": 10})
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        own = self.init_parser(**kwargs.get("compare", {"description": "Runs a grid of fits and reports on it."}))
+        for group in (Grid, Options):
+            own.add_class_arguments(group)
+        self._subcommand_parsers["compare"] = own
+        subcommands: Any = parser._subcommands_action
+        subcommands.add_subcommand("compare", own, help="Runs a grid of fits and reports on it.")
+
+    def _set_seed(self) -> None:
+        if self.subcommand != "compare":  # its cells have seeds of their own
+            super()._set_seed()
+
+    def instantiate_classes(self) -> None:
+        """Model, data and Trainer; for `compare`, the grid alone."""
+        if self.subcommand == "compare":
+            self.config_init = self.parser.instantiate_classes(self.config)
+        else:
+            super().instantiate_classes()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand != "compare":
+            super()._run_subcommand(subcommand)
+            return
+        try:
+            from metalr.compare.command import compare  # late: tables and plots
+        except ModuleNotFoundError as error:
+            raise ImportError(f"compare needs {error.name}: pip install 'metalr[compare]'") from error
+        given = self.config_init["compare"]
+        grid = Grid(**{field.name: given[field.name] for field in fields(Grid)})
+        options = Options(**{field.name: given[field.name] for field in fields(Options)})
+        fit = self._parser("fit")
+        fit.exit_on_error = False
+        self.report = compare(grid, options, fit.parse_args)
 
     @staticmethod
     def configure_optimizers(

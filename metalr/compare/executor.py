@@ -1,0 +1,210 @@
+"""Where cells run: on this machine's cores and devices; a cluster has the same three methods."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+from typing import Protocol
+
+from metalr.compare.cell import LOG, Task, run_cell
+
+GRACE = 10.0
+"""Seconds that cells have to end in after Ctrl-C; what they lose is since their last epoch's checkpoint."""
+
+
+class Executor(Protocol):
+    """Runs tasks side by side."""
+
+    @property
+    def free(self) -> int:
+        """Tasks that it takes now."""
+
+    def launch(self, tasks: Sequence[Task]) -> None:
+        """Starts tasks, `free` at most."""
+
+    def ended(self) -> list[tuple[Task, bool]]:
+        """Tasks that have ended since the last call, each with whether it ended well."""
+
+    def stop(self) -> None:
+        """Ends what runs, so that it can go on later."""
+
+
+class LocalExecutor:
+    """Processes of this machine, each with its share of cores and devices.
+
+    The processes are forked from one that has imported what the train script imports, so that starting one takes
+    less than a second. Each has its own process group: Ctrl-C in a terminal reaches this process alone.
+
+    Args:
+        workers: processes at a time; None for one a share of devices, or where there are none, one a core.
+        threads: of each; None for an equal share of the cores.
+        devices: names as CUDA_VISIBLE_DEVICES has them; shared out in equal parts.
+
+    Raises:
+        ValueError: for more threads than cores, or more workers than devices.
+    """
+
+    def __init__(
+        self, workers: int | None = None, threads: int | None = None, devices: Sequence[str] | None = None
+    ) -> None:
+        cores = len(os.sched_getaffinity(0))
+        devices = visible_devices() if devices is None else list(devices)
+        workers = min(len(devices) or cores, cores) if workers is None else workers
+        if workers < 1 or (threads is not None and threads < 1):
+            raise ValueError(f"workers={workers}, threads={threads}: give 1 or more")
+        threads = max(1, cores // workers) if threads is None else threads
+        if workers * threads > cores:
+            raise ValueError(
+                f"workers={workers} with threads={threads} each is more than the {cores} cores here: give fewer"
+            )
+        if devices and workers > len(devices):
+            raise ValueError(f"workers={workers} is more than the {len(devices)} devices here: give fewer")
+        share = len(devices) // workers if devices else 0
+        self.workers = workers
+        self.threads = threads
+        self._slots = [",".join(devices[i * share : (i + 1) * share]) for i in range(workers)]
+        self._running: dict[BaseProcess, tuple[Task, str]] = {}
+
+    @property
+    def free(self) -> int:
+        """Workers that have nothing to do."""
+        return len(self._slots)
+
+    def launch(self, tasks: Sequence[Task]) -> None:
+        """Forks a process for each."""
+        context = multiprocessing.get_context("forkserver")
+        with _environment(OMP_NUM_THREADS=str(self.threads), PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
+            context.set_forkserver_preload(imported_by(sys.modules["__main__"]))
+            with _ignored(signal.SIGINT):
+                forkserver.ensure_running()
+            for task in tasks:
+                slot = self._slots.pop()
+                task.folder.mkdir(parents=True, exist_ok=True)
+                process = context.Process(target=_work, args=(task, self.threads, slot), name=task.cell.name)
+                process.start()
+                self._running[process] = (task, slot)
+
+    def ended(self) -> list[tuple[Task, bool]]:
+        """Reaps the processes that have ended."""
+        done = [process for process in self._running if process.exitcode is not None]
+        return [(self._reap(process), process.exitcode == 0) for process in done]
+
+    def stop(self) -> None:
+        """Asks the processes to end, and makes those end that do not."""
+        for sign, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
+            for process in self._running:
+                _signal_group(process, sign)
+            until = time.monotonic() + patience
+            for process in self._running:
+                process.join(max(0.0, until - time.monotonic()))
+        for process in list(self._running):
+            self._reap(process)
+
+    def _reap(self, process: BaseProcess) -> Task:
+        _signal_group(process, signal.SIGKILL)  # its loader workers, if it left any
+        process.join()
+        task, slot = self._running.pop(process)
+        self._slots.append(slot)
+        return task
+
+
+def visible_devices() -> list[str]:
+    """CUDA devices of this process, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named and count else [str(i) for i in range(count)]
+
+
+def imported_by(main: ModuleType) -> list[str]:
+    """Modules that a script's own names come from: what is worth importing before forking."""
+    values = list(vars(main).values())
+    names = [each.__name__ if isinstance(each, ModuleType) else getattr(each, "__module__", None) for each in values]
+    extra = [
+        "metalr.compare.callback",
+        "tensorboard.backend.event_processing.event_accumulator",
+        "lightning.pytorch.cli",
+        "torchmetrics",
+    ]
+    found = [name for name in names if isinstance(name, str) and name not in ("__main__", "builtins")]
+    return list(dict.fromkeys([*found, *extra]))
+
+
+def _work(task: Task, threads: int, devices: str) -> None:
+    """What a worker process does."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
+    with (task.folder / LOG).open("a", buffering=1) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        sys.stdout = sys.stderr = log
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        if devices:
+            os.environ["CUDA_VISIBLE_DEVICES"] = devices
+        import torch
+
+        torch.set_num_threads(threads)
+        run_cell(task)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed ends too: nobody would wait for it."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _signal_group(process: BaseProcess, sign: signal.Signals) -> None:
+    try:
+        if process.pid is not None:
+            os.killpg(process.pid, sign)
+    except (ProcessLookupError, PermissionError):
+        if process.is_alive():  # so young that it has no group of its own yet
+            process.kill()
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        _restore(before.items())
+
+
+def _restore(before: Iterable[tuple[str, str | None]]) -> None:
+    for name, value in before:
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextmanager
+def _ignored(sign: signal.Signals) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(sign, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(sign, before)

@@ -1,0 +1,256 @@
+"""The grid of an experiment: workloads, schedules, initial rates and seeds, and the command of each cell."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+SCHEDULE_FOLDER = Path("configs/schedule")
+"""Where a schedule that is given by its name alone is looked for, from the working folder."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model with its data, and what counts as doing well on it.
+
+    Args:
+        name: of the workload; names a folder.
+        configs: YAML files of `fit`, merged in order.
+        overrides: other options of `fit` (`trainer.max_epochs: 2`). `$NAME` in one is read from the environment.
+        metric: the logged validation metric that decides, and that rates are tuned by.
+        mode: whether more of it is better, "max", or less, "min".
+        loss: the logged validation loss, for the sensitivity to the rate and for the curves.
+        train_loss: the logged training loss.
+        threshold: value of `metric` to reach; None for the best-tuned baseline's final value.
+        test: whether the end of each run is tested on the test split as well.
+        rates: initial rates, in place of the grid's.
+        rate_keys: options that take the initial rate, in place of `optimizer.lr`.
+
+    Raises:
+        ValueError: for a bad name, no configs, or rates that are none.
+    """
+
+    name: str
+    configs: list[str]
+    overrides: dict[str, Any] = field(default_factory=dict)
+    metric: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+    loss: str = "val/loss"
+    train_loss: str = "train/loss"
+    threshold: float | None = None
+    test: bool = False
+    rates: list[float] | None = None
+    rate_keys: list[str] = field(default_factory=lambda: ["optimizer.lr"])
+
+    def __post_init__(self) -> None:
+        _check_name("workloads", self.name)
+        if not self.configs:
+            raise ValueError(f"workloads: {self.name!r} has no configs: give one YAML of `fit` or more")
+        if not self.rate_keys:
+            raise ValueError(f"rate_keys of workload {self.name!r}: name one option or more, such as optimizer.lr")
+        if self.rates is not None:
+            _check_rates(f"rates of workload {self.name!r}", self.rates)
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise ValueError(f"threshold={self.threshold} of workload {self.name!r}: give a finite value, or none")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A way to set the rate: a YAML, or what a YAML would hold.
+
+    Args:
+        name: of the schedule; names a folder.
+        config: a YAML file; or its content: `optimizer` and `lr_scheduler` by class_path, `trainer` with its
+            callbacks. It is merged onto the workload's.
+        rates: initial rates, in place of the workload's: another optimizer wants other rates.
+        rate_keys: options that take the initial rate, in place of the workload's.
+
+    Raises:
+        ValueError: for a bad name or rates that are none.
+    """
+
+    name: str
+    config: str | dict[str, Any]
+    rates: list[float] | None = None
+    rate_keys: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        _check_name("schedules", self.name)
+        if self.rates is not None:
+            _check_rates(f"rates of schedule {self.name!r}", self.rates)
+
+    @classmethod
+    def named(cls, name: str) -> Schedule:
+        """The schedule of `configs/schedule/<name>.yaml`.
+
+        Raises:
+            FileNotFoundError: where there is none; it lists those that there are.
+        """
+        path = SCHEDULE_FOLDER / f"{name}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(file.stem for file in SCHEDULE_FOLDER.glob("*.yaml"))) or "none"
+            raise FileNotFoundError(
+                f"schedules: {name!r} is not in {SCHEDULE_FOLDER} (there: {known}): choose one, or give name and config"
+            )
+        return cls(name, str(path))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """{workload} x {schedule} x {initial rate} x {seed}; each cell is an ordinary `fit`.
+
+    Args:
+        name: of the experiment, for the report.
+        workloads: what is trained.
+        schedules: names of `configs/schedule`, or schedules of one's own.
+        rates: initial rates, where neither the workload nor the schedule has its own.
+        seeds: of initialisation and batches, the same for all schedules.
+        candidate: the schedule that the others, the baselines, are compared with.
+
+    Raises:
+        ValueError: for an empty axis, a bad rate or seed, an unknown candidate, or two cells of one name.
+        FileNotFoundError: for a schedule's name or a config that does not exist.
+    """
+
+    name: str
+    workloads: list[Workload]
+    schedules: list[str | Schedule]
+    rates: list[float]
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    candidate: str = "metalr"
+
+    def __post_init__(self) -> None:
+        for axis in ("workloads", "schedules", "seeds"):
+            if not getattr(self, axis):
+                raise ValueError(f"{axis}=[]: the grid is empty; give one or more")
+        _check_rates("rates", self.rates)
+        if any(seed < 0 for seed in self.seeds):
+            raise ValueError(f"seeds={self.seeds}: give whole numbers from 0")
+        named = [Schedule.named(each) if isinstance(each, str) else each for each in self.schedules]
+        object.__setattr__(self, "schedules", named)
+        names = [schedule.name for schedule in named]
+        if self.candidate not in names:
+            raise ValueError(f"candidate={self.candidate!r}: choose one of the schedules, {', '.join(names)}")
+        _check_unique("schedules", names)
+        _check_unique("workloads", [workload.name for workload in self.workloads])
+        _check_unique("cells", [cell.name for cell in self.cells()])
+        files = [file for workload in self.workloads for file in workload.configs]
+        for file in files + [schedule.config for schedule in named if isinstance(schedule.config, str)]:
+            if not Path(file).is_file():
+                raise FileNotFoundError(f"configs: {file!r} does not exist; paths start at the working folder")
+
+    @property
+    def ways(self) -> list[Schedule]:
+        """The schedules, each read."""
+        return [each for each in self.schedules if isinstance(each, Schedule)]
+
+    def cells(self) -> list[Cell]:
+        """All cells; seed by seed, so that a grid that is broken off has all schedules at the first seeds."""
+        return [
+            Cell(workload, schedule, rate, seed)
+            for seed, workload in product(self.seeds, self.workloads)
+            for schedule in self.ways
+            for rate in schedule.rates or workload.rates or self.rates
+        ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid."""
+
+    workload: Workload
+    schedule: Schedule
+    rate: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Unique in a grid; also the cell's folder below that of the grid."""
+        return f"{self.workload.name}/{self.schedule.name}/rate={self.rate:.6g}/seed={self.seed}"
+
+    def fit(self, out: Path) -> list[str]:
+        """Arguments of the train script, `fit` first; the folder of the grid is `out`."""
+        metrics = list(dict.fromkeys((self.workload.metric, self.workload.loss)))
+        return [
+            *("fit", *self._options(out), f"--seed_everything={self.seed}"),
+            *_logger(out / self.name, "fit"),
+            "--trainer.callbacks+=metalr.compare.CellCallback",
+            f"--trainer.callbacks.metrics={yaml_value(metrics)}",
+            f"--trainer.callbacks.train_loss={self.workload.train_loss}",
+        ]
+
+    def test(self, out: Path, checkpoint: Path) -> list[str]:
+        """Arguments of the train script that test the end of the run."""
+        options = self._options(out)
+        return ["test", *options, *_logger(out / self.name, "test"), f"--ckpt_path={checkpoint}"]
+
+    def _options(self, out: Path) -> list[str]:
+        keys = self.schedule.rate_keys or self.workload.rate_keys
+        overrides = self.workload.overrides | dict.fromkeys(keys, self.rate)
+        configs = [*self.workload.configs, str(schedule_file(self.schedule, out))]
+        return [*(f"--config={path}" for path in configs), *(f"--{k}={yaml_value(v)}" for k, v in overrides.items())]
+
+
+def schedule_file(schedule: Schedule, out: Path) -> Path:
+    """The YAML of a schedule: its own, or the one that the grid's folder has for an inline one."""
+    if isinstance(schedule.config, str):
+        return Path(schedule.config)
+    return out / "schedules" / f"{schedule.name}.yaml"
+
+
+def expand(arguments: Iterable[str]) -> list[str]:
+    """Arguments with `$NAME` read from the environment.
+
+    Raises:
+        ValueError: for a variable that is not set.
+    """
+    expanded = [os.path.expandvars(argument) for argument in arguments]
+    for argument in expanded:
+        if missing := re.search(r"\$\{?([A-Za-z_]\w*)", argument):
+            raise ValueError(f"{argument}: {missing[1]} is not set: export {missing[1]}=<folder>, or change the option")
+    return expanded
+
+
+def yaml_value(value: Any) -> str:
+    """A value as one command-line argument."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return repr(value)
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _logger(folder: Path, name: str) -> list[str]:
+    options = {"save_dir": folder, "name": name}
+    logger = "--trainer.logger=lightning.pytorch.loggers.TensorBoardLogger"
+    return [logger, *(f"--trainer.logger.{key}={value}" for key, value in options.items())]
+
+
+def _check_name(argument: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{argument}: {name!r} names a folder: use letters, digits and . _ + - only")
+
+
+def _check_rates(argument: str, rates: Sequence[float]) -> None:
+    if not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
+        raise ValueError(f"{argument}={list(rates)}: give one initial rate or more, each above 0")
+
+
+def _check_unique(argument: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{argument}: {', '.join(twice)} is there twice, and would write to one folder: rename one")
+
+
+__all__ = ["Cell", "Grid", "Schedule", "Workload", "expand", "schedule_file", "yaml_value"]

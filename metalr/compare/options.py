@@ -1,0 +1,27 @@
+"""How a grid is run: what does not change its figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a grid is run.
+
+    Args:
+        out: folder of the cells and the report; None for `logs/compare/<name of the grid>`. Where it has finished
+            cells of the same grid, they are not run again; half ones go on.
+        workers: cells at a time; None for one a device, or where there is none, one a core.
+        threads: of each cell; None for an equal share of the cores.
+        keep_checkpoints: whether the checkpoints of finished cells stay.
+        report_only: whether to run nothing, and to report on the cells that are finished.
+        script: the train script whose `fit` the cells are; None for the one that runs.
+    """
+
+    out: str | None = None
+    workers: int | None = None
+    threads: int | None = None
+    keep_checkpoints: bool = False
+    report_only: bool = False
+    script: str | None = None

@@ -1,0 +1,159 @@
+"""Runs the cells of a grid that are not finished yet, and shows how far they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from metalr.compare.callback import PROGRESS
+from metalr.compare.cell import LOG, Task, tail
+from metalr.compare.executor import Executor
+from metalr.compare.files import write_text
+from metalr.compare.record import Record, fingerprint
+
+POLL = 0.2
+"""Seconds between two looks at the workers."""
+FREE = 2**30
+"""Bytes of disk that must be free."""
+FINGERPRINT = "fingerprint.txt"
+"""In a cell's folder from its start: what it is a run of."""
+
+
+@dataclass
+class Outcome:
+    """What has become of a grid's cells.
+
+    Attributes:
+        records: of the finished cells, by the cell's name.
+        failed: the end of the log of each cell that failed, by its name.
+    """
+
+    records: dict[str, Record] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def finished(tasks: Sequence[Task]) -> Outcome:
+    """The cells that are finished already.
+
+    Raises:
+        ValueError: where a folder has a run of another grid, or a damaged record.
+    """
+    outcome = Outcome()
+    for task in tasks:
+        record = Record.load(task.folder)
+        mark = task.folder / FINGERPRINT
+        known = record.fingerprint if record else mark.read_text() if mark.is_file() else None
+        if known is not None and known != fingerprint(task.cell):
+            raise ValueError(
+                f"{task.folder} is a run of another grid (another command, or a config that has changed since): "
+                "give another --out, or delete the folder"
+            )
+        if record:
+            outcome.records[task.cell.name] = record
+    return outcome
+
+
+def check_disk(folder: Path) -> None:
+    """Tells that the disk is full before a run finds it out.
+
+    Raises:
+        OSError: where less than a gigabyte is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < FREE:
+        raise OSError(f"{folder}: {free / 2**20:.0f} MB are free: make room for logs and checkpoints, or give --out")
+
+
+def run(tasks: Sequence[Task], executor: Executor, console: Console) -> Outcome:
+    """Runs what is not finished.
+
+    A cell that fails does not stop the others. Whatever stops this function, Ctrl-C too, ends the workers; the cells
+    go on from their last checkpoint when the same tasks are run again.
+
+    Raises:
+        ValueError: as `finished`.
+        OSError: where the disk is full.
+    """
+    outcome = finished(tasks)
+    pending = deque(task for task in tasks if task.cell.name not in outcome.records)
+    console.print(f"{len(tasks)} cells, {len(outcome.records)} of them finished before")
+    with _Display(console, len(tasks), len(outcome.records)) as display:
+        running: list[Task] = []
+        try:
+            while pending or running:
+                chosen = [pending.popleft() for _ in range(min(executor.free, len(pending)))]
+                if chosen:
+                    check_disk(chosen[0].out)
+                    for task in chosen:
+                        write_text(task.folder / FINGERPRINT, fingerprint(task.cell))
+                    executor.launch(chosen)
+                    running += chosen
+                for task, well in executor.ended():
+                    running.remove(task)
+                    _settle(task, well, outcome)
+                    display.end(task, outcome)
+                display.update(running)
+                time.sleep(POLL)
+        finally:
+            executor.stop()
+    return outcome
+
+
+def _settle(task: Task, well: bool, outcome: Outcome) -> None:
+    record = Record.load(task.folder) if well else None
+    if record is None:
+        outcome.failed[task.cell.name] = tail(task.folder) or "it ended without a word"
+    else:
+        outcome.records[task.cell.name] = record
+
+
+class _Display:
+    """A bar for the grid, and one for each running cell; on no terminal, a line for each cell that ends."""
+
+    def __init__(self, console: Console, total: int, done: int) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.progress = Progress(*columns, console=console, transient=True)
+        self.all = self.progress.add_task("[bold]cells", total=total, completed=done)
+        self.bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Display:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def update(self, running: Sequence[Task]) -> None:
+        for task in running:
+            if task.cell.name not in self.bars:
+                self.bars[task.cell.name] = self.progress.add_task(escape(task.cell.name), total=None)
+            note = _progress(task)
+            self.progress.update(self.bars[task.cell.name], completed=note.get("step", 0), total=note.get("total"))
+
+    def end(self, task: Task, outcome: Outcome) -> None:
+        self.progress.advance(self.all)
+        if task.cell.name in self.bars:
+            self.progress.remove_task(self.bars.pop(task.cell.name))
+        name, record = escape(task.cell.name), outcome.records.get(task.cell.name)
+        if record is None:
+            self.progress.console.print(f"[red]failed[/] {name}: see {escape(str(task.folder / LOG))}")
+        else:
+            metric = task.cell.workload.metric
+            self.progress.console.print(f"{name}: {metric} {record.final[metric]:.4g}, {record.seconds:.1f} s")
+
+
+def _progress(task: Task) -> dict[str, int | None]:
+    try:
+        note: dict[str, int | None] = json.loads((task.folder / PROGRESS).read_text())
+        return note
+    except OSError:
+        return {}

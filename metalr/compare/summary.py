@@ -1,0 +1,356 @@
+"""The figures of a grid: what its finished cells say about each schedule on each workload."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import numpy as np
+
+from metalr.compare.grid import Grid, Workload
+from metalr.compare.metrics import (
+    LEVEL,
+    Paired,
+    Summary,
+    better,
+    finite_or_worst,
+    holm,
+    lr_sensitivity,
+    paired,
+    share_of_decades,
+    steps_to,
+    summarise,
+    wins,
+    worst,
+)
+from metalr.compare.record import Record
+
+Runs = dict[float, dict[int, Record]]
+"""Finished cells of one schedule on one workload, by rate (ascending) and seed."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Time to the threshold of some runs; infinity where half of them or more did not reach it.
+
+    Attributes:
+        runs: number of runs.
+        reached: number of those that reached it.
+        steps, epochs, seconds: medians over the runs; epochs are NaN where an epoch's length is not known.
+        each: steps of each run, ascending.
+    """
+
+    runs: int
+    reached: int
+    steps: float
+    epochs: float
+    seconds: float
+    each: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One schedule on one workload.
+
+    Attributes:
+        schedule: its name.
+        runs: its finished cells.
+        rate: the tuned rate: the one with the best mean over seeds of the final metric.
+        tuned: the final metric at that rate, over seeds.
+        median, worst: over seeds, of the median and the worst over rates of the final metric.
+        metrics: every final metric of validation and test at the tuned rate, over seeds.
+        sensitivity: to the rate (Wortsman et al. 2023), over seeds, in the unit of the loss.
+        decades: share of the decades of rates within 5 % of the least loss of all schedules.
+        tuned_speed, any_speed: time to the threshold at the tuned rate, and of the runs at all rates.
+        cost_runs, cost_steps, cost_seconds: of the whole sweep over rates, for one seed (the mean).
+    """
+
+    schedule: str
+    runs: Runs
+    rate: float
+    tuned: Summary
+    median: Summary
+    worst: Summary
+    metrics: Mapping[str, Summary]
+    sensitivity: Summary
+    decades: float
+    tuned_speed: Speed
+    any_speed: Speed
+    cost_runs: float
+    cost_steps: float
+    cost_seconds: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The candidate against a baseline, over the same seeds.
+
+    Attributes:
+        workload, candidate, baseline: names, with how the rate was chosen.
+        paired: candidate minus baseline, of the final metric.
+        p: adjusted for the number of claims of the report (Holm), or None.
+        verdict: "better" or "worse" only where p is below 0.05, else why nothing is claimed.
+    """
+
+    workload: str
+    candidate: str
+    baseline: str
+    paired: Paired
+    p: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """One workload.
+
+    Attributes:
+        workload: of the grid.
+        standings: of each schedule that has a finished cell.
+        baseline: the best-tuned of the schedules that are not the candidate, if there is one.
+        threshold: that is to be reached; NaN without a baseline and a given one.
+        initial_loss: the first training loss at the lowest rate, mean over runs: that of no training.
+        same_start: whether the first training loss was the same for all runs of a seed.
+    """
+
+    workload: Workload
+    standings: list[Standing]
+    baseline: Standing | None
+    threshold: float
+    initial_loss: float
+    same_start: bool
+
+    def standing(self, schedule: str) -> Standing | None:
+        """That of a schedule, if it has one."""
+        return next((each for each in self.standings if each.schedule == schedule), None)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A grid's figures.
+
+    Attributes:
+        results: by workload.
+        claims: the candidate against the baselines.
+        tuned_wins, same_rate_wins: share of runs that the row's schedule wins against the column's, (S, S), the
+            diagonal NaN: of (workload, seed) with tuned rates, and of (workload, rate, seed).
+    """
+
+    grid: Grid
+    results: list[Result]
+    claims: list[Claim]
+    tuned_wins: np.ndarray
+    same_rate_wins: np.ndarray
+
+
+def analyse(grid: Grid, records: Iterable[Record]) -> Analysis:
+    """All figures of the finished cells.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    by_cell = {(r.workload, r.schedule, r.rate, r.seed): r for r in records}
+    if not by_cell:
+        raise ValueError("records: none; a report needs one finished cell or more")
+    results = []
+    for workload in grid.workloads:
+        runs = {schedule.name: _runs(by_cell, workload.name, schedule.name) for schedule in grid.ways}
+        if runs := {name: each for name, each in runs.items() if each}:
+            results.append(_result(grid, workload, runs))
+    names = [schedule.name for schedule in grid.ways]
+    pairs = [[(a, b) for b in names] for a in names]
+    return Analysis(
+        grid,
+        results,
+        _claims(grid, results),
+        np.array([[_tuned_wins(results, *pair) for pair in row] for row in pairs]),
+        np.array([[_same_rate_wins(results, *pair) for pair in row] for row in pairs]),
+    )
+
+
+def final(record: Record, workload: Workload) -> float:
+    """The final metric of a run, the worst value where it diverged."""
+    return finite_or_worst(record.final[workload.metric], workload.mode)
+
+
+def _runs(by_cell: Mapping[tuple[str, str, float, int], Record], workload: str, schedule: str) -> Runs:
+    runs: Runs = {}
+    for (w, s, rate, seed), record in sorted(by_cell.items(), key=lambda item: item[0][2:]):
+        if (w, s) == (workload, schedule):
+            runs.setdefault(rate, {})[seed] = record
+    return runs
+
+
+def _result(grid: Grid, workload: Workload, runs: Mapping[str, Runs]) -> Result:
+    rates = {name: _tuned_rate(each, workload) for name, each in runs.items()}
+    means = {name: fmean(final(r, workload) for r in runs[name][rate].values()) for name, rate in rates.items()}
+    best: str | None = None
+    for name in means:
+        if name != grid.candidate and (best is None or better(means[name], means[best], workload.mode)):
+            best = name
+    threshold = workload.threshold
+    if threshold is None:
+        threshold = means[best] if best is not None else math.nan
+    lowest = min(rate for each in runs.values() for rate in each)
+    initial = fmean(r.first_loss for each in runs.values() for r in each.get(lowest, {}).values())
+    least = min(_mean_loss(seeds, workload) for each in runs.values() for seeds in each.values())
+    standings = [_standing(name, each, rates[name], workload, threshold, initial, least) for name, each in runs.items()]
+    baseline = next((each for each in standings if each.schedule == best), None)
+    return Result(workload, standings, baseline, threshold, initial, _same_start(runs.values()))
+
+
+def _standing(
+    name: str, runs: Runs, rate: float, workload: Workload, threshold: float, initial: float, least: float
+) -> Standing:
+    seeds = sorted({seed for each in runs.values() for seed in each})
+    over_rates = {s: [final(each[s], workload) for each in runs.values() if s in each] for s in seeds}
+    losses = {s: [each[s].final[workload.loss] for each in runs.values() if s in each] for s in seeds}
+    every = [record for each in runs.values() for record in each.values()]
+    tuned = list(runs[rate].values())
+    bad = min if workload.mode == "max" else max
+    names = dict.fromkeys(name for record in tuned for name in (*record.final, *record.test))
+    return Standing(
+        schedule=name,
+        runs=runs,
+        rate=rate,
+        tuned=summarise([final(record, workload) for record in tuned]),
+        median=summarise([median(values) for values in over_rates.values()]),
+        worst=summarise([bad(values) for values in over_rates.values()]),
+        metrics={each: summarise(_values(tuned, each)) for each in names},
+        sensitivity=summarise([lr_sensitivity(values, initial) for values in losses.values()]),
+        decades=share_of_decades(list(runs), [_mean_loss(each, workload) for each in runs.values()], least),
+        tuned_speed=_speed(tuned, workload, threshold),
+        any_speed=_speed(every, workload, threshold),
+        cost_runs=len(every) / len(seeds),
+        cost_steps=sum(record.steps for record in every) / len(seeds),
+        cost_seconds=sum(record.seconds for record in every) / len(seeds),
+    )
+
+
+def _values(records: Iterable[Record], name: str) -> list[float]:
+    return [record.final[name] if name in record.final else record.test[name] for record in records]
+
+
+def _tuned_rate(runs: Runs, workload: Workload) -> float:
+    """The first of the best."""
+    chosen, value = next(iter(runs)), worst(workload.mode)
+    for rate, seeds in runs.items():
+        mean = fmean(final(record, workload) for record in seeds.values())
+        if better(mean, value, workload.mode):
+            chosen, value = rate, mean
+    return chosen
+
+
+def _mean_loss(seeds: Mapping[int, Record], workload: Workload) -> float:
+    return fmean(finite_or_worst(record.final[workload.loss], "min") for record in seeds.values())
+
+
+def _speed(records: Iterable[Record], workload: Workload, threshold: float) -> Speed:
+    steps: list[float] = []
+    epochs: list[float] = []
+    seconds: list[float] = []
+    for record in records:
+        step = steps_to(*record.curves[workload.metric], threshold, workload.mode)
+        steps.append(step)
+        epochs.append(step / record.epoch_steps if record.epoch_steps else math.nan)
+        seconds.append(float(np.interp(step, *record.curves["seconds"])) if math.isfinite(step) else math.inf)
+    medians = (_upper_median(steps), _upper_median(epochs), _upper_median(seconds))
+    return Speed(len(steps), sum(map(math.isfinite, steps)), *medians, each=tuple(sorted(steps)))
+
+
+def _upper_median(values: Iterable[float]) -> float:
+    """The upper of the two in the middle: it is a value, also where the other is infinite. NaN of NaN."""
+    ordered = sorted(values)
+    return math.nan if any(map(math.isnan, ordered)) else ordered[len(ordered) // 2]
+
+
+def _same_start(runs: Iterable[Runs]) -> bool:
+    """At the first logged step nothing has been learned yet, where every step is logged."""
+    starts: dict[int, set[float]] = {}
+    for each in runs:
+        for seeds in each.values():
+            for seed, record in seeds.items():
+                if record.curves["lr"][0][0] == 1:
+                    starts.setdefault(seed, set()).add(record.first_loss)
+    return all(len(losses) == 1 for losses in starts.values())
+
+
+def _claims(grid: Grid, results: Iterable[Result]) -> list[Claim]:
+    drafts: list[tuple[Result, str, str, Paired]] = []
+    for result in results:
+        own, best = result.standing(grid.candidate), result.baseline
+        if own is None or best is None:
+            continue
+        tuned = f"{best.schedule}, tuned ({best.cost_runs:.3g} runs)"
+        at_best = _at(best, best.rate, result.workload)
+        any_rate = _medians(own, result.workload)
+        drafts.append((result, f"{own.schedule}, untuned (1 run)", tuned, _pair(any_rate, at_best)))
+        own_tuned = f"{own.schedule}, tuned ({own.cost_runs:.3g} runs)"
+        drafts.append((result, own_tuned, tuned, _pair(_at(own, own.rate, result.workload), at_best)))
+        for other in result.standings:
+            if other.schedule != own.schedule and (len(own.runs) > 1 or len(other.runs) > 1):
+                name = f"{other.schedule}, untuned (1 run)"
+                pair = _pair(any_rate, _medians(other, result.workload))
+                drafts.append((result, f"{own.schedule}, untuned (1 run)", name, pair))
+    tested = [i for i, (*_, pair) in enumerate(drafts) if pair.p is not None]
+    adjusted = dict(zip(tested, holm([p for *_, pair in drafts if (p := pair.p) is not None]), strict=True))
+    return [
+        Claim(result.workload.name, own, other, pair, adjusted.get(i), _verdict(result, pair, adjusted.get(i)))
+        for i, (result, own, other, pair) in enumerate(drafts)
+    ]
+
+
+def _at(standing: Standing, rate: float, workload: Workload) -> dict[int, float]:
+    return {seed: final(record, workload) for seed, record in standing.runs[rate].items()}
+
+
+def _medians(standing: Standing, workload: Workload) -> dict[int, float]:
+    values: dict[int, list[float]] = {}
+    for seeds in standing.runs.values():
+        for seed, record in seeds.items():
+            values.setdefault(seed, []).append(final(record, workload))
+    return {seed: median(each) for seed, each in values.items()}
+
+
+def _pair(first: Mapping[int, float], second: Mapping[int, float]) -> Paired:
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return Paired(0, math.nan, None, None)
+    return paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+
+
+def _verdict(result: Result, pair: Paired, p: float | None) -> str:
+    if pair.n < 2:
+        return f"{pair.n} common seed: no claim"
+    if p is None:
+        return "a run diverged: no interval, no claim"
+    if p >= 1 - LEVEL:
+        return "no difference shown"
+    return "better" if better(pair.difference, 0.0, result.workload.mode) else "worse"
+
+
+def _tuned_wins(results: Iterable[Result], row: str, column: str) -> float:
+    shares = []
+    for result in results:
+        a, b = result.standing(row), result.standing(column)
+        if row != column and a is not None and b is not None:
+            first, second = _at(a, a.rate, result.workload), _at(b, b.rate, result.workload)
+            shares += _shares(first, second, result.workload)
+    return fmean(shares) if shares else math.nan
+
+
+def _same_rate_wins(results: Iterable[Result], row: str, column: str) -> float:
+    shares = []
+    for result in results:
+        a, b = result.standing(row), result.standing(column)
+        if row != column and a is not None and b is not None:
+            for rate in a.runs.keys() & b.runs.keys():
+                first, second = _at(a, rate, result.workload), _at(b, rate, result.workload)
+                shares += _shares(first, second, result.workload)
+    return fmean(shares) if shares else math.nan
+
+
+def _shares(first: Mapping[int, float], second: Mapping[int, float], workload: Workload) -> list[float]:
+    return [wins([first[s]], [second[s]], workload.mode) for s in sorted(first.keys() & second.keys())]
