@@ -12,15 +12,21 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
+from metalr.decision import Decider, device_of_rates
 from metalr.direction import direction_of
-from metalr.features import FEATURES, Memory, observe
-from metalr.law import Clock, advance, clock
+from metalr.features import FEATURES, Memory
+from metalr.guard_record import GuardEvent, GuardRecord
+from metalr.guards import GUARDS, Guards, Watch
+from metalr.law import advance, clock
 from metalr.policy import LRPolicy
 from metalr.sample import LIMIT, ParameterSample
-from metalr.signals import Signals, measure
+from metalr.signals import measure
 
-STATE_VERSION = 2
-"""Version of `MetaLR.state_dict`; 2 keeps the gradients of SGD without momentum and of Nesterov's."""
+STATE_VERSION = 3
+"""Version of `MetaLR.state_dict`: 2 keeps the gradients of SGD without momentum and of Nesterov's, 3 the guards'
+memory. One of version 2 is read, too."""
+
+_DEFAULT_GUARDS = Guards()
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,10 @@ class Explanation:
     Attributes:
         step: optimizer step that the decision is for, from 0.
         displacement: s_t, nats: log of the rate over its reference schedule.
-        change: s_t - s_{t-1} before the bound on |s|, nats.
+        change: s_t - s_{t-1} as the law has it, before the guards and the bound on |s|, nats.
         constant: part of the change that no feature's value explains (the policy's biases), nats.
         features: by name.
+        guards: names of the guards that acted on the decision.
     """
 
     step: int
@@ -53,6 +60,7 @@ class Explanation:
     change: float
     constant: float
     features: dict[str, Contribution]
+    guards: tuple[str, ...] = ()
 
 
 class MetaLR:
@@ -79,6 +87,12 @@ class MetaLR:
         policy: "default" (the shipped one for the horizon's mode), another shipped name, a path, or an `LRPolicy`.
         sample: elements of the parameters that norms and products are measured on, so that a step's cost does not
             grow with the model; a model with fewer is measured whole.
+        guards: what keeps the rate from doing harm; `Guards.none()` for nothing. `events` tells what they did.
+
+    With rates that are Python floats, as most are, a step on an accelerator waits for it once, to bring their value to
+    the host; give the optimizer `lr=torch.tensor(...)` on the parameters' device, and the host waits for nothing: the
+    rates are filled in place, and what the guards did is noticed when `events`, `guard_counts` or `state_dict()` is
+    read.
 
     Raises:
         ValueError: for a horizon below 1, an optimizer with no parameters or a rate that is not finite and
@@ -92,6 +106,7 @@ class MetaLR:
         total_steps: int | None = None,
         policy: str | Path | LRPolicy = "default",
         sample: int = LIMIT,
+        guards: Guards = _DEFAULT_GUARDS,
     ) -> None:
         if sample < 1:
             raise ValueError(f"sample={sample}: give the number of elements to measure, 1 or more")
@@ -99,18 +114,15 @@ class MetaLR:
         self._total_steps = _checked_horizon(total_steps)
         _check_optimizer(optimizer)
         self.base_lrs = [_initial_lr(group, index) for index, group in enumerate(optimizer.param_groups)]
-        self.policy = _resolve_policy(policy, self._total_steps).to(_device(optimizer))
+        self.policy = _resolve_policy(policy, self._total_steps)
+        self._decider = Decider(self.policy, guards, device_of_rates(optimizer))
+        self._record = GuardRecord(guards)
         self._direction = direction_of(optimizer)
         self._sample_limit = sample
         self._sample = ParameterSample(optimizer, sample)
         self._step = 0
         self._warned = False
-        self._memory = Memory.empty(1, _device(optimizer))
-        self._displacement = torch.zeros(1, device=_device(optimizer))
-        self._change = torch.zeros(1, device=_device(optimizer))
-        self._features: Tensor | None = None
-        self._finite: Tensor | None = None
-        self._last_lr = list(self.base_lrs)
+        self._factor: Tensor | float = 1.0
 
     @property
     def total_steps(self) -> int | None:
@@ -130,7 +142,8 @@ class MetaLR:
     @property
     def last_lr(self) -> list[float]:
         """The rate of each group as set last."""
-        return list(self._last_lr)
+        factor = float(self._factor)
+        return [base * factor for base in self.base_lrs]
 
     def get_last_lr(self) -> list[float]:
         """The same, as torch's schedulers name it."""
@@ -144,19 +157,31 @@ class MetaLR:
     @property
     def displacement(self) -> float:
         """s_t, nats: the log of the rate over its reference schedule."""
-        return float(self._displacement)
+        return float(self._decider.displacement[0])
 
     @property
     def last_change(self) -> float:
         """s_t - s_{t-1}, nats: what the last decision did to the log rate, beside the reference schedule."""
-        return float(self._change)
+        return float(self._decider.change[0])
+
+    @property
+    def guard_counts(self) -> dict[str, int]:
+        """Actions of each guard so far, by name."""
+        self._notice()
+        return self._record.counts
+
+    @property
+    def events(self) -> list[GuardEvent]:
+        """What the guards did, oldest first; at most the last hundred events."""
+        self._notice()
+        return list(self._record.events)
 
     @torch.no_grad()
     def step(self, loss: Tensor | float) -> None:
         """Measures this step, decides, and sets every group's "lr".
 
-        A loss or gradient that is not finite halves the rate, and the policy forgets it. Whether the optimizer
-        applies it is the loop's to say.
+        A loss or gradient that is not finite never reaches the policy, and halves the rate unless that guard is off.
+        Whether the optimizer applies it is the loop's to say.
 
         In a loop of your own: with a GradScaler, call `scaler.unscale_(optimizer)` first, and leave this out on a
         step that the scaler will skip; under DDP, give the loss averaged over the ranks, so that all of them decide
@@ -168,37 +193,52 @@ class MetaLR:
         Raises:
             ValueError: for a loss that is no scalar, or not finite at the first step.
             RuntimeError: when no parameter has a gradient.
+            DivergenceError: when the loss diverges and `Guards(divergence="raise")` asked to be told; the rates have
+                been set.
         """
         loss = self._checked_loss(loss)
         self._adopt_new_groups()
         self._warn_beyond_horizon()
-        now = self._clock()
         if not self._sample.fits(self.optimizer.param_groups):
             self._sample = ParameterSample(self.optimizer, self._sample_limit)
             self._direction.forget()
         signals = measure(loss, self.optimizer, self.base_lrs, self._direction, self._sample)
-        self._decide(signals, now)
-        factor = float(torch.exp(now.log_reference + self._displacement))
-        self._set([base * factor for base in self.base_lrs])
+        self._set(self._decider.decide(signals, self._step, self._total_steps))
         self._direction.remember(self._sample)
         self._step += 1
+        if self._decider.device is None and self._decider.any_acted:
+            self._notice()
 
-    def _clock(self, step: int | None = None) -> Clock:
-        return clock(self._step if step is None else step, self._total_steps, _device(self.optimizer))
-
-    def _decide(self, signals: Signals, now: Clock) -> None:
-        self._memory, self._features, self._finite = observe(self._memory, signals, self._displacement, now)
-        before, output = self._displacement, self.policy(self._features)
-        self._displacement = advance(before, output, now, self._finite)
-        self._change = self._displacement - before
-
-    def _set(self, lrs: list[float]) -> None:
-        for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
+    def _set(self, factor: Any) -> None:
+        self._factor = factor[0] if isinstance(factor, Tensor) else float(factor[0])
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            lr = group["lr"]
+            if not isinstance(lr, Tensor):
+                group["lr"] = base * float(self._factor)
+            elif isinstance(self._factor, Tensor):
+                lr.copy_((self._factor * base).reshape(lr.shape))
             else:
-                group["lr"] = lr
-        self._last_lr = lrs
+                lr.fill_(base * self._factor)
+
+    def _notice(self) -> None:
+        """Takes what the guards did into the record."""
+        counts = self._decider.counts
+        if counts != list(self._record.counts.values()):
+            self._record.note(counts, self._step - 1, self.displacement, self._named_features())
+
+    def _named_features(self) -> dict[str, float]:
+        values = [] if self._features is None else self._features[0].tolist()
+        return {name: value for name, value in zip(FEATURES, values, strict=False) if name in self.policy.features}
+
+    @property
+    def _features(self) -> Tensor | None:
+        """Features of the last decision, (1, F)."""
+        return None if self._decider.features is None else torch.as_tensor(self._decider.features)
+
+    @property
+    def _memory(self) -> Memory:
+        """What the features remember, as tensors."""
+        return self._decider.memory
 
     def _checked_loss(self, loss: Tensor | float) -> Tensor:
         loss = torch.as_tensor(loss, dtype=torch.float32).detach()
@@ -235,37 +275,38 @@ class MetaLR:
         Raises:
             RuntimeError: before the first decision.
         """
-        if self._features is None or self._finite is None:
+        decider, features = self._decider, self._features
+        if features is None or decider.finite is None or decider.acted is None:
             raise RuntimeError("explain() before the first step(loss): there is no decision yet")
-        now = self._clock(self._step - 1)
-        features = self._features.detach().clone().requires_grad_(True)
+        features = features.to(self.policy.columns.device, copy=True).requires_grad_(True)
         with torch.enable_grad():
             output = self.policy(features)
             (slope,) = torch.autograd.grad(output.sum(), features)
-        zero = torch.zeros_like(self._displacement)
-        change = float(advance(zero, output.detach(), now, self._finite))
+        finite = torch.as_tensor(decider.finite).to(features.device)
+        now = clock(self._step - 1, self._total_steps, features.device)
+        change = float(advance(torch.zeros(1, device=features.device), output.detach(), now, finite))
         output_value = float(output.detach())
-        scale = change / output_value if bool(self._finite) and output_value != 0.0 else 0.0
+        scale = change / output_value if bool(finite) and output_value != 0.0 else 0.0
         nats = (slope * features.detach() * scale)[0].tolist()
         values = features.detach()[0].tolist()
-        parts = {name: Contribution(values[i], nats[i]) for i, name in enumerate(FEATURES) if name in self._names()}
+        read = self.policy.features
+        parts = {name: Contribution(values[i], nats[i]) for i, name in enumerate(FEATURES) if name in read}
         constant = change - sum(part.nats for part in parts.values())
-        return Explanation(self._step - 1, self.displacement, change, constant, parts)
-
-    def _names(self) -> tuple[str, ...]:
-        return self.policy.features
+        guards = tuple(name for name, acted in zip(GUARDS, decider.acted[:, 0].tolist(), strict=True) if acted)
+        return Explanation(self._step - 1, self.displacement, change, constant, parts, guards)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to go on with the same rates: tensors, numbers and strings only."""
+        self._notice()
         return {
             "version": STATE_VERSION,
-            "policy": _fingerprint(self.policy),
+            "policy": self.policy.fingerprint(),
             "step": self._step,
             "total_steps": self._total_steps,
             "base_lrs": list(self.base_lrs),
-            "last_lr": list(self._last_lr),
-            "displacement": self._displacement.clone(),
-            "memory": {name: value.clone() for name, value in self._memory._asdict().items()},
+            "factor": float(self._factor),
+            **self._decider.state_dict(),
+            "guards": self._record.state_dict(),
             "direction": self._direction.state_dict(),
         }
 
@@ -275,14 +316,8 @@ class MetaLR:
         Raises:
             ValueError: for a state of another version, policy, or mode.
         """
-        version = state.get("version")
-        if version != STATE_VERSION:
-            newer = isinstance(version, int) and version > STATE_VERSION
-            raise ValueError(
-                f"state has version {version}, this metalr reads {STATE_VERSION}: "
-                + ("upgrade metalr to resume from it" if newer else "resume with the older metalr that wrote it")
-            )
-        if state["policy"] != _fingerprint(self.policy):
+        state = _migrated(state, self.policy)
+        if state["policy"] != self.policy.fingerprint():
             raise ValueError("state was written with another policy; pass the same policy= to go on with it")
         if (state["total_steps"] is None) != (self._total_steps is None):
             raise ValueError(
@@ -294,14 +329,12 @@ class MetaLR:
                 f"state has {len(state['base_lrs'])} parameter groups, the optimizer "
                 f"{len(self.optimizer.param_groups)}: make the optimizer with the groups that it had"
             )
-        device = _device(self.optimizer)
         self._step = int(state["step"])
         self.base_lrs = [float(lr) for lr in state["base_lrs"]]
-        self._last_lr = [float(lr) for lr in state["last_lr"]]
-        self._displacement = state["displacement"].to(device, copy=True)
-        self._memory = Memory(**{name: value.to(device, copy=True) for name, value in state["memory"].items()})
+        self._factor = float(state["factor"])
+        self._decider.load_state_dict(state)
+        self._record.load_state_dict(state["guards"])
         self._direction.load_state_dict(state["direction"])
-        self._features = self._finite = None
 
 
 def _checked_horizon(total_steps: int | None) -> int | None:
@@ -323,6 +356,11 @@ def _check_optimizer(optimizer: Optimizer) -> None:
 
 
 def _initial_lr(group: dict[str, Any], index: int) -> float:
+    if group["lr"] is None:
+        raise ValueError(
+            f"param_groups[{index}]['lr']=None: the optimizer sets its own rate; give it one to be set, as in "
+            "Adafactor(..., lr=1e-3, relative_step=False)"
+        )
     lr = float(group["lr"])
     if not 0.0 < lr < float("inf"):
         raise ValueError(f"param_groups[{index}]['lr']={lr}: give a finite initial rate above 0")
@@ -344,12 +382,26 @@ def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None) -> L
     return policy
 
 
-def _device(optimizer: Optimizer) -> torch.device:
-    device: torch.device = next(p for group in optimizer.param_groups for p in group["params"]).device
-    return device
+def _migrated(state: dict[str, Any], policy: LRPolicy) -> dict[str, Any]:
+    """A state of the present version, from that of this one or the last."""
+    version = state.get("version")
+    if version == 2:
+        if state["policy"] != _old_fingerprint(policy):
+            raise ValueError("state was written with another policy; pass the same policy= to go on with it")
+        factor = state["last_lr"][0] / state["base_lrs"][0]
+        watch = {name: part.clone() for name, part in Watch.empty(1)._asdict().items()}
+        guards = GuardRecord(_DEFAULT_GUARDS).state_dict()
+        return state | {"policy": policy.fingerprint(), "factor": factor, "watch": watch, "guards": guards}
+    if version != STATE_VERSION:
+        newer = isinstance(version, int) and version > STATE_VERSION
+        raise ValueError(
+            f"state has version {version}, this metalr reads {STATE_VERSION}: "
+            + ("upgrade metalr to resume from it" if newer else "resume with the older metalr that wrote it")
+        )
+    return state
 
 
-def _fingerprint(policy: LRPolicy) -> str:
+def _old_fingerprint(policy: LRPolicy) -> str:
     digest = hashlib.sha256(repr(policy.features).encode())
     for parameter in policy.parameters():
         digest.update(repr(parameter.detach().float().flatten().tolist()).encode())

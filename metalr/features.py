@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from metalr.arrays import Array, namespace
+from metalr.arrays import Array, columns, namespace, stack
 from metalr.law import Clock
 from metalr.signals import Signals
 
@@ -123,7 +123,7 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
     xp = namespace(displacement)
     start = memory.seen == 0
     log_grad, log_param = _log(signals.grad_norm), _log(signals.param_norm)
-    quantities = xp.stack((signals.loss, log_grad, signals.alignment, displacement))
+    quantities = stack((signals.loss, log_grad, signals.alignment, displacement))
     weights = 1.0 / xp.minimum(memory.seen + 1.0, clock.windows[:, None])
     averages = memory.averages + weights[:, None] * (quantities - memory.averages)
     fast, middle, slow = averages
@@ -138,11 +138,11 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
     log_update = _log(signals.update_norm) + displacement
     relative = log_update - log_param
     log_noise = xp.log(noise)
-    ones = xp.ones_like(relative)
-    features = xp.stack(
+    zero = 0.0 * memory.seen
+    features = columns(
         (
-            clock.progress * ones,
-            clock.early * ones,
+            clock.progress + zero,
+            clock.early + zero,
             0.4 * (relative + clock.log_reference + 6.0),
             0.4 * (relative + 6.0),
             3.0 * fast[2],
@@ -157,9 +157,8 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
             log_grad - middle[1],
             log_param - first_log_norm,
             displacement - slow[3],
-            signals.optimizer * ones,
-        ),
-        axis=-1,
+            signals.optimizer + zero,
+        )
     ).clip(-CLIP, CLIP)
 
     # A loss of 1e20 is finite, and its square is not: what would poison the memory is left out of it.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metalr import policy_file
 from metalr.arrays import Array
-from metalr.features import CLIP, FEATURES, HORIZON_FEATURES
+from metalr.features import FEATURES, HORIZON_FEATURES
 from metalr.policy_file import PolicyFile, checksum
 from metalr.support import Support
 
@@ -78,7 +78,7 @@ class LRPolicy(nn.Module):
         widths = (len(self.features), *self.hidden, 1)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.register_buffer("columns", torch.tensor([FEATURES.index(f) for f in self.features]), persistent=False)
-        self._set_support(Support.everywhere(len(self.features), CLIP))
+        self._set_support(Support.everywhere(len(self.features)))
         self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metalr.arrays import Array, namespace
+from metalr.features import CLIP
 
 QUANTILE = 0.999
 """Share of the meta-training's states that lies within each bound of a region."""
@@ -35,9 +36,9 @@ class Support(NamedTuple):
     reach: Array
 
     @classmethod
-    def everywhere(cls, features: int, clip: float) -> Support:
+    def everywhere(cls, features: int) -> Support:
         """All of feature space: nothing is strange."""
-        ranges = torch.tensor([[-clip, clip]]).repeat(features, 1)
+        ranges = torch.tensor([[-CLIP, CLIP]]).repeat(features, 1)
         return cls(ranges, torch.zeros(features), torch.zeros(features, features), torch.ones(()))
 
     @classmethod
@@ -61,6 +62,11 @@ class Support(NamedTuple):
         whitener = torch.linalg.inv(torch.linalg.cholesky(covariance))
         reach = ((states - centre) @ whitener.T).norm(dim=1).sort().values[last]
         return cls(*(part.float() for part in (ranges, centre, whitener, reach)))
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether anything at all lies outside of it; waits for the device."""
+        return bool((self.whitener != 0).any()) or float(abs(self.ranges).min()) < CLIP
 
     def strangeness(self, features: Array) -> Array:
         """How far outside it features (R, F) lie, in [0, 1], shape (R,).

@@ -36,7 +36,9 @@ def test_ordinary_values_that_never_came_together_are_strange():
 
 def test_nothing_is_strange_everywhere():
     corners = CLIP * (2 * torch.randint(2, (50, 4)) - 1.0)
-    assert torch.equal(Support.everywhere(4, CLIP).strangeness(corners), torch.zeros(50))
+    assert torch.equal(Support.everywhere(4).strangeness(corners), torch.zeros(50))
+    assert not Support.everywhere(4).is_bounded
+    assert Support.of(correlated(2_000)).is_bounded
 
 
 @given(x=st.lists(st.floats(-CLIP, CLIP, width=32), min_size=3, max_size=3))

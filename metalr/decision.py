@@ -1,0 +1,137 @@
+"""The decision of one step: signals -> features -> policy -> law -> guards, and all that is remembered for it.
+
+Where every rate is a tensor on the parameters' device, the decision is taken there in torch, and the host never waits
+for the device. Where a rate is a Python float, its value has to come to the host anyway: then six numbers do, once,
+and the decision is taken there in NumPy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from metalr.arrays import Array, to_numpy
+from metalr.features import FEATURES, Memory, observe
+from metalr.guards import Guards, Proposal, Watch, protect
+from metalr.law import Clock, advance, clock_row
+from metalr.policy import LRPolicy, apply_layers
+from metalr.signals import Signals
+from metalr.support import Support
+
+
+class Decider:
+    """Takes the decisions of one run.
+
+    Args:
+        policy: whose weights are copied as they are now.
+        guards: settings.
+        device: where decisions are taken in torch; None for the host, in NumPy.
+
+    Attributes:
+        displacement: s_t, nats, shape (1,).
+        change: s_t - s_{t-1}, nats, shape (1,).
+        features: of the last decision, (1, F); None before the first.
+        finite: whether its loss and gradient were, bool, (1,); None before the first.
+        acted: which guards acted on it, bool, (4, 1); None before the first.
+    """
+
+    def __init__(self, policy: LRPolicy, guards: Guards, device: torch.device | None) -> None:
+        self.guards = guards
+        self.device = device
+        self._layers = [(self._own(weight), self._own(bias)) for weight, bias in policy.shared_layers()]
+        watched = guards.depth and policy.support.is_bounded
+        self._support = Support(*map(self._own, policy.support)) if watched else None
+        self._columns = None if policy.features == FEATURES else self._own(policy.columns)
+        self._memory = Memory(*map(self._own, Memory.empty(1)))
+        self._watch = Watch(*map(self._own, Watch.empty(1)))
+        self.displacement = self._own(torch.zeros(1))
+        self.change = self._own(torch.zeros(1))
+        self.features: Array | None = None
+        self.finite: Array | None = None
+        self.acted: Array | None = None
+
+    def _own(self, tensor: Tensor) -> Array:
+        """A copy in the kind of array and at the place that decisions are taken in."""
+        if self.device is None:
+            return to_numpy(tensor)
+        return tensor.detach().to(self.device, copy=True)
+
+    def decide(self, signals: Signals, step: int, total_steps: int | None) -> Array:
+        """Moves s by one step.
+
+        Args:
+            signals: of this step, each of shape (1,), on the parameters' device.
+            step: t.
+            total_steps: T.
+
+        Returns:
+            The factor of the initial rates, ref(t/T) exp(s_t), shape (1,).
+        """
+        row = clock_row(step, total_steps)
+        if self.device is not None:
+            with torch.autocast(self.device.type, enabled=False):
+                return self._decide(signals, Clock.from_row(_sent(row, self.device)), torch)
+        values = torch.cat(signals).cpu().numpy()[:, None]
+        with np.errstate(all="ignore"):
+            return self._decide(Signals(*values), Clock.from_row(np.array(row, dtype=np.float32)), np)
+
+    def _decide(self, signals: Signals, now: Clock, xp: Any) -> Array:
+        self._memory, self.features, self.finite = observe(self._memory, signals, self.displacement, now)
+        read = self.features if self._columns is None else self.features[:, self._columns]
+        output = apply_layers(self._layers, read)
+        after = advance(self.displacement, output, now, self.finite)
+        asked = self.finite & xp.isfinite(output)
+        strange = None if self._support is None else self._support.strangeness(read)
+        step = Proposal(signals.loss, self.displacement, after, self.finite, asked, strange)
+        self._watch, guarded, self.acted = protect(self.guards, self._watch, self._memory, now, step)
+        self.change = guarded - self.displacement
+        self.displacement = guarded
+        return xp.exp(now.log_reference + guarded)
+
+    @property
+    def any_acted(self) -> bool:
+        """Whether a guard acted on the last decision; waits for the device."""
+        return self.acted is not None and bool(self.acted.any())
+
+    @property
+    def memory(self) -> Memory:
+        """What the features remember, as tensors."""
+        return Memory(*map(torch.as_tensor, self._memory))
+
+    @property
+    def counts(self) -> list[int]:
+        """Actions of each guard so far, in the order of `GUARDS`; waits for the device."""
+        counts: list[int] = self._watch.counts[:, 0].tolist()
+        return counts
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors of all that a resumed run needs."""
+        return {
+            "displacement": torch.as_tensor(self.displacement).clone(),
+            "memory": {name: torch.as_tensor(part).clone() for name, part in self._memory._asdict().items()},
+            "watch": {name: torch.as_tensor(part).clone() for name, part in self._watch._asdict().items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`, on whichever device it was written."""
+        self.displacement = self._own(state["displacement"])
+        self._memory = Memory(**{name: self._own(part) for name, part in state["memory"].items()})
+        self._watch = Watch(**{name: self._own(part) for name, part in state["watch"].items()})
+        self.features = self.finite = self.acted = None
+
+
+def _sent(row: list[float], device: torch.device) -> Tensor:
+    """A row of numbers on a device, without waiting for it."""
+    tensor = torch.tensor(row, dtype=torch.float32)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def device_of_rates(optimizer: Optimizer) -> torch.device | None:
+    """The parameters' device where every rate is a tensor on it, else None: the host."""
+    device: torch.device = next(p for group in optimizer.param_groups for p in group["params"]).device
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return device if all(isinstance(lr, Tensor) and lr.device == device for lr in rates) else None

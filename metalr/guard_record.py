@@ -1,0 +1,119 @@
+"""The record of what the guards did: events, a log line at each guard's first action, and divergence reported."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from metalr.guards import GUARDS, Guards
+
+EVENTS = 100
+"""Events that are kept; older ones are forgotten, and their actions still counted."""
+
+logger = logging.getLogger("metalr")
+
+_WORDS = {
+    "non_finite": "the loss, a gradient or the policy's output was not finite: the decision is frozen and the rate "
+    "halved",
+    "limit": "the policy asked for a rate outside of [min_factor, max_factor] of its reference: it stays at the limit",
+    "depth": "the features lie outside of what the policy was meta-trained on: its push is faded, and the rate goes "
+    "on along the reference schedule",
+    "climb": "the loss has climbed far above its best and stays there: the rate is halved",
+}
+
+
+class DivergenceError(RuntimeError):
+    """The loss has climbed far above its best, and `Guards(divergence="raise")` asked to be told."""
+
+
+@dataclass(frozen=True)
+class GuardEvent:
+    """One guard that acted, once or at steps that follow each other.
+
+    Attributes:
+        guard: its name, out of `metalr.guards.GUARDS`.
+        step: of its first action, from 0.
+        last: step of its last action. Where the decisions are taken on a device, both are known as closely as the
+            record is read.
+        count: number of actions.
+        displacement: s after the first action, nats.
+        features: by name, at the first action; all 0 where they could not be measured.
+    """
+
+    guard: str
+    step: int
+    last: int
+    count: int
+    displacement: float
+    features: dict[str, float] = field(repr=False)
+
+
+class GuardRecord:
+    """Turns the counts of the guards' actions into events.
+
+    Args:
+        guards: settings; of these, what a divergence does.
+    """
+
+    def __init__(self, guards: Guards) -> None:
+        self._divergence = guards.divergence
+        self._counts = dict.fromkeys(GUARDS, 0)
+        self._read_at = -1
+        self.events: deque[GuardEvent] = deque(maxlen=EVENTS)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Actions of each guard."""
+        return dict(self._counts)
+
+    def note(self, counts: Iterable[int], step: int, displacement: float, features: dict[str, float]) -> None:
+        """Takes in what happened up to a step.
+
+        Args:
+            counts: actions of each guard so far, in the order of `GUARDS`.
+            step: that they were read after.
+            displacement: s_t, nats.
+            features: of that step by name.
+
+        Raises:
+            DivergenceError: for a new climb, where that was asked for.
+        """
+        fresh = {guard: count - self._counts[guard] for guard, count in zip(GUARDS, counts, strict=True)}
+        for guard, more in fresh.items():
+            if more > 0:
+                self._add(GuardEvent(guard, step, step, more, displacement, features))
+        self._read_at = step
+        if fresh["climb"] > 0:
+            self._report(step, features)
+
+    def _add(self, event: GuardEvent) -> None:
+        if self._counts[event.guard] == 0:
+            logger.warning("metalr: guard %s acts at step %d: %s", event.guard, event.step, _WORDS[event.guard])
+        self._counts[event.guard] += event.count
+        for index, old in enumerate(self.events):
+            if old.guard == event.guard and old.last in (self._read_at, event.step - 1):
+                self.events[index] = replace(old, last=event.last, count=old.count + event.count)
+                return
+        self.events.append(event)
+
+    def _report(self, step: int, features: dict[str, float]) -> None:
+        told = ", ".join(f"{name} {value:.2f}" for name, value in features.items())
+        message = f"the loss diverges at step {step}: it has climbed far above its best and stays there ({told})"
+        if self._divergence == "raise":
+            raise DivergenceError(message)
+        if self._divergence == "warn":
+            warnings.warn(message, stacklevel=5)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts and events: numbers and strings."""
+        return {"counts": self.counts, "events": [asdict(event) for event in self.events], "read_at": self._read_at}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`."""
+        self._counts = dict(state["counts"])
+        self.events = deque((GuardEvent(**event) for event in state["events"]), maxlen=EVENTS)
+        self._read_at = int(state["read_at"])
