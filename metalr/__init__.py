@@ -6,13 +6,25 @@ Importing it needs torch alone; `MetaLRCallback` imports lightning when it is fi
 from typing import TYPE_CHECKING, Any
 
 from metalr.controller import Contribution, Explanation, MetaLR
+from metalr.guard_record import DivergenceError, GuardEvent
+from metalr.guards import Guards
 from metalr.policy import LRPolicy, shipped_policies
 
 if TYPE_CHECKING:
     from metalr.lightning import MetaLRCallback
 
 __version__ = "0.1.0"
-__all__ = ["Contribution", "Explanation", "LRPolicy", "MetaLR", "MetaLRCallback", "shipped_policies"]
+__all__ = [
+    "Contribution",
+    "DivergenceError",
+    "Explanation",
+    "GuardEvent",
+    "Guards",
+    "LRPolicy",
+    "MetaLR",
+    "MetaLRCallback",
+    "shipped_policies",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from metalr.decision import Decider, device_of_rates
 from metalr.direction import direction_of
 from metalr.features import FEATURES, Memory
 from metalr.guard_record import GuardEvent, GuardRecord
-from metalr.guards import GUARDS, Guards, Watch
+from metalr.guards import DEFAULT_GUARDS, GUARDS, Guards, Watch
 from metalr.law import advance, clock
 from metalr.policy import LRPolicy
 from metalr.sample import LIMIT, ParameterSample
@@ -25,8 +25,6 @@ from metalr.signals import measure
 STATE_VERSION = 3
 """Version of `MetaLR.state_dict`: 2 keeps the gradients of SGD without momentum and of Nesterov's, 3 the guards'
 memory. One of version 2 is read, too."""
-
-_DEFAULT_GUARDS = Guards()
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class MetaLR:
         total_steps: int | None = None,
         policy: str | Path | LRPolicy = "default",
         sample: int = LIMIT,
-        guards: Guards = _DEFAULT_GUARDS,
+        guards: Guards = DEFAULT_GUARDS,
     ) -> None:
         if sample < 1:
             raise ValueError(f"sample={sample}: give the number of elements to measure, 1 or more")
@@ -390,7 +388,7 @@ def _migrated(state: dict[str, Any], policy: LRPolicy) -> dict[str, Any]:
             raise ValueError("state was written with another policy; pass the same policy= to go on with it")
         factor = state["last_lr"][0] / state["base_lrs"][0]
         watch = {name: part.clone() for name, part in Watch.empty(1)._asdict().items()}
-        guards = GuardRecord(_DEFAULT_GUARDS).state_dict()
+        guards = GuardRecord(DEFAULT_GUARDS).state_dict()
         return state | {"policy": policy.fingerprint(), "factor": factor, "watch": watch, "guards": guards}
     if version != STATE_VERSION:
         newer = isinstance(version, int) and version > STATE_VERSION

@@ -76,6 +76,10 @@ class Guards:
         return cls(non_finite=False, min_factor=None, max_factor=None, depth=False, climb=None)
 
 
+DEFAULT_GUARDS = Guards()
+"""What `MetaLR` and `MetaLRCallback` take where nothing is given."""
+
+
 class Watch(NamedTuple):
     """What the guards remember of R runs.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from metalr.controller import MetaLR
+from metalr.guards import DEFAULT_GUARDS, Guards
 from metalr.monitor import DeferredMonitors
 from metalr.policy import LRPolicy
 
@@ -34,13 +35,14 @@ class MetaLRCallback(L.Callback):
     the regimes of training that it was tested in. A LearningRateMonitor beside it shows the rate that was applied.
 
     Logged at the Trainer's `log_every_n_steps`: `metalr/lr` (of the first group), `metalr/displacement` (log of
-    the rate over its reference schedule, nats) and `metalr/change` (nats); with several optimizers,
-    `metalr-1/...` and so on.
+    the rate over its reference schedule, nats), `metalr/change` (nats) and `metalr/guard_<name>` (actions of each guard
+    so far); with several optimizers, `metalr-1/...` and so on.
 
     Args:
         policy: "default", another shipped name, a path, or an `LRPolicy`, as for `MetaLR`.
         total_steps: horizon in optimizer steps, in place of the Trainer's; for several optimizers, one horizon or
             one each.
+        guards: what keeps the rate from doing harm, as for `MetaLR`; in YAML, `guards: {climb: null}` turns one off.
 
     Raises:
         ValueError: for a horizon below 1 or a damaged policy; on fit, for something beside it that sets the rate
@@ -49,7 +51,10 @@ class MetaLRCallback(L.Callback):
     """
 
     def __init__(
-        self, policy: str | Path | LRPolicy = "default", total_steps: int | Sequence[int] | None = None
+        self,
+        policy: str | Path | LRPolicy = "default",
+        total_steps: int | Sequence[int] | None = None,
+        guards: Guards = DEFAULT_GUARDS,
     ) -> None:
         given = total_steps if isinstance(total_steps, Sequence) else [total_steps]
         if not given or any(steps is not None and steps < 1 for steps in given):
@@ -57,6 +62,7 @@ class MetaLRCallback(L.Callback):
         # A missing or damaged file is told here, before any data is prepared.
         self.policy = policy if policy == "default" or isinstance(policy, LRPolicy) else LRPolicy.load(policy)
         self.total_steps = total_steps
+        self.guards = guards
         self.controllers: list[MetaLR] = []
         self._restored: list[dict[str, Any]] = []
         self._losses: list[Tensor] = []
@@ -75,7 +81,7 @@ class MetaLRCallback(L.Callback):
         """Makes a controller for each optimizer, and restores its state on a resumed run."""
         horizons = self._horizons(trainer, pl_module)
         pairs = zip(trainer.optimizers, horizons, strict=True)
-        self.controllers = [MetaLR(optimizer, horizon, self.policy) for optimizer, horizon in pairs]
+        self.controllers = [MetaLR(opt, horizon, self.policy, guards=self.guards) for opt, horizon in pairs]
         if self._restored and len(self._restored) != len(self.controllers):
             raise ValueError(
                 f"the checkpoint has the state of {len(self._restored)} optimizers, this run has "
@@ -193,6 +199,7 @@ class MetaLRCallback(L.Callback):
             f"{prefix}/lr": controller.last_lr[0],
             f"{prefix}/displacement": controller.displacement,
             f"{prefix}/change": controller.last_change,
+            **{f"{prefix}/guard_{name}": count for name, count in controller.guard_counts.items()},
         }
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
