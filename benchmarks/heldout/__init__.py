@@ -1,0 +1,1 @@
+"""The held-out suite: learned schedules against tuned and untuned ones on kinds that meta-training never draws."""

@@ -1,0 +1,195 @@
+"""What sets the learning rate of a run: hand-made schedules, optimizers that need no rate, and the learned policies."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from benchmarks.heldout.tasks import Problem
+from metalr import LRPolicy, MetaLR
+from metalr.features import SCHEMA_VERSION
+from metalr.schedules import SHAPES, HorizonLR
+from models import Boosting
+
+LEARNED = ("default", "anytime")
+"""`MetaLR(optimizer, total_steps=T)` and `MetaLR(optimizer)`."""
+
+TUNED = (*SHAPES, "wsd", "one_cycle")
+"""Each at every initial rate."""
+
+UNTUNED = ("prodigy_cosine", "schedule_free_adamw", "schedule_free_sgd", "d_adaptation")
+"""Optimizers of their own, at their published defaults: no rate is given."""
+
+PACKAGES = {
+    "prodigy_cosine": "prodigyopt",
+    "schedule_free_adamw": "schedulefree",
+    "schedule_free_sgd": "schedulefree",
+    "d_adaptation": "dadaptation",
+    "wsd": "transformers",
+}
+"""What a schedule needs beside torch."""
+
+
+class Training:
+    """An optimizer and what sets its rate.
+
+    Args:
+        optimizer: of the problem's model.
+        scheduler: stepped after each step, where there is one.
+    """
+
+    def __init__(self, optimizer: Optimizer, scheduler: LRScheduler | None = None) -> None:
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+
+    def step(self, loss: Tensor) -> None:
+        """One optimizer step, from the loss of its batch."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.before_update(loss.detach())
+        self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def before_update(self, loss: Tensor) -> None:
+        """Called when the gradients are there."""
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Around an evaluation."""
+        yield
+
+
+class Learned(Training):
+    """Under `MetaLR`."""
+
+    def __init__(self, optimizer: Optimizer, total_steps: int | None, policy: str) -> None:
+        super().__init__(optimizer)
+        self.meta_lr = MetaLR(optimizer, total_steps, policy)
+
+    def before_update(self, loss: Tensor) -> None:
+        """Sets the rate."""
+        self.meta_lr.step(loss)
+
+
+class ScheduleFree(Training):
+    """Evaluated at the average of the iterates, with batch norm's statistics measured there, as its authors ask."""
+
+    def __init__(self, optimizer: Any, problem: Problem) -> None:
+        super().__init__(optimizer)
+        self.problem = problem
+        optimizer.train()
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """At the average."""
+        self.optimizer.eval()  # type: ignore[attr-defined]
+        self.problem.recalibrate()
+        yield
+        self.optimizer.train()  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that a `Training` depends on beside its problem.
+
+    Attributes:
+        optimizer: of `tasks.USUAL_LR`, or "own" with an untuned schedule.
+        schedule: one of `TUNED`, `UNTUNED` or `LEARNED`.
+        lr: initial rate; None with an untuned schedule.
+        steps: horizon T.
+        policy: shipped name or file, with a learned schedule.
+    """
+
+    optimizer: str
+    schedule: str
+    lr: float | None
+    steps: int
+    policy: str = ""
+
+    def start(self, problem: Problem) -> Training:
+        """Makes the optimizer and its schedule.
+
+        Raises:
+            ValueError: for an unknown schedule.
+        """
+        params = problem.model.parameters()
+        if self.schedule in UNTUNED:
+            return _untuned(self.schedule, params, problem, self.steps)
+        assert self.lr is not None
+        optimizer = _optimizer(self.optimizer, params, self.lr)
+        if self.schedule in LEARNED:
+            return Learned(optimizer, self.steps if self.schedule == "default" else None, self.policy)
+        return Training(optimizer, _scheduler(self.schedule, optimizer, self.lr, self.steps))
+
+
+def _optimizer(name: str, params: Iterable[Any], lr: float) -> Optimizer:
+    if name == "sgd":
+        return torch.optim.SGD(params, lr=lr, momentum=0.9, fused=True)
+    if name == "adamw":
+        return torch.optim.AdamW(params, lr=lr, fused=True)  # fused: a millisecond a step where tensors are many
+    return Boosting(params, lr=lr)
+
+
+def _scheduler(name: str, optimizer: Optimizer, lr: float, steps: int) -> LRScheduler:
+    if name in SHAPES:
+        return HorizonLR(optimizer, name, steps)
+    if name == "wsd":  # a tenth to warm up; the last fifth 1 - sqrt, as Hägele et al. 2024
+        get_schedule = _package(name).get_wsd_schedule
+        return get_schedule(optimizer, steps // 10, steps // 5, num_training_steps=steps, decay_type="1-sqrt")
+    if name == "one_cycle":  # Smith 2018, torch's defaults; boosting has no momentum to cycle
+        cycles = bool({"momentum", "betas"} & set(optimizer.defaults))
+        return OneCycleLR(optimizer, max_lr=lr, total_steps=steps, cycle_momentum=cycles)
+    raise ValueError(f"schedule={name!r}: choose of {', '.join((*LEARNED, *TUNED, *UNTUNED))}")
+
+
+def _untuned(name: str, params: Iterable[nn.Parameter], problem: Problem, steps: int) -> Training:
+    package = _package(name)
+    if name == "prodigy_cosine":
+        optimizer = package.Prodigy(params)
+        return Training(optimizer, HorizonLR(optimizer, "cosine", steps))
+    if name == "d_adaptation":
+        return Training(package.DAdaptAdam(params))
+    kinds: dict[str, Callable[..., Any]] = {
+        "schedule_free_adamw": package.AdamWScheduleFree,
+        "schedule_free_sgd": package.SGDScheduleFree,
+    }
+    return ScheduleFree(kinds[name](params), problem)
+
+
+def _package(schedule: str) -> ModuleType:
+    return importlib.import_module(PACKAGES[schedule])
+
+
+def check_packages(schedules: Iterable[str]) -> None:
+    """Imports what the schedules need.
+
+    Raises:
+        ImportError: for a package that is not there.
+    """
+    for schedule in schedules:
+        if schedule in PACKAGES:
+            try:
+                _package(schedule)
+            except ImportError as error:
+                raise ImportError(
+                    f"schedule {schedule!r} needs {PACKAGES[schedule]}: pip install '.[benchmarks]', or name others "
+                    "with --schedules"
+                ) from error
+
+
+def fingerprint(policy: str) -> str:
+    """Of a policy's weights and of the features' schema: runs with another one are other runs."""
+    loaded = LRPolicy.load(policy)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    state = MetaLR(optimizer, 1 if loaded.needs_horizon else None, loaded).state_dict()
+    return f"{state['policy']}-{SCHEMA_VERSION}"
