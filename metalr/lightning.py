@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import StochasticWeightAveraging, Timer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging, Timer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
@@ -144,6 +144,11 @@ class MetaLRCallback(L.Callback):
         """Leaves the monitors as they were."""
         self._release_monitors()
 
+    @property
+    def state_key(self) -> str:
+        """One key for subclasses too: a checkpoint of the one is gone on with by the other."""
+        return "MetaLRCallback"
+
     def state_dict(self) -> dict[str, Any]:
         """The state of every controller."""
         return {"controllers": [controller.state_dict() for controller in self.controllers] or self._restored}
@@ -210,6 +215,12 @@ def _horizon(trainer: L.Trainer, pl_module: L.LightningModule, done: int) -> int
     total = trainer.estimated_stepping_batches
     if total in (-1, float("inf")):
         return None
+    schedulers = [c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
+    if schedulers and trainer.max_epochs is not None and trainer.max_epochs > 0:
+        # Lightning's estimate knows the window of the first epoch alone.
+        windows = [schedulers[0].get_accumulate_grad_batches(epoch) for epoch in range(trainer.max_epochs)]
+        steps = sum(math.ceil(trainer.num_training_batches / window) for window in windows)
+        total = steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
     if not pl_module.automatic_optimization and trainer.max_steps > 0:  # max_steps counts every optimizer's
         total = min(total, math.ceil(trainer.max_steps / max(1, len(trainer.optimizers))))
     return max(1, int(total) - done)

@@ -7,6 +7,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateMonitor
 
+_HOOKS = ("on_train_batch_start", "on_train_epoch_start")
+
 
 class DeferredMonitors:
     """Lets a Trainer's LearningRateMonitors sample once a step's rate is set.
@@ -21,7 +23,7 @@ class DeferredMonitors:
         self._monitors = [callback for callback in callbacks if isinstance(callback, LearningRateMonitor)]
         self._epoch = -1
         for monitor in self._monitors:
-            monitor.on_train_batch_start = monitor.on_train_epoch_start = _nothing
+            vars(monitor).update(dict.fromkeys(_HOOKS, _nothing))
 
     def sample(self, trainer: L.Trainer) -> None:
         """Called when the rate of a step has been set."""
@@ -35,8 +37,8 @@ class DeferredMonitors:
     def release(self) -> None:
         """Gives them their own hooks back."""
         for monitor in self._monitors:
-            monitor.__dict__.pop("on_train_batch_start", None)
-            monitor.__dict__.pop("on_train_epoch_start", None)
+            for hook in _HOOKS:
+                vars(monitor).pop(hook, None)
 
 
 def _nothing(*_: Any, **__: Any) -> None:

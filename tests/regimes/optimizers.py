@@ -1,0 +1,84 @@
+"""Optimizers that torch does not have: two published ones, and those of other packages."""
+
+from collections.abc import Callable
+
+import torch
+from prodigyopt import Prodigy
+from schedulefree import AdamWScheduleFree
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import Adafactor as HubAdafactor
+
+
+class Lion(Optimizer):
+    """Chen et al. 2023 (arXiv:2302.06675), algorithm 2: the sign of an interpolated momentum."""
+
+    def __init__(self, params, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                average = self.state[p].setdefault("exp_avg", torch.zeros_like(p))
+                update = torch.lerp(p.grad, average, beta1).sign_()
+                p.mul_(1.0 - group["lr"] * group["weight_decay"]).sub_(group["lr"] * update)
+                average.lerp_(p.grad, 1.0 - beta2)
+        return loss
+
+
+class Lookahead(Optimizer):
+    """Zhang et al. 2019 (arXiv:1907.08610): every k steps, half of the way back. It wraps another in `.optimizer`."""
+
+    def __init__(self, optimizer: Optimizer, k: int = 3) -> None:
+        self.optimizer, self.k, self.count = optimizer, k, 0
+        self.slow = [[p.detach().clone() for p in group["params"]] for group in optimizer.param_groups]
+        super().__init__(optimizer.param_groups, optimizer.defaults)
+        self.param_groups, self.state = optimizer.param_groups, optimizer.state
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        loss = self.optimizer.step(closure)
+        self.count += 1
+        if self.count % self.k == 0:
+            for group, slow in zip(self.param_groups, self.slow, strict=True):
+                for p, s in zip(group["params"], slow, strict=True):
+                    p.copy_(s.lerp_(p, 0.5))
+        return loss
+
+
+def schedule_free(params) -> Optimizer:
+    optimizer = AdamWScheduleFree(params, lr=1e-2)
+    optimizer.train()
+    return optimizer
+
+
+TORCH: dict[str, Callable[..., Optimizer]] = {
+    "Adadelta": lambda p: torch.optim.Adadelta(p, lr=1.0),
+    "Adafactor": lambda p: torch.optim.Adafactor(p, lr=1e-2),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-2),
+    "Adam": lambda p: torch.optim.Adam(p, lr=1e-2),
+    "Adamax": lambda p: torch.optim.Adamax(p, lr=1e-2),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=1e-2),
+    "ASGD": lambda p: torch.optim.ASGD(p, lr=1e-2),
+    "NAdam": lambda p: torch.optim.NAdam(p, lr=1e-2),
+    "RAdam": lambda p: torch.optim.RAdam(p, lr=1e-2),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.9),
+    "Rprop": lambda p: torch.optim.Rprop(p, lr=1e-3),
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.1),
+}
+
+OTHERS: dict[str, Callable[..., Optimizer]] = {
+    "Lion": lambda p: Lion(p, lr=1e-3, weight_decay=0.01),
+    "Lookahead": lambda p: Lookahead(torch.optim.SGD(p, lr=0.1)),
+    "Prodigy": lambda p: Prodigy(p, lr=1.0),
+    "schedule-free AdamW": schedule_free,
+    "transformers Adafactor": lambda p: HubAdafactor(p, lr=1e-2, relative_step=False, scale_parameter=False),
+}

@@ -1,0 +1,125 @@
+"""Every optimizer of torch, and some of others."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import Adafactor as HubAdafactor
+
+from metalr import MetaLR, MetaLRCallback
+from metalr.direction import direction_of
+from metalr.sample import ParameterSample
+from tests.conftest import random_policy
+from tests.fit import BATCHES, Module, loader, make_trainer
+from tests.problem import batches, make_model
+from tests.regimes.optimizers import OTHERS, TORCH
+
+ALL = TORCH | OTHERS
+KNOWN = {*TORCH, "LBFGS", "Muon", "SparseAdam", "SGD", "Optimizer"}
+
+
+def test_no_optimizer_of_torch_is_left_out():
+    """A new one in torch has to be tried here."""
+    optimizers = {
+        k for k, v in vars(torch.optim).items() if isinstance(v, type) and issubclass(v, torch.optim.Optimizer)
+    }
+    assert optimizers <= KNOWN
+
+
+def train(model, optimizers, policy, steps: int = 20) -> list[list[float]]:
+    metas, rates = [MetaLR(optimizer, steps, policy) for optimizer in optimizers], []
+    for x, y in batches(steps):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        for meta_lr, optimizer in zip(metas, optimizers, strict=True):
+            meta_lr.step(loss)
+            optimizer.step()
+        rates.append([meta_lr.last_lr[0] for meta_lr in metas])
+    assert all(float(torch.as_tensor(meta_lr._memory.seen)) == steps for meta_lr in metas)
+    return rates
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_is_driven_at_the_rates_it_is_given(name, policy):
+    """And no step's signals were out of range."""
+    model = make_model()
+    optimizer = ALL[name](model.parameters())
+    rates = [rate for (rate,) in train(model, [optimizer], policy)]
+    assert all(0.0 < rate < math.inf for rate in rates)
+    assert len(set(rates)) == len(rates)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_direction_is_the_parameters_change_for_a_unit_rate(name):
+    model = make_model().double()
+    optimizer = ALL[name](model.parameters())
+    direction, sample = direction_of(optimizer), ParameterSample(optimizer)
+    assert direction.is_sgd == (name == "SGD")
+    decay = optimizer.param_groups[0].get("weight_decay", 0.0) if name == "AdamW" else 0.0
+    for x, y in batches(4):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x.double()), y).backward()
+        before = sample.groups[0].gather(lambda p: p)
+        direction.remember(sample)
+        optimizer.step()
+        change = before - sample.groups[0].gather(lambda p: p)
+        lr = float(optimizer.param_groups[0]["lr"])
+        expected = change / lr - decay * before  # decoupled decay is no part of Adam's direction
+        assert torch.allclose(direction.read(0, sample.groups[0]).double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_muon_for_matrices_beside_adamw_for_the_rest(policy):
+    """Muon takes matrices only: two optimizers, one MetaLR each."""
+    model = make_model()
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    rest = [p for p in model.parameters() if p.ndim != 2]
+    rates = train(model, [torch.optim.Muon(matrices, lr=1e-2), torch.optim.AdamW(rest, lr=1e-2)], policy)
+    assert len(rates) == 20
+    assert rates[-1][0] != rates[-1][1]
+
+
+def test_a_wrapped_optimizer_in_a_fit(tmp_path, policy):
+    """One with an `.optimizer` of its own is not taken for Lightning's wrapper."""
+
+    class Wrapped(Module):
+        def configure_optimizers(self):
+            return OTHERS["Lookahead"](self.parameters())
+
+    callback = MetaLRCallback(policy)
+    make_trainer(tmp_path, callback, max_epochs=1).fit(Wrapped(), loader())
+    assert callback.controllers[0].last_step == BATCHES
+
+
+def test_lbfgs_in_a_fit_is_refused(tmp_path, policy):
+    class Searching(Module):
+        def configure_optimizers(self):
+            return torch.optim.LBFGS(self.parameters())
+
+    with pytest.raises(ValueError, match="LBFGS, which searches for its own step size"):
+        make_trainer(tmp_path, MetaLRCallback(policy)).fit(Searching(), loader())
+
+
+def test_an_optimizer_that_sets_its_own_rate_is_refused(policy):
+    optimizer = HubAdafactor(make_model().parameters())
+    with pytest.raises(ValueError, match=r"param_groups\[0\]\['lr'\]=None: .*relative_step=False"):
+        MetaLR(optimizer, 10, policy)
+
+
+@pytest.mark.parametrize("name", ["RMSprop", "Adafactor", "Lion"])
+def test_the_unit_of_the_loss_is_unknown_to_the_others_too(name):
+    def rates(factor):
+        model = make_model().double()
+        optimizer = ALL[name](model.parameters())
+        meta_lr = MetaLR(optimizer, 12, random_policy(strength=0.1))
+        for x, y in batches(12):
+            optimizer.zero_grad()
+            loss = factor * F.cross_entropy(model(x.double()), y)
+            loss.backward()
+            meta_lr.step(loss)
+            optimizer.step()
+            yield meta_lr.last_lr[0]
+
+    assert list(rates(64.0)) == pytest.approx(list(rates(1.0)), rel=0.02)
