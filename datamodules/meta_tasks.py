@@ -43,6 +43,8 @@ class MetaTasksDataModule(L.LightningDataModule):
         components: families in the mixture, by name.
         heldout: tasks of the held-out check.
         decades: width of the log-uniform distribution of initial rates about the usual ones.
+        optimizers: weight of each inner optimizer by name; all alike by default.
+        reparameterised: share of the draws whose parameters are held in other units.
         seed: of the draws.
     """
 
@@ -51,10 +53,12 @@ class MetaTasksDataModule(L.LightningDataModule):
         components: dict[str, Component],
         heldout: list[HeldOutTask] | None = None,
         decades: float = 5.0,
+        optimizers: dict[str, float] | None = None,
+        reparameterised: float = 0.25,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.distribution = TaskDistribution(components, decades, seed)
+        self.distribution = TaskDistribution(components, decades, optimizers, reparameterised, seed)
         self.heldout = list(heldout or [])
 
     def train_dataloader(self) -> DataLoader:

@@ -1,18 +1,26 @@
 """Meta-training: tasks, batched inner runs, gradient estimators, and the LightningModule that learns a policy."""
 
+from metalr.meta.action_es import ActionES
 from metalr.meta.distribution import Component, Draw, TaskDistribution
-from metalr.meta.estimator import FullES, GradientEstimator, antithetic_gradient
+from metalr.meta.estimator import Episode, Estimate, GradientEstimator
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
 from metalr.meta.learner import MetaLearner
 from metalr.meta.nets import MLP, ConvNet, Net, Quadratic, Transformer
-from metalr.meta.rollout import Inner, Rollout, rollout
+from metalr.meta.parameter_es import NRES, PES, FullES, antithetic_gradient
+from metalr.meta.rollout import Inner, Rollout, Unroll, rollout
 from metalr.meta.task import Split, Task, TaskFamily
+from metalr.meta.truncated_backprop import TruncatedBackprop
 
 __all__ = [
     "MLP",
+    "NRES",
+    "PES",
+    "ActionES",
     "Component",
     "ConvNet",
     "Draw",
+    "Episode",
+    "Estimate",
     "FullES",
     "GradientEstimator",
     "HeldOutScore",
@@ -27,6 +35,8 @@ __all__ = [
     "TaskDistribution",
     "TaskFamily",
     "Transformer",
+    "TruncatedBackprop",
+    "Unroll",
     "antithetic_gradient",
     "rollout",
 ]

@@ -13,6 +13,9 @@ from metalr.meta.optimizers import OPTIMIZERS
 from metalr.meta.rollout import Inner
 from metalr.meta.task import Task, TaskFamily
 
+_REPARAMETERISATION = 1.5
+"""Nats either way by which a tensor's units may change."""
+
 
 @dataclass
 class Component:
@@ -57,12 +60,29 @@ class TaskDistribution:
     Args:
         components: families by name.
         decades: width of the log-uniform distribution of initial rates about the usual one.
+        optimizers: weight of each optimizer, by its name in `metalr.meta.optimizers.OPTIMIZERS`; all alike by
+            default.
+        reparameterised: share of the draws whose parameters are held in other units, see `Task.reparameterised`.
         seed: of all draws.
     """
 
-    def __init__(self, components: Mapping[str, Component], decades: float = 5.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        components: Mapping[str, Component],
+        decades: float = 5.0,
+        optimizers: Mapping[str, float] | None = None,
+        reparameterised: float = 0.25,
+        seed: int = 0,
+    ) -> None:
         if not components:
             raise ValueError("components={}: give one family or more")
+        self.optimizers = dict(optimizers or dict.fromkeys(OPTIMIZERS, 1.0))
+        unknown = set(self.optimizers) - set(OPTIMIZERS)
+        if unknown or min(self.optimizers.values()) <= 0:
+            raise ValueError(f"optimizers={self.optimizers}: give weights above 0 by name, out of {list(OPTIMIZERS)}")
+        if not 0.0 <= reparameterised <= 1.0:
+            raise ValueError(f"reparameterised={reparameterised}: give a share in [0, 1]")
+        self.reparameterised = reparameterised
         self.components = dict(components)
         self.decades = decades
         self.seed = seed
@@ -74,9 +94,11 @@ class TaskDistribution:
         name = chance.choices(names, [self.components[n].weight for n in names])[0]
         low, high = self.components[name].horizons
         total_steps = round(math.exp(chance.uniform(math.log(low), math.log(high))))
-        optimizer = chance.choice(list(OPTIMIZERS))
+        optimizer = chance.choices(list(self.optimizers), list(self.optimizers.values()))[0]
         generator = torch.Generator().manual_seed(mix_seed(self.seed, index, "task"))
         task = self.components[name].family.sample(instances, generator)
+        if chance.random() < self.reparameterised:
+            task = task.reparameterised(_REPARAMETERISATION, generator)
         hyper = OPTIMIZERS[optimizer].draw(instances, generator, self.decades)
         batches = mix_seed(self.seed, index, "batches")
         return Draw(name, task, Inner(optimizer, hyper, total_steps, known, batches))

@@ -1,111 +1,127 @@
-"""Gradient estimators: from the losses of perturbed policies to a gradient of the policy's weights."""
+"""What a gradient estimator is: from a policy and some inner runs to a gradient of the policy's weights."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metalr.meta.distribution import mix_seed
+from metalr.meta.rollout import Inner, Unroll
+from metalr.meta.task import Task
+from metalr.policy import LRPolicy
 
-_SQUASHES = ("none", "tanh", "sign")
+SQUASHES = ("none", "tanh", "sign")
+"""What a pair's difference of losses may pass through before it weighs the noise."""
 
 
-def antithetic_gradient(weights: Tensor, noise: Tensor, sigma: float) -> Tensor:
-    """Antithetic evolution strategies: the mean over pairs of weight * noise / (2 sigma).
+def _alone(losses: Tensor) -> Tensor:
+    return losses
 
-    With weight = L(theta + sigma eps) - L(theta - sigma eps) this is an unbiased estimate of the gradient of L
-    smoothed by a Gaussian of width sigma (Nesterov and Spokoiny 2017, eq. 26).
 
-    Args:
-        weights: (P,), a pair's difference of losses, squashed or not.
-        noise: eps, standard normal, (P, n).
-        sigma: width of the smoothing.
+@dataclass
+class Episode:
+    """One rank's part of a draw: instances of one task, and the inner runs that an estimator makes of them.
 
-    Returns:
-        The gradient, (n,).
+    Attributes:
+        task: the rank's P instances.
+        inner: how they are trained.
+        pairs: numbers of the rank's instances among those of all ranks.
+        seed: of the noise, with the instance's number.
+        final_weight: share of the final loss in the outer loss.
+        compiled: run inner steps through torch.compile.
+        gather: from losses of the rank's runs, (copies, P), to those of all ranks'.
+        runs: of an estimator that takes several meta-steps for an episode; they go on from here.
+        carried: tensors that such an estimator keeps between its meta-steps.
+        done: whether the inner runs have come to their end.
     """
-    return weights @ noise / (2.0 * sigma * len(weights))
+
+    task: Task
+    inner: Inner
+    pairs: range
+    seed: tuple[int, ...] = (0,)
+    final_weight: float = 0.6
+    compiled: bool = False
+    gather: Callable[[Tensor], Tensor] = _alone
+    runs: Unroll | None = None
+    carried: dict[str, Tensor] = field(default_factory=dict)
+    done: bool = False
+
+    def noise(self, size: int, *salt: int) -> Tensor:
+        """Standard normal noise of each instance, (P, size), from the seed, its number and the salt alone."""
+        generators = [torch.Generator().manual_seed(mix_seed(*self.seed, pair, *salt)) for pair in self.pairs]
+        drawn = torch.stack([torch.randn(size, generator=generator) for generator in generators])
+        return drawn.to(self.task.theta)
+
+    def start(self, copies: int) -> Unroll:
+        """The runs so far; new ones, `copies` an instance, where there are none."""
+        if self.runs is None:
+            self.runs = Unroll(self.task, self.inner, copies, compiled=self.compiled)
+        return self.runs
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed meta-training needs to go on in the middle of the episode."""
+        return {"runs": self.runs and self.runs.state_dict(), "carried": dict(self.carried)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`, on an episode of the same draw."""
+        self.carried = dict(state["carried"])
+        if state["runs"] is not None:
+            self.start(state["runs"]["copies"]).load_state_dict(state["runs"])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What came of a meta-step.
+
+    Attributes:
+        gradient: of the policy's weights, mean over the rank's instances, (n,).
+        losses: outer losses of all ranks' runs, (copies, all instances).
+        inner_steps: taken by all ranks.
+    """
+
+    gradient: Tensor
+    losses: Tensor
+    inner_steps: int
 
 
 class GradientEstimator(ABC):
-    """From a policy's weights to perturbed ones, and from their losses to a gradient.
+    """Estimates the gradient of the outer loss with respect to a policy's weights.
 
     Attributes:
-        pairs: P, antithetic pairs a meta-step, over all ranks. Both runs of a pair share initial parameters,
-            batches and rate, so that only the policy sets them apart.
+        pairs: P, instances a meta-step, over all ranks; most estimators train each by a pair of runs, which share
+            initial parameters, batches and hyperparameters, so that only the policy sets them apart.
     """
 
     pairs: int
 
     @abstractmethod
-    def noise(self, size: int, pairs: Sequence[int], *seed: int) -> Tensor:
-        """Noise of some pairs, (len(pairs), size), from the seed and each pair's number alone."""
-
-    @abstractmethod
-    def perturb(self, theta: Tensor, noise: Tensor) -> Tensor:
-        """Weights of the policies of all pairs, one half after the other, (2 P, n)."""
-
-    @abstractmethod
-    def gradient(self, plus: Tensor, minus: Tensor, everyone: Tensor, noise: Tensor) -> Tensor:
-        """The gradient, (n,), of one rank's pairs.
-
-        Args:
-            plus: losses of the first half of the rank's runs, (P,).
-            minus: losses of the second half, (P,).
-            everyone: losses of both halves of all ranks' pairs, (2, all pairs).
-            noise: of the rank's pairs, (P, n).
-        """
+    def estimate(self, policy: LRPolicy, episode: Episode) -> Estimate:
+        """Advances an episode's inner runs, to their end or by a piece, and makes the estimate from them."""
 
 
-@dataclass(frozen=True)
-class FullES(GradientEstimator):
-    """Antithetic evolution strategies over whole inner runs (FullES).
+def check_settings(pairs: int, sigma: float, squash: str) -> None:
+    """Raises ValueError for settings of an evolution strategy that make no sense."""
+    if pairs < 1 or sigma <= 0:
+        raise ValueError(f"pairs={pairs}, sigma={sigma}: both must be positive")
+    if squash not in SQUASHES:
+        raise ValueError(f"squash={squash!r}: choose one of {', '.join(SQUASHES)}")
 
-    Attributes:
-        pairs: P, antithetic pairs a step.
-        sigma: width of the perturbation of the policy's weights.
-        squash: what a pair's difference d passes through before it weighs the noise: "none", "sign", or "tanh" of
-            d over the median |d|. Squashed, no family of tasks shouts, and the length of the gradient means
-            nothing any more.
+
+def squashed(difference: Tensor, everyone: Tensor, squash: str) -> Tensor:
+    """Differences of pairs, squashed so that no family of tasks shouts; a gradient's length then means nothing.
+
+    Args:
+        difference: L+ - L- of some pairs, or a part of it, any shape.
+        everyone: L+ - L- of all pairs on all ranks; its median size sets the scale.
+        squash: "none", "sign", or "tanh" of the difference over the scale.
     """
-
-    pairs: int = 32
-    sigma: float = 0.05
-    squash: str = "tanh"
-
-    def __post_init__(self) -> None:
-        """Checks the ranges."""
-        if self.pairs < 1 or self.sigma <= 0:
-            raise ValueError(f"pairs={self.pairs}, sigma={self.sigma}: both must be positive")
-        if self.squash not in _SQUASHES:
-            raise ValueError(f"squash={self.squash!r}: choose one of {', '.join(_SQUASHES)}")
-
-    def noise(self, size: int, pairs: Sequence[int], *seed: int) -> Tensor:
-        """Standard normal."""
-        generators = [torch.Generator().manual_seed(mix_seed(*seed, pair)) for pair in pairs]
-        return torch.stack([torch.randn(size, generator=g) for g in generators])
-
-    def perturb(self, theta: Tensor, noise: Tensor) -> Tensor:
-        """Theta + sigma eps, then theta - sigma eps."""
-        return torch.cat((theta + self.sigma * noise, theta - self.sigma * noise))
-
-    def gradient(self, plus: Tensor, minus: Tensor, everyone: Tensor, noise: Tensor) -> Tensor:
-        """`antithetic_gradient` of the squashed differences."""
-        return antithetic_gradient(self.weights(everyone[0] - everyone[1], plus - minus), noise, self.sigma)
-
-    def weights(self, difference: Tensor, own: Tensor) -> Tensor:
-        """Squashed differences.
-
-        Args:
-            difference: L+ - L- of all pairs on all ranks; sets the scale.
-            own: the same of the pairs to weigh.
-        """
-        if self.squash == "none":
-            return own
-        if self.squash == "sign":
-            return own.sign()
-        return torch.tanh(own / difference.abs().median().clamp_min(1e-12))
+    if squash == "none":
+        return difference
+    if squash == "sign":
+        return difference.sign()
+    return torch.tanh(difference / everyone.abs().median().clamp_min(1e-12))

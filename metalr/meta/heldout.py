@@ -83,5 +83,4 @@ class HeldOutTask:
         optimizer = OPTIMIZERS[self.optimizer]
         grid = torch.linspace(-self.decades / 2, self.decades / 2, self.rates) * math.log(10.0)
         lr = (optimizer.usual_lr * grid.exp()).repeat_interleave(runs // self.rates)[:, None]
-        full = torch.ones_like(lr)
-        return Hyper(lr, 0.9 * full, 0.999 * full, 0.0 * full, 0.0 * full)
+        return Hyper.of(lr, 0.9, 0.999)

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
 from metalr.features import ANYTIME_FEATURES, FEATURES, HORIZON_FEATURES
+from metalr.meta.action_es import ActionES
 from metalr.meta.distribution import TaskDistribution
-from metalr.meta.estimator import FullES, GradientEstimator
+from metalr.meta.estimator import Episode, Estimate, GradientEstimator
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
-from metalr.meta.rollout import rollout
 from metalr.policy import LRPolicy
 
 
@@ -32,7 +32,7 @@ class MetaLearner(L.LightningModule):
         horizon: meta-train a policy that is told the horizon; False for the anytime policy.
         features: names of features to read; all that go with `horizon` by default.
         hidden: widths of the policy's hidden layers, [64, 32] by default.
-        estimator: of the gradient; `FullES` by default.
+        estimator: of the gradient; `ActionES` by default.
         optimizer: of the policy's weights; Adam at 1e-3 by default.
         lr_scheduler: of the meta learning rate, a step each meta-step; constant by default.
         final_weight: share of the final loss in the outer loss, the rest is the run's mean; in [0, 1].
@@ -62,7 +62,7 @@ class MetaLearner(L.LightningModule):
         done = self.policy.card  # of the policy that this run goes on from
         self._meta_steps = int(done.get("meta_steps", 0))
         self.horizon = horizon
-        self.estimator = estimator or FullES()
+        self.estimator = estimator or ActionES()
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.final_weight = final_weight
@@ -72,6 +72,11 @@ class MetaLearner(L.LightningModule):
         self.best_score: Tensor
         self.register_buffer("inner_steps", torch.tensor(int(done.get("inner_steps", 0))))
         self.register_buffer("best_score", torch.tensor(float("inf")))
+        self.draws: Tensor
+        self.register_buffer("draws", torch.tensor(0))
+        self._episode: Episode | None = None
+        self._family = ""
+        self._restored: list[dict[str, Any]] | None = None
         self._step_scores: list[tuple[str, HeldOutScore]] = []
 
     def configure_optimizers(self) -> Any:
@@ -89,42 +94,64 @@ class MetaLearner(L.LightningModule):
         return batch
 
     def training_step(self, batch: TaskDistribution, batch_idx: int) -> Tensor:
-        """One draw of tasks, its inner runs, and the surrogate loss of the estimated gradient."""
-        index = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        own = self._own_pairs()
-        draw = batch.draw(index, self.estimator.pairs, self.horizon)
-        theta = parameters_to_vector(self.policy.parameters())
-        noise = self.estimator.noise(theta.numel(), range(own.start, own.stop), self.seed, index).to(theta)
-        vectors = self.estimator.perturb(theta.detach(), noise)
-        inner = draw.inner.select(own)
-        task = draw.task.select(own).to(self.device)
-        layers = self.policy.population(vectors)
-        runs = rollout(task, inner, layers, self.policy.columns, copies=2, compiled=self.compiled)
-        plus, minus = runs.outer_loss(self.final_weight).chunk(2)
-        everyone = self._gather(torch.stack((plus, minus)))
-        estimate = self.estimator.gradient(plus, minus, everyone, noise)
-        self._log_step(draw.name, everyone, inner.total_steps)
-        return theta @ estimate
+        """A piece of a draw's inner runs, or all of them, and the surrogate loss of the estimated gradient."""
+        if self._episode is None:
+            self._episode = self._begin(batch)
+        episode = self._episode
+        estimate = self.estimator.estimate(self.policy, episode)
+        self._log_step(estimate)
+        if episode.done:
+            self._episode = None
+            self.draws.add_(1)
+        return parameters_to_vector(self.policy.parameters()) @ estimate.gradient
+
+    def _begin(self, distribution: TaskDistribution) -> Episode:
+        """This rank's part of the next draw."""
+        index, pairs = int(self.draws), self.estimator.pairs
+        own = _own_pairs(pairs, self.global_rank, self.trainer.world_size)
+        draw = distribution.draw(index, pairs, self.horizon)
+        self._family = draw.name
+        task, inner = draw.task.select(own).to(self.device), draw.inner.select(own)
+        numbers = range(own.start, own.stop)
+        episode = Episode(task, inner, numbers, (self.seed, index), self.final_weight, self.compiled, self._gather)
+        if self._restored is not None:
+            episode.load_state_dict(self._restored[self.global_rank])
+            self._restored = None
+        return episode
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the inner runs of all ranks, where an episode is not over."""
+        if self._episode is None:
+            return
+        states: list[Any] = [self._episode.state_dict()]
+        if self.trainer.world_size > 1:
+            states = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(states, self._episode.state_dict())
+        checkpoint["episode"] = states
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Kept until the draw is made again."""
+        self._restored = checkpoint.get("episode")
+        if self._restored is not None and len(self._restored) != self.trainer.world_size:
+            raise ValueError(
+                f"the checkpoint was written by {len(self._restored)} ranks in the middle of an episode, and this run "
+                f"has {self.trainer.world_size}: resume with as many"
+            )
 
     def _gather(self, losses: Tensor) -> Tensor:
-        """Losses of all ranks' pairs, (2, P), from those of one rank's."""
+        """Losses of all ranks' runs, (copies, all instances), from those of one rank's."""
         gathered = self.all_gather(losses)
         if not isinstance(gathered, Tensor):
             raise TypeError(f"all_gather gave {type(gathered).__name__}")
         return gathered.movedim(-2, 0).flatten(1)
 
-    def _own_pairs(self) -> slice:
-        pairs, world = self.estimator.pairs, self.trainer.world_size
-        if pairs % world:
-            raise ValueError(f"estimator.pairs={pairs} must be a multiple of the number of ranks, {world}")
-        return slice(pairs // world * self.global_rank, pairs // world * (self.global_rank + 1))
-
-    def _log_step(self, family: str, losses: Tensor, total_steps: int) -> None:
-        self.inner_steps.add_(losses.numel() * total_steps)
-        self.log("outer_loss", losses.mean(), prog_bar=True)
+    def _log_step(self, estimate: Estimate) -> None:
+        self.inner_steps.add_(estimate.inner_steps)
+        loss = estimate.losses.mean()
+        self.log("outer_loss", loss, prog_bar=True)
         self.log("inner_steps", self.inner_steps.float())
         for logger in self.loggers:  # self.log would repeat it at the steps that draw other families
-            logger.log_metrics({f"outer_loss/{family}": float(losses.mean())}, step=self.global_step)
+            logger.log_metrics({f"outer_loss/{self._family}": float(loss)}, step=self.global_step)
 
     def validation_step(self, batch: HeldOutTask, batch_idx: int) -> None:
         """Scores the policy on a held-out task against its reference schedule."""
@@ -159,6 +186,12 @@ class MetaLearner(L.LightningModule):
             "heldout": f"{float(score):.4f}",
         }
         self.policy.save(path)
+
+
+def _own_pairs(pairs: int, rank: int, ranks: int) -> slice:
+    if pairs % ranks:
+        raise ValueError(f"estimator.pairs={pairs} must be a multiple of the number of ranks, {ranks}")
+    return slice(pairs // ranks * rank, pairs // ranks * (rank + 1))
 
 
 def _starting_policy(

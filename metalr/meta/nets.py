@@ -169,13 +169,21 @@ class ConvNet(Net):
 
 @dataclass(frozen=True)
 class Transformer(Net):
-    """Pre-norm causal transformer that predicts the next token of (B, L + 1) tokens; targets are not used."""
+    """Transformer on tokens: causal, it predicts the next of (B, L + 1) tokens; else it classifies (B, L) tokens.
+
+    Attributes:
+        norm: where layer norm stands: "pre" (before each sublayer, GPT-2), "post" (after, BERT), or "none".
+        classes: number of classes, from the mean of the last layer; 0 for the causal language model, which does
+            not use the targets.
+    """
 
     vocabulary: int = 16
     length: int = 12
     width: int = 16
     layers: int = 1
     heads: int = 2
+    norm: str = "pre"
+    classes: int = 0
 
     @property
     def shapes(self) -> Shapes:
@@ -185,19 +193,25 @@ class Transformer(Net):
         for i in range(self.layers):
             shapes |= {f"qkv{i}": (w, 3 * w), f"out{i}": (w, w)}
             shapes |= {f"up{i}": (w, 2 * w), f"ub{i}": (2 * w,), f"down{i}": (2 * w, w), f"db{i}": (w,)}
-        return shapes | {"head": (w, self.vocabulary)}
+        return shapes | {"head": (w, self.classes or self.vocabulary)}
 
     def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross entropy of the next token."""
-        tokens, following = inputs[:, :-1], inputs[:, 1:]
+        """Cross entropy of the next token, or of the class."""
+        tokens = inputs if self.classes else inputs[:, :-1]
         x = F.embedding(tokens, params["token"]) + params["position"]
-        mask = torch.full((self.length, self.length), -1e9, device=x.device).triu(1)
+        x = self._normalised(x, "post")
+        mask = torch.full((self.length, self.length), 0.0 if self.classes else -1e9, device=x.device).triu(1)
         for i in range(self.layers):
-            x = x + self._attend(params, i, _normalise(x, -1), mask)
-            hidden = F.gelu(_normalise(x, -1) @ params[f"up{i}"] + params[f"ub{i}"])
-            x = x + hidden @ params[f"down{i}"] + params[f"db{i}"]
-        logits = _normalise(x, -1) @ params["head"]
-        return F.cross_entropy(logits.flatten(0, 1), following.flatten())
+            x = self._normalised(x + self._attend(params, i, self._normalised(x, "pre"), mask), "post")
+            hidden = F.gelu(self._normalised(x, "pre") @ params[f"up{i}"] + params[f"ub{i}"])
+            x = self._normalised(x + hidden @ params[f"down{i}"] + params[f"db{i}"], "post")
+        x = self._normalised(x, "pre")
+        if self.classes:
+            return F.cross_entropy(x.mean(1) @ params["head"], targets)
+        return F.cross_entropy((x @ params["head"]).flatten(0, 1), inputs[:, 1:].flatten())
+
+    def _normalised(self, x: Tensor, place: str) -> Tensor:
+        return _normalise(x, -1) if self.norm == place else x
 
     def _attend(self, params: Params, i: int, x: Tensor, mask: Tensor) -> Tensor:
         batch, length, width = x.shape
@@ -208,11 +222,51 @@ class Transformer(Net):
         return mixed.transpose(1, 2).reshape(batch, length, width) @ params[f"out{i}"]
 
     def initialise(self, runs: int, generator: torch.Generator) -> Tensor:
-        """As for any network, but embeddings of size about 0.1 to 1, drawn for each run."""
+        """As for any network, but embeddings of size about 0.02 to 1, drawn for each run."""
         theta = super().initialise(runs, generator)
         rows = (self.vocabulary + self.length) * self.width
-        scale = torch.empty(runs, 1).uniform_(math.log(0.1), 0.0, generator=generator).exp()
+        scale = torch.empty(runs, 1).uniform_(math.log(0.02), 0.0, generator=generator).exp()
         theta[:, :rows] = torch.randn(runs, rows, generator=generator) * scale
+        return theta
+
+
+@dataclass(frozen=True)
+class TabularNet(Net):
+    """Embeddings of categorical columns beside numbers, then a perceptron: (B, columns + numbers) real inputs.
+
+    The first `columns` inputs hold the categories' numbers.
+    """
+
+    columns: int = 5
+    cardinality: int = 20
+    embedding: int = 4
+    numbers: int = 6
+    width: int = 32
+    depth: int = 2
+    outputs: int = 2
+
+    @property
+    def _body(self) -> MLP:
+        return MLP(self.columns * self.embedding + self.numbers, self.width, self.depth, self.outputs)
+
+    @property
+    def shapes(self) -> Shapes:
+        """One table for all columns, and the perceptron's."""
+        return {"table": (self.columns * self.cardinality, self.embedding)} | self._body.shapes
+
+    def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy."""
+        offsets = torch.arange(self.columns, device=inputs.device) * self.cardinality
+        rows = inputs[:, : self.columns].long() + offsets
+        embedded = F.embedding(rows, params["table"]).flatten(1)
+        return self._body.loss(params, torch.cat((embedded, inputs[:, self.columns :]), dim=1), targets)
+
+    def initialise(self, runs: int, generator: torch.Generator) -> Tensor:
+        """As for any network, but embeddings of size about 0.02 to 1, drawn for each run."""
+        theta = super().initialise(runs, generator)
+        count = self.columns * self.cardinality * self.embedding
+        scale = torch.empty(runs, 1).uniform_(math.log(0.02), 0.0, generator=generator).exp()
+        theta[:, :count] = torch.randn(runs, count, generator=generator) * scale
         return theta
 
 

@@ -18,10 +18,11 @@ class Hyper(NamedTuple):
 
     Attributes:
         lr: initial rate lr(0).
-        beta1: SGD's momentum or Adam's beta 1.
-        beta2: Adam's beta 2; not used by SGD.
-        coupled: weight decay added to the gradient (SGD, Adam).
-        decoupled: weight decay times the rate taken off the parameters (AdamW).
+        beta1: SGD's and RMSprop's momentum, or Adam's and Lion's beta 1.
+        beta2: Adam's and Lion's beta 2, or RMSprop's alpha; not used by SGD.
+        coupled: weight decay added to the gradient (all but Lion).
+        decoupled: weight decay times the rate taken off the parameters (AdamW, Lion).
+        nesterov: 1 for Nesterov's momentum (SGD), else 0.
     """
 
     lr: Tensor
@@ -29,6 +30,13 @@ class Hyper(NamedTuple):
     beta2: Tensor
     coupled: Tensor
     decoupled: Tensor
+    nesterov: Tensor
+
+    @classmethod
+    def of(cls, lr: Tensor, beta1: float = 0.0, beta2: float = 0.0) -> Hyper:
+        """The same momentum or betas for all runs, from their rates (R, 1), without decay."""
+        zeros = torch.zeros_like(lr)
+        return cls(lr, zeros + beta1, zeros + beta2, zeros, zeros, zeros)
 
     def repeat(self, times: int) -> Hyper:
         """The same hyperparameters for `times` copies of the runs, one copy after another."""
@@ -93,30 +101,35 @@ def _decay(runs: int, low: float, high: float, generator: torch.Generator) -> Te
 
 
 class SGD(BatchedOptimizer):
-    """SGD with momentum and L2 weight decay, as torch.optim.SGD with dampening 0."""
+    """SGD with momentum, Nesterov's or not, and L2 weight decay, as torch.optim.SGD with dampening 0."""
 
     is_sgd = True
     usual_lr = 0.1
 
     def start(self, theta: Tensor) -> Buffers:
-        """The direction is the first moment, one tensor for both."""
-        zeros = torch.zeros_like(theta)
-        return Buffers(zeros, theta.new_zeros(len(theta), 0), zeros)
+        """Without a second moment."""
+        return Buffers(torch.zeros_like(theta), theta.new_zeros(len(theta), 0), torch.zeros_like(theta))
 
     def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
-        """U = momentum * u + g + decay * w."""
-        moved = hyper.beta1 * buffers.first + grad + hyper.coupled * theta
-        return Buffers(moved, buffers.second, moved)
+        """M = momentum * m + g + decay * w, and u = m, or with Nesterov g + decay * w + momentum * m."""
+        grad = grad + hyper.coupled * theta
+        moved = hyper.beta1 * buffers.first + grad
+        ahead = torch.lerp(moved, grad + hyper.beta1 * moved, hyper.nesterov)
+        return Buffers(moved, buffers.second, ahead)
 
     def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
-        """Momentum 0.9 in half of the runs, none in an eighth, else 1 - momentum log-uniform in 0.02 to 0.5."""
+        """Momentum 0.9 in half of the runs, none in an eighth, else 1 - momentum log-uniform in 0.02 to 0.5.
+
+        A quarter of the runs have Nesterov's momentum.
+        """
         kind = torch.rand(runs, 1, generator=generator)
         other = 1.0 - _log_uniform(runs, 0.02, 0.5, generator)
         momentum = torch.where(kind < 0.5, 0.9, torch.where(kind < 0.625, 0.0, other))
         half = 10.0 ** (decades / 2)
         lr = _log_uniform(runs, self.usual_lr / half, self.usual_lr * half, generator)
+        nesterov = (torch.rand(runs, 1, generator=generator) < 0.25).float()
         zeros = torch.zeros(runs, 1)
-        return Hyper(lr, momentum, zeros, _decay(runs, 1e-5, 1e-2, generator), zeros)
+        return Hyper(lr, momentum, zeros, _decay(runs, 1e-5, 1e-2, generator), zeros, nesterov)
 
 
 class Adam(BatchedOptimizer):
@@ -149,8 +162,67 @@ class Adam(BatchedOptimizer):
         is_l2 = torch.rand(runs, 1, generator=generator) < 0.25
         coupled = torch.where(is_l2, _log_uniform(runs, 1e-6, 1e-3, generator), 0.0)
         decoupled = torch.where(is_l2, 0.0, _decay(runs, 1e-3, 0.3, generator))
-        return Hyper(lr, beta1, beta2, coupled, decoupled)
+        return Hyper(lr, beta1, beta2, coupled, decoupled, torch.zeros_like(lr))
 
 
-OPTIMIZERS: dict[str, BatchedOptimizer] = {"sgd": SGD(), "adam": Adam()}
+class RMSprop(BatchedOptimizer):
+    """RMSprop with momentum and eps 1e-8, as torch.optim.RMSprop, not centred."""
+
+    is_sgd = False
+    usual_lr = 1e-3
+    eps = 1e-8
+
+    def start(self, theta: Tensor) -> Buffers:
+        """All zero."""
+        return Buffers(torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros_like(theta))
+
+    def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
+        """U = momentum * u + g / (sqrt(v) + eps)."""
+        grad = grad + hyper.coupled * theta
+        second = torch.lerp(grad.square(), buffers.second, hyper.beta2)
+        moved = hyper.beta1 * buffers.first + grad / (second.sqrt() + self.eps)
+        return Buffers(moved, second, moved)
+
+    def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
+        """Alpha 0.99 in half of the runs, momentum 0.9 in a third."""
+        usual = torch.rand(runs, 1, generator=generator) < 0.5
+        alpha = torch.where(usual, 0.99, 1.0 - _log_uniform(runs, 1e-3, 0.1, generator))
+        momentum = 0.9 * (torch.rand(runs, 1, generator=generator) < 0.33).float()
+        half = 10.0 ** (decades / 2)
+        lr = _log_uniform(runs, self.usual_lr / half, self.usual_lr * half, generator)
+        zeros = torch.zeros(runs, 1)
+        return Hyper(lr, momentum, alpha, zeros, zeros, zeros)
+
+
+class Lion(BatchedOptimizer):
+    """Lion (Chen et al. 2023, algorithm 2): the sign of an interpolated momentum, with decoupled decay."""
+
+    is_sgd = False
+    usual_lr = 1e-4
+
+    def start(self, theta: Tensor) -> Buffers:
+        """Without a second moment."""
+        return Buffers(torch.zeros_like(theta), theta.new_zeros(len(theta), 0), torch.zeros_like(theta))
+
+    def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
+        """U = sign(lerp(g, m, beta1)) + decay * w, and m = lerp(g, m, beta2).
+
+        A real run sees the parameters' whole change, so the decay counts as a part of the direction.
+        """
+        moved = torch.lerp(grad, buffers.first, hyper.beta1).sign() + hyper.decoupled * theta
+        return Buffers(torch.lerp(grad, buffers.first, hyper.beta2), buffers.second, moved)
+
+    def apply(self, theta: Tensor, direction: Tensor, lr: Tensor, hyper: Hyper) -> Tensor:
+        """Parameters after the step; the direction holds the decay."""
+        return theta - lr * direction
+
+    def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
+        """Betas (0.9, 0.99), decay in half."""
+        half = 10.0 ** (decades / 2)
+        lr = _log_uniform(runs, self.usual_lr / half, self.usual_lr * half, generator)
+        zeros = torch.zeros(runs, 1)
+        return Hyper(lr, zeros + 0.9, zeros + 0.99, zeros, _decay(runs, 1e-2, 1.0, generator), zeros)
+
+
+OPTIMIZERS: dict[str, BatchedOptimizer] = {"sgd": SGD(), "adam": Adam(), "rmsprop": RMSprop(), "lion": Lion()}
 """By the name that a draw gives."""

@@ -2,104 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vmap
 
-from metalr.features import Memory, observe
-from metalr.law import Clock, advance, clock_table
-from metalr.meta.nets import Net
-from metalr.meta.optimizers import OPTIMIZERS, BatchedOptimizer, Buffers, Hyper
+from metalr.law import clock_table
+from metalr.meta.optimizers import OPTIMIZERS, Hyper
+from metalr.meta.step import RunState, Step, StepRecord, validation
 from metalr.meta.task import Task
-from metalr.policy import Layers, apply_layers
-from metalr.signals import Signals, alignment
+from metalr.policy import Layers
 
 LOG_RATIO_RANGE = (-10.0, 1.5)
 """Range of log(validation loss / initial one) in the outer loss: a run that diverges scores as exp(1.5)."""
-
-
-class RunState(NamedTuple):
-    """State of R runs: parameters (R, n), the optimizer's buffers, the features' memory, and s (R,)."""
-
-    theta: Tensor
-    buffers: Buffers
-    memory: Memory
-    displacement: Tensor
-
-    @classmethod
-    def start(cls, theta: Tensor, optimizer: BatchedOptimizer) -> RunState:
-        """Before the first step, from initial parameters (R, n)."""
-        zeros = torch.zeros(len(theta), device=theta.device)
-        return cls(theta, optimizer.start(theta), Memory.empty(len(theta), theta.device), zeros)
-
-
-class StepRecord(NamedTuple):
-    """What one step saw and did: loss (R,), features (R, F), rate (R,)."""
-
-    loss: Tensor
-    features: Tensor
-    lr: Tensor
-
-
-StepFunction = Callable[..., tuple[RunState, StepRecord]]
-
-
-def make_step(net: Net, optimizer: BatchedOptimizer) -> StepFunction:
-    """The pure function of one step of R runs: gradient, signals, features, policy, law, update."""
-
-    def total(theta: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        losses = vmap(net.flat_loss)(theta, inputs, targets)
-        return losses.sum(), losses
-
-    def step(
-        state: RunState,
-        layers: Layers,
-        columns: Tensor,
-        hyper: Hyper,
-        row: Tensor,
-        count: Tensor,
-        inputs: Tensor,
-        targets: Tensor,
-    ) -> tuple[RunState, StepRecord]:
-        clock = Clock.from_row(row)
-        grad, (_, loss) = grad_and_value(total, has_aux=True)(state.theta, inputs, targets)
-        signals = _signals(state, loss, grad, optimizer, hyper)
-        memory, features, finite = observe(state.memory, signals, state.displacement, clock)
-        output = apply_layers(layers, features.index_select(-1, columns))
-        displacement = advance(state.displacement, output, clock, finite)
-        lr = hyper.lr * torch.exp(clock.log_reference + displacement)[:, None]
-        buffers = optimizer.direction(state.theta, grad, state.buffers, hyper, count)
-        theta = optimizer.apply(state.theta, buffers.direction, lr, hyper)
-        return RunState(theta, buffers, memory, displacement), StepRecord(loss, features, lr[:, 0])
-
-    return step
-
-
-def _signals(state: RunState, loss: Tensor, grad: Tensor, optimizer: BatchedOptimizer, hyper: Hyper) -> Signals:
-    """The batched twin of `metalr.signals.measure`."""
-    direction, lr = state.buffers.direction, hyper.lr[:, 0]
-    grad_norm = grad.norm(dim=1)
-    applied_norm = direction.norm(dim=1)
-    start = state.memory.seen == 0
-    cosine = torch.where(start, 0.0, alignment((grad * direction).sum(1), grad_norm, applied_norm))
-    update_norm = lr * torch.where(start, optimizer.first_norm(grad), applied_norm)
-    kind = torch.full_like(loss, 1.0 if optimizer.is_sgd else -1.0)
-    return Signals(loss, grad_norm, state.theta.norm(dim=1), update_norm, cosine, kind)
-
-
-@cache
-def _compiled_step(net: Net, optimizer: str, compiled: bool) -> StepFunction:
-    step = make_step(net, OPTIMIZERS[optimizer])
-    if not compiled:
-        return step
-    # All networks share one code object, and the default allows eight compilations of it.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
-    return torch.compile(step, dynamic=False, fullgraph=True)
 
 
 @dataclass(frozen=True)
@@ -107,7 +24,7 @@ class Inner:
     """How inner runs are trained.
 
     Attributes:
-        optimizer: "sgd" or "adam".
+        optimizer: a name out of `metalr.meta.optimizers.OPTIMIZERS`.
         hyper: hyperparameters of the P instances, (P, 1) each.
         total_steps: horizon T, steps.
         known: whether the policy is told T; otherwise the runs are in the anytime mode.
@@ -137,17 +54,113 @@ class Rollout:
 
     Attributes:
         curve: log(validation loss / initial one), within `LOG_RATIO_RANGE`, at E times, (E, R).
+        marks: steps done at these times, ascending, (E,).
         initial: validation loss before the first step, (R,).
         records: every step's record where asked for.
     """
 
     curve: Tensor
+    marks: Tensor
     initial: Tensor
     records: list[StepRecord]
 
     def outer_loss(self, final_weight: float = 0.6) -> Tensor:
         """final_weight * last point of the curve + the rest * its mean, (R,)."""
-        return final_weight * self.curve[-1] + (1.0 - final_weight) * self.curve.mean(0)
+        return curve_weights(len(self.curve), final_weight).to(self.curve) @ self.curve
+
+
+def curve_weights(evaluations: int, final_weight: float) -> Tensor:
+    """Weight of each point of a curve in the outer loss, (E,): they sum to 1."""
+    weights = torch.full((evaluations,), (1.0 - final_weight) / evaluations)
+    weights[-1] += final_weight
+    return weights
+
+
+class Unroll:
+    """Inner runs that can be advanced piece by piece.
+
+    Attributes:
+        state: of the copies * P runs.
+        step: steps done.
+
+    Args:
+        task: P instances. Copies of an instance share its initial parameters, batches and hyperparameters.
+        inner: the inner training.
+        copies: runs for each instance.
+        evaluations: number of validation losses along the run, evenly spaced, the last at its end.
+        compiled: run each step through torch.compile.
+    """
+
+    def __init__(
+        self, task: Task, inner: Inner, copies: int = 1, evaluations: int = 10, compiled: bool = False
+    ) -> None:
+        device = task.theta.device
+        self.task, self.inner, self.copies = task, inner, copies
+        self.state = RunState.start(task.theta.repeat(copies, 1), OPTIMIZERS[inner.optimizer])
+        self.step = 0
+        self.marks = sorted({max(1, round(inner.total_steps * (i + 1) / evaluations)) for i in range(evaluations)})
+        self._take = Step(task.net, inner.optimizer, compiled)
+        self._validate = validation(task.net, compiled)
+        self._hyper = Hyper(*(value.to(device) for value in inner.hyper.repeat(copies)))
+        self._scale = task.scale.repeat(copies, 1)
+        self._table = clock_table(inner.total_steps, inner.known, device)
+        self._counts = torch.arange(inner.total_steps, device=device, dtype=torch.float32)
+        self._batches = _batch_indices(task, inner)
+        self._valid = task.valid.all(copies)
+        with torch.no_grad():
+            self.initial = self.validate()
+
+    def validate(self) -> Tensor:
+        """Validation losses of the runs as they are, (R,)."""
+        return self._validate(self.state.theta * self._scale, *self._valid)
+
+    def log_ratio(self) -> Tensor:
+        """log(validation loss / initial one), within `LOG_RATIO_RANGE`, (R,)."""
+        ratio = torch.log(self.validate() / self.initial)
+        return torch.nan_to_num(ratio, nan=LOG_RATIO_RANGE[1]).clamp(*LOG_RATIO_RANGE)
+
+    def advance(self, layers: Layers, columns: Tensor, push: Tensor | None = None) -> StepRecord:
+        """One step of all runs; `push`, (R,), is added to the policy's output."""
+        batch = self.task.train.batch(next(self._batches).to(self._counts.device), self.copies)
+        push = torch.zeros_like(self.state.displacement) if push is None else push
+        row, count = self._table[self.step], self._counts[self.step]
+        self.state, seen = self._take(
+            self.state, layers, columns, self._hyper, self._scale, row, count, batch, push
+        )  # fmt: skip
+        self.step += 1
+        return seen
+
+    def truncation(self, truncations: int) -> tuple[int, int]:
+        """Number of the piece that begins here, out of so many evenly long ones, and the step where it ends."""
+        total = self.inner.total_steps
+        stops = [round(total * (i + 1) / truncations) for i in range(truncations)]
+        return next((i, stop) for i, stop in enumerate(stops) if stop > self.step)
+
+    def piece(self, layers: Layers, columns: Tensor, stop: int, final_weight: float) -> Tensor:
+        """Advances to step `stop`: the part of the outer loss that lies in between, (R,)."""
+        weights = curve_weights(len(self.marks), final_weight)
+        loss = torch.zeros_like(self.state.displacement)
+        while self.step < stop:
+            self.advance(layers, columns)
+            if self.step in self.marks:
+                loss = loss + weights[self.marks.index(self.step)] * self.log_ratio()
+        return loss
+
+    def detach(self) -> None:
+        """Cuts the graph of earlier steps."""
+        self.state = self.state.map(Tensor.detach)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the runs are; the task and the training are drawn again."""
+        return {"copies": self.copies, "step": self.step, "state": self.state.tensors()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`, on runs of the same task that have not started."""
+        tensors = iter(state["state"])
+        self.state = self.state.map(lambda before: next(tensors).to(before.device))
+        self.step = int(state["step"])
+        for _ in range(self.step):
+            next(self._batches)
 
 
 @torch.no_grad()
@@ -157,9 +170,10 @@ def rollout(
     layers: Layers,
     columns: Tensor,
     copies: int = 1,
-    evaluations: int = 16,
+    evaluations: int = 10,
     compiled: bool = False,
     record: bool = False,
+    push: Tensor | None = None,
 ) -> Rollout:
     """Trains copies * P networks from start to end.
 
@@ -172,28 +186,17 @@ def rollout(
         evaluations: number of validation losses along the run, evenly spaced, the last at its end.
         compiled: run each step through torch.compile; pays off after some 100,000 inner steps on one network.
         record: keep every step's record.
+        push: added to the policy's outputs, (T, R); none by default.
     """
-    device = task.theta.device
-    step = _compiled_step(task.net, inner.optimizer, compiled)
-    state = RunState.start(task.theta.repeat(copies, 1), OPTIMIZERS[inner.optimizer])
-    hyper = Hyper(*(value.to(device) for value in inner.hyper.repeat(copies)))
-    table = clock_table(inner.total_steps, inner.known, device)
-    counts = torch.arange(inner.total_steps, device=device, dtype=torch.float32)
-    batches = _batch_indices(task, inner)
-    validate = vmap(task.net.flat_loss)
-    valid = task.valid.all(copies)
-    first = validate(state.theta, *valid)
-    marks = {round(inner.total_steps * (i + 1) / evaluations) for i in range(evaluations)}
+    runs = Unroll(task, inner, copies, evaluations, compiled)
     curve, records = [], []
     for t in range(inner.total_steps):
-        batch = task.train.batch(next(batches).to(device), copies)
-        state, seen = step(state, layers, columns, hyper, table[t], counts[t], *batch)
+        seen = runs.advance(layers, columns, None if push is None else push[t])
         if record:
             records.append(seen)
-        if t + 1 in marks:
-            ratio = torch.log(validate(state.theta, *valid) / first)
-            curve.append(torch.nan_to_num(ratio, nan=LOG_RATIO_RANGE[1]).clamp(*LOG_RATIO_RANGE))
-    return Rollout(torch.stack(curve), first, records)
+        if runs.step in runs.marks:
+            curve.append(runs.log_ratio())
+    return Rollout(torch.stack(curve), torch.tensor(runs.marks), runs.initial, records)
 
 
 def _batch_indices(task: Task, inner: Inner) -> Iterator[Tensor]:

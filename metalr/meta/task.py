@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +49,7 @@ class Task:
         train: data of the inner runs.
         valid: data of the outer loss.
         batch_size: of the inner runs.
+        scale: of the parameters inside the network, which computes with theta * scale; ones by default, (P, net.size).
     """
 
     net: Net
@@ -55,15 +57,34 @@ class Task:
     train: Split
     valid: Split
     batch_size: int
+    scale: Tensor = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Fills in the scale."""
+        if self.scale is None:
+            object.__setattr__(self, "scale", torch.ones_like(self.theta))
+
+    def reparameterised(self, nats: float, generator: torch.Generator) -> Task:
+        """The same networks as functions, in other units (Metz 2022, section 4.2).
+
+        Each tensor of each instance is held at exp(-c) of its size and multiplied by exp(c) inside the network, with
+        c uniform in [-nats, nats]: the loss is as before, the sizes of parameters, gradients and good rates are not.
+        """
+        draws = torch.empty(len(self.theta), len(self.net.shapes)).uniform_(-nats, nats, generator=generator).exp()
+        counts = torch.tensor([math.prod(shape) for shape in self.net.shapes.values()])
+        scale = draws.repeat_interleave(counts, dim=1).to(self.theta)
+        return replace(self, theta=self.theta / scale, scale=self.scale * scale)
 
     def select(self, instances: slice | Tensor) -> Task:
         """Some of the instances, by a slice or by their numbers."""
         train, valid = self.train.select(instances), self.valid.select(instances)
-        return replace(self, theta=self.theta[instances], train=train, valid=valid)
+        theta, scale = self.theta[instances], self.scale[instances]
+        return replace(self, theta=theta, train=train, valid=valid, scale=scale)
 
     def to(self, device: torch.device) -> Task:
         """The same task on a device."""
-        return replace(self, theta=self.theta.to(device), train=self.train.to(device), valid=self.valid.to(device))
+        theta, scale = self.theta.to(device), self.scale.to(device)
+        return replace(self, theta=theta, train=self.train.to(device), valid=self.valid.to(device), scale=scale)
 
 
 class TaskFamily(ABC):

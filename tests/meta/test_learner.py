@@ -8,7 +8,7 @@ from torch.nn.utils import parameters_to_vector
 
 from datamodules import MetaTasksDataModule
 from metalr import LRPolicy
-from metalr.meta import Component, FullES, HeldOutTask, MetaLearner, rollout
+from metalr.meta import PES, ActionES, Component, Episode, FullES, HeldOutTask, MetaLearner
 from metalr.meta.families import MLPTasks, QuadraticTasks
 
 
@@ -25,10 +25,10 @@ def make_data() -> MetaTasksDataModule:
     return MetaTasksDataModule(components, heldout)
 
 
-def make_learner(**kwargs) -> MetaLearner:
+def make_learner(estimator=None, **kwargs) -> MetaLearner:
     return MetaLearner(
         hidden=(8, 4),
-        estimator=FullES(pairs=4),
+        estimator=estimator or ActionES(pairs=4),
         optimizer=lambda p: torch.optim.Adam(p, lr=0.01),
         **kwargs,
     )
@@ -60,43 +60,51 @@ def fit(folder: Path, learner: MetaLearner, steps: int = 6, ckpt_path=None, **kw
     return parameters_to_vector(learner.policy.parameters()).detach().clone()
 
 
-def test_the_gradient_of_the_surrogate_is_the_estimate(tmp_path):
+@pytest.mark.parametrize("estimator", [FullES(pairs=4), ActionES(pairs=4)], ids=lambda e: type(e).__name__)
+def test_the_gradient_of_the_surrogate_is_the_estimate(tmp_path, estimator):
     """Plain descent at rate 1 moves the weights by the estimate, which is made again here by hand."""
-    learner = MetaLearner(
-        hidden=(8, 4), estimator=FullES(pairs=4), optimizer=lambda p: torch.optim.SGD(p, lr=1.0), seed=5
-    )
+    learner = MetaLearner(hidden=(8, 4), estimator=estimator, optimizer=lambda p: torch.optim.SGD(p, lr=1.0), seed=5)
     before = parameters_to_vector(learner.policy.parameters()).detach().clone()
-    policy = LRPolicy(hidden=(8, 4), seed=5)
     after = fit(tmp_path, learner, steps=1)
-    es, draw = learner.estimator, make_data().distribution.draw(0, 4)
-    noise = es.noise(before.numel(), range(4), 5, 0)
-    layers = policy.population(es.perturb(before, noise))
-    runs = rollout(draw.task, draw.inner, layers, policy.columns, copies=2)
-    plus, minus = runs.outer_loss().chunk(2)
-    estimate = es.gradient(plus, minus, torch.stack((plus, minus)), noise)
+    draw = make_data().distribution.draw(0, 4)
+    episode = Episode(draw.task, draw.inner, range(4), (5, 0))
+    estimate = estimator.estimate(LRPolicy(hidden=(8, 4), seed=5), episode).gradient
     assert float(estimate.norm()) > 0
     assert torch.allclose(before - after, estimate, atol=1e-6)
 
 
-def test_two_ranks_give_the_gradient_of_one(tmp_path):
-    alone = fit(tmp_path / "one", make_learner())
-    together = fit(tmp_path / "two", make_learner(), strategy="ddp_fork", devices=2)
+ESTIMATORS = [ActionES(pairs=4), FullES(pairs=4), PES(pairs=4, truncations=3)]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+def test_two_ranks_give_the_gradient_of_one(tmp_path, estimator):
+    alone = fit(tmp_path / "one", make_learner(estimator))
+    together = fit(tmp_path / "two", make_learner(estimator), strategy="ddp_fork", devices=2)
     assert torch.allclose(alone, together, atol=1e-5)
     best = [LRPolicy.load(tmp_path / name / "best.safetensors") for name in ("one", "two")]
     assert float(best[0].card["heldout"]) == pytest.approx(float(best[1].card["heldout"]), abs=2e-3)
     assert not torch.allclose(alone, parameters_to_vector(make_learner().policy.parameters()), atol=1e-4)
 
 
-def test_a_crashed_run_goes_on_to_the_last_bit(tmp_path):
-    whole = fit(tmp_path / "whole", make_learner())
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+def test_a_crashed_run_goes_on_to_the_last_bit(tmp_path, estimator):
+    """Also in the middle of an episode, where an estimator takes three meta-steps for one."""
+    whole = fit(tmp_path / "whole", make_learner(estimator))
     broken = tmp_path / "broken"
     checkpoint = ModelCheckpoint(broken, every_n_train_steps=1, save_last=True)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        fit(broken, make_learner(), callbacks=[checkpoint, Crash(4)])
-    learner = make_learner(seed=0)
+        fit(broken, make_learner(estimator), callbacks=[checkpoint, Crash(4)])
+    learner = make_learner(estimator, seed=0)
     resumed = fit(broken, learner, ckpt_path=broken / "last.ckpt")
     assert torch.equal(resumed, whole)
     assert int(learner.inner_steps) > 0
+
+
+def test_another_number_of_ranks_in_the_middle_of_an_episode_is_refused(tmp_path):
+    estimator = PES(pairs=4, truncations=3)
+    fit(tmp_path, make_learner(estimator), steps=1)
+    with pytest.raises(Exception, match="written by 1 ranks in the middle of an episode, and this run has 2"):
+        fit(tmp_path, make_learner(estimator), 3, tmp_path / "last.ckpt", strategy="ddp_fork", devices=2)
 
 
 def test_the_policy_is_written_with_its_card(tmp_path):
@@ -108,7 +116,7 @@ def test_the_policy_is_written_with_its_card(tmp_path):
 
 
 def test_pairs_that_do_not_split_over_ranks_are_told(tmp_path):
-    learner = MetaLearner(hidden=(4,), estimator=FullES(pairs=3))
+    learner = MetaLearner(hidden=(4,), estimator=ActionES(pairs=3))
     with pytest.raises(Exception, match="estimator.pairs=3 must be a multiple of the number of ranks, 2"):
         fit(tmp_path, learner, strategy="ddp_fork", devices=2)
 
@@ -126,7 +134,7 @@ def test_meta_training_improves_the_outer_loss(tmp_path):
     components = {"q": Component(QuadraticTasks(train_sizes=(64,), valid_size=32), 1, (20, 20))}
     heldout = [HeldOutTask("q", QuadraticTasks(train_sizes=(64,), valid_size=32), "sgd", 20, instances=2, rates=4)]
     data = MetaTasksDataModule(components, heldout, decades=3.0)
-    learner = MetaLearner(estimator=FullES(pairs=32), optimizer=lambda p: torch.optim.Adam(p, lr=0.01))
+    learner = MetaLearner(optimizer=lambda p: torch.optim.Adam(p, lr=0.01))
     before = heldout[0].score(learner.policy, True, torch.device("cpu"))
     trainer = L.Trainer(
         accelerator="cpu",
@@ -146,7 +154,7 @@ def test_meta_training_improves_the_outer_loss(tmp_path):
 def test_going_on_counts_the_steps_before(tmp_path):
     fit(tmp_path / "first", make_learner(), steps=3)
     first = LRPolicy.load(tmp_path / "first" / "policy.safetensors").card
-    learner = MetaLearner(init_from=str(tmp_path / "first" / "policy.safetensors"), estimator=FullES(pairs=4))
+    learner = MetaLearner(init_from=str(tmp_path / "first" / "policy.safetensors"), estimator=ActionES(pairs=4))
     fit(tmp_path / "second", learner, steps=3)
     second = LRPolicy.load(tmp_path / "second" / "policy.safetensors").card
     assert int(second["meta_steps"]) == 6

@@ -9,14 +9,26 @@ from metalr.meta import Component, HeldOutTask, Inner, TaskDistribution, rollout
 from metalr.meta.families import (
     AutoencoderTasks,
     ConvNetTasks,
+    FineTuningTasks,
     MLPTasks,
     QuadraticTasks,
+    SentenceTasks,
+    TabularTasks,
     TransformerTasks,
 )
 from metalr.meta.optimizers import OPTIMIZERS
 from metalr.meta.rollout import LOG_RATIO_RANGE
 
-FAMILIES = [MLPTasks, AutoencoderTasks, ConvNetTasks, TransformerTasks, QuadraticTasks]
+FAMILIES = [
+    MLPTasks,
+    FineTuningTasks,
+    AutoencoderTasks,
+    ConvNetTasks,
+    TransformerTasks,
+    SentenceTasks,
+    TabularTasks,
+    QuadraticTasks,
+]
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -16,12 +16,34 @@ INSTANCES, STEPS = 3, 40
 LRS = (0.03, 0.1, 0.2)
 
 
-def hyper(lr_scale=1.0, beta1=0.0, beta2=0.0, coupled=0.0, decoupled=0.0) -> Hyper:
+def hyper(lr_scale=1.0, beta1=0.0, beta2=0.0, coupled=0.0, decoupled=0.0, nesterov=0.0) -> Hyper:
     lr = lr_scale * torch.tensor(LRS)[:, None]
-    return Hyper(lr, *(torch.full_like(lr, v) for v in (beta1, beta2, coupled, decoupled)))
+    return Hyper(lr, *(torch.full_like(lr, v) for v in (beta1, beta2, coupled, decoupled, nesterov)))
+
+
+class Lion(torch.optim.Optimizer):
+    """Chen et al. 2023, algorithm 2."""
+
+    def __init__(self, params, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                m = self.state[p].setdefault("m", torch.zeros_like(p))
+                p.mul_(1.0 - 0.1 * group["lr"]).sub_(torch.lerp(p.grad, m, 0.9).sign(), alpha=group["lr"])
+                m.lerp_(p.grad, 0.01)
 
 
 CASES = {
+    "nesterov": (
+        "sgd",
+        hyper(beta1=0.9, coupled=1e-3, nesterov=1.0),
+        lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=1e-3, nesterov=True),
+    ),
+    "rmsprop": ("rmsprop", hyper(0.05, 0.5, 0.9), lambda p, lr: torch.optim.RMSprop(p, 0.05 * lr, 0.9, momentum=0.5)),
+    "lion": ("lion", hyper(0.01, 0.9, 0.99, decoupled=0.1), lambda p, lr: Lion(p, 0.01 * lr)),
     "sgd": ("sgd", hyper(), lambda p, lr: torch.optim.SGD(p, lr=lr)),
     "momentum": (
         "sgd",
@@ -53,8 +75,8 @@ def make_task() -> Task:
 @pytest.mark.parametrize("case", CASES)
 def test_a_real_run_and_a_batched_one_see_and_do_the_same(case, known):
     name, hypers, make_optimizer = CASES[case]
-    # Plain SGD's direction is measured from the parameters' change, where float32's rounding would show.
-    dtype = torch.float64 if case == "sgd" else torch.float32
+    # A direction that is measured from the parameters' change would show float32's rounding.
+    dtype = torch.float32 if case in ("momentum", "adam", "adamw") else torch.float64
     task, policy = make_task(), random_policy(4, horizon=known, strength=0.1)
     inner = Inner(name, hypers, STEPS, known, batch_seed=7)
     batched = rollout(task, inner, policy.shared_layers(), policy.columns, record=True)

@@ -1,0 +1,105 @@
+"""Evolution strategies in the space of the policy's decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metalr.law import span
+from metalr.meta.estimator import Episode, Estimate, GradientEstimator, check_settings, squashed
+from metalr.meta.rollout import Rollout, curve_weights, rollout
+from metalr.policy import Layers, LRPolicy, apply_layers
+
+
+@dataclass(frozen=True)
+class ActionES(GradientEstimator):
+    """Antithetic evolution strategies on the policy's output instead of its weights.
+
+    A decision is one number, and a policy has thousands of weights: so noise is added to the output, output_t =
+    policy(features_t) + sigma eps_t, with +eps in one run of a pair and -eps in the other, and the chain rule does
+    the rest. With L_t the part of the outer loss that lies after step t,
+
+        gradient = E[ sum_t (L_t+ - L_t-) / (2 sigma) * eps_t * d policy(features_t) / d weights ],
+
+    the score-function estimator (REINFORCE, Williams 1992, eq. 11) of a Gaussian policy, with the other run of the
+    pair as its baseline. It is unbiased for the policy with noise, features' reactions to earlier decisions
+    included. `benchmarks/estimators.py` measures its variance beside FullES's, PES's and NRES's.
+
+    Noise is held for 1/`decisions` of the law's span, so that a long run has no more noise to tell apart than a
+    short one; within a block the gradient is spread evenly.
+
+    Attributes:
+        pairs: P, antithetic pairs a step.
+        sigma: standard deviation of the noise on the output.
+        decisions: blocks of equal noise in a span.
+        squash: what a pair's difference of losses passes through: "none", "tanh" or "sign".
+    """
+
+    pairs: int = 32
+    sigma: float = 0.5
+    decisions: int = 128
+    squash: str = "tanh"
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        check_settings(self.pairs, self.sigma, self.squash)
+        if self.decisions < 1:
+            raise ValueError(f"decisions={self.decisions}: give 1 or more")
+
+    def estimate(self, policy: LRPolicy, episode: Episode) -> Estimate:
+        """Whole runs of both halves, and one backward pass through all decisions."""
+        blocks = hold_blocks(episode.inner.total_steps, episode.inner.known, self.decisions)
+        noise = episode.noise(int(blocks[-1]) + 1).T[blocks.to(episode.task.theta.device)]  # (T, P)
+        push = self.sigma * torch.cat((noise, -noise), dim=1)
+        layers = [(weight.detach(), bias.detach()) for weight, bias in policy.shared_layers()]
+        runs = rollout(
+            episode.task, episode.inner, layers, policy.columns, 2, compiled=episode.compiled, record=True, push=push
+        )
+        episode.done = True
+        own = runs.outer_loss(episode.final_weight).view(2, -1)
+        everyone = episode.gather(own)
+        credit = squashed(loss_to_go(runs, episode.final_weight), everyone[0] - everyone[1], self.squash)
+        lengths = blocks.bincount()[blocks].to(credit)[:, None]
+        weights = credit * noise / (2.0 * self.sigma * len(episode.pairs) * lengths)
+        gradient = decision_gradient(policy, runs, weights)
+        return Estimate(gradient, everyone, everyone.numel() * episode.inner.total_steps)
+
+
+def hold_blocks(total_steps: int, known: bool, decisions: int) -> Tensor:
+    """Number of the block that each step belongs to, ascending from 0, (T,): 1/decisions of the span each."""
+    blocks: list[int] = []
+    number = 0
+    while len(blocks) < total_steps:
+        scale = span(len(blocks), total_steps if known else None)
+        blocks += [number] * max(1, round(scale / decisions))
+        number += 1
+    return torch.tensor(blocks[:total_steps])
+
+
+def loss_to_go(runs: Rollout, final_weight: float) -> Tensor:
+    """L_t+ - L_t-: difference between a pair's runs in that part of the outer loss that lies after step t, (T, P)."""
+    weights = curve_weights(len(runs.curve), final_weight).to(runs.curve)
+    plus, minus = (weights[:, None] * runs.curve).chunk(2, dim=1)
+    to_go = (plus - minus).flip(0).cumsum(0).flip(0)
+    steps = torch.arange(int(runs.marks[-1]))
+    return to_go[torch.searchsorted(runs.marks, steps, right=True).to(to_go.device)]
+
+
+def decision_gradient(policy: LRPolicy, runs: Rollout, weights: Tensor) -> Tensor:
+    """Gradient of sum_t weight_t * policy(features_t), mean of both runs of each pair, in the weights: (n,).
+
+    Args:
+        policy: that took the decisions.
+        runs: with records, of 2 P runs.
+        weights: (T, P).
+    """
+    features = torch.stack([record.features for record in runs.records])  # (T, 2 P, F)
+    finite = torch.stack([record.finite for record in runs.records])
+    with torch.enable_grad():
+        layers: Layers = policy.shared_layers()
+        outputs = apply_layers(layers, policy.select(features.flatten(0, 1))).view(finite.shape)
+        total = 0.5 * (torch.cat((weights, weights), dim=1) * finite * outputs).sum()
+        pieces = torch.autograd.grad(total, [p for layer in layers for p in layer])
+    return torch.cat([piece.flatten() for piece in pieces])

@@ -1,0 +1,18 @@
+"""The task families that ship: what the inner runs of meta-training train on."""
+
+from metalr.meta.families.images import ConvNetTasks
+from metalr.meta.families.quadratics import QuadraticTasks
+from metalr.meta.families.tables import TabularTasks
+from metalr.meta.families.tokens import SentenceTasks, TransformerTasks
+from metalr.meta.families.vectors import AutoencoderTasks, FineTuningTasks, MLPTasks
+
+__all__ = [
+    "AutoencoderTasks",
+    "ConvNetTasks",
+    "FineTuningTasks",
+    "MLPTasks",
+    "QuadraticTasks",
+    "SentenceTasks",
+    "TabularTasks",
+    "TransformerTasks",
+]

@@ -1,0 +1,71 @@
+"""What the families that ship have in common: a pool of networks, and random numbers by the instance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from metalr.meta.nets import Net
+from metalr.meta.task import Split, Task, TaskFamily
+
+CLASSES = 10
+"""Of the classification tasks, where nothing else is said."""
+
+
+def pick(generator: torch.Generator, options: Sequence[int]) -> int:
+    """One of the options, each as likely as another."""
+    return options[int(torch.randint(len(options), (1,), generator=generator))]
+
+
+def uniform(shape: Sequence[int], low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Uniform in [low, high]."""
+    return torch.empty(tuple(shape)).uniform_(low, high, generator=generator)
+
+
+def log_uniform(shape: Sequence[int], low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Log-uniform in [low, high]."""
+    return uniform(shape, math.log(low), math.log(high), generator).exp()
+
+
+def split(inputs: Tensor, targets: Tensor, train: int) -> tuple[Split, Split]:
+    """The first `train` samples for training, the others for validation."""
+    return Split(inputs[:, :train], targets[:, :train]), Split(inputs[:, train:], targets[:, train:])
+
+
+def corrupt(split: Split, generator: torch.Generator, classes: int = CLASSES) -> Split:
+    """Random labels for up to 30 % of the samples, in half of the instances."""
+    labels = split.targets
+    share = uniform((len(labels), 1), -0.3, 0.3, generator).clamp_min(0.0)
+    wrong = torch.rand(labels.shape, generator=generator) < share
+    noise = torch.randint(classes, labels.shape, generator=generator)
+    return Split(split.inputs, torch.where(wrong, noise, labels))
+
+
+class PooledFamily(TaskFamily):
+    """A family whose networks and batch sizes come from a pool.
+
+    Args:
+        pool: (network, batch size), each as likely as another.
+        train_sizes: numbers of training samples, one drawn for a task.
+        valid_size: number of validation samples.
+    """
+
+    pool: Sequence[tuple[Net, int]]
+
+    def __init__(self, train_sizes: Sequence[int] = (256, 512, 1024), valid_size: int = 192) -> None:
+        self.train_sizes = tuple(train_sizes)
+        self.valid_size = valid_size
+
+    def sample(self, instances: int, generator: torch.Generator) -> Task:
+        """Draws a network out of the pool, its initial parameters and the data."""
+        net, batch_size = self.pool[pick(generator, range(len(self.pool)))]
+        train_size = pick(generator, self.train_sizes)
+        train, valid = self.data(net, instances, train_size, generator)
+        return Task(net, net.initialise(instances, generator), train, valid, batch_size)
+
+    def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
+        """Training and validation data for the network."""
+        raise NotImplementedError

@@ -1,0 +1,137 @@
+"""Evolution strategies in the space of the policy's weights: FullES, PES, NRES."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+
+from metalr.meta.estimator import Episode, Estimate, GradientEstimator, check_settings, squashed
+from metalr.meta.rollout import rollout
+from metalr.policy import LRPolicy
+
+
+def antithetic_gradient(weights: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """Antithetic evolution strategies: the mean over pairs of weight * noise / (2 sigma).
+
+    With weight = L(theta + sigma eps) - L(theta - sigma eps) this is an unbiased estimate of the gradient of L
+    smoothed by a Gaussian of width sigma (Nesterov and Spokoiny 2017, eq. 26).
+
+    Args:
+        weights: (P,), a pair's difference of losses, squashed or not.
+        noise: eps, standard normal, (P, n).
+        sigma: width of the smoothing.
+
+    Returns:
+        The gradient, (n,).
+    """
+    return weights @ noise / (2.0 * sigma * len(weights))
+
+
+def perturbed(theta: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """Weights of the policies of all pairs: theta + sigma eps, then theta - sigma eps, (2 P, n)."""
+    return torch.cat((theta + sigma * noise, theta - sigma * noise))
+
+
+@dataclass(frozen=True)
+class FullES(GradientEstimator):
+    """Antithetic evolution strategies over whole inner runs (FullES).
+
+    Attributes:
+        pairs: P, antithetic pairs a step.
+        sigma: width of the perturbation of the policy's weights.
+        squash: what a pair's difference of losses passes through: "none", "tanh" or "sign".
+    """
+
+    pairs: int = 32
+    sigma: float = 0.05
+    squash: str = "tanh"
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        check_settings(self.pairs, self.sigma, self.squash)
+
+    def estimate(self, policy: LRPolicy, episode: Episode) -> Estimate:
+        """One perturbation a pair, kept from the run's start to its end."""
+        theta = parameters_to_vector(policy.parameters()).detach()
+        noise = episode.noise(theta.numel())
+        layers = policy.population(perturbed(theta, noise, self.sigma))
+        runs = rollout(
+            episode.task, episode.inner, layers, policy.columns, copies=2, compiled=episode.compiled
+        )  # fmt: skip
+        episode.done = True
+        own = runs.outer_loss(episode.final_weight).view(2, -1)
+        everyone = episode.gather(own)
+        weights = squashed(own[0] - own[1], everyone[0] - everyone[1], self.squash)
+        steps = everyone.numel() * episode.inner.total_steps
+        return Estimate(antithetic_gradient(weights, noise, self.sigma), everyone, steps)
+
+
+@dataclass(frozen=True)
+class _TruncatedES(GradientEstimator):
+    """Evolution strategies over a piece of the runs a meta-step; the weights are updated between the pieces.
+
+    Attributes:
+        pairs: P, antithetic pairs a step.
+        sigma: width of the perturbation of the policy's weights.
+        truncations: pieces of a run, of even length.
+        squash: what a pair's difference of losses passes through: "none", "tanh" or "sign".
+    """
+
+    pairs: int = 32
+    sigma: float = 0.05
+    truncations: int = 4
+    squash: str = "tanh"
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        check_settings(self.pairs, self.sigma, self.squash)
+        if self.truncations < 1:
+            raise ValueError(f"truncations={self.truncations}: give 1 or more")
+
+    def _noises(self, episode: Episode, size: int, truncation: int) -> tuple[Tensor, Tensor]:
+        """What perturbs this truncation, and what its losses weigh, (P, size) each."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def estimate(self, policy: LRPolicy, episode: Episode) -> Estimate:
+        """One truncation."""
+        runs = episode.start(copies=2)
+        theta = parameters_to_vector(policy.parameters()).detach()
+        truncation, stop = runs.truncation(self.truncations)
+        noise, weighed = self._noises(episode, theta.numel(), truncation)
+        layers = policy.population(perturbed(theta, noise, self.sigma))
+        first = runs.step
+        loss = runs.piece(layers, policy.columns, stop, episode.final_weight)
+        episode.done = runs.step == episode.inner.total_steps
+        own = loss.view(2, -1)
+        everyone = episode.gather(own)
+        weights = squashed(own[0] - own[1], everyone[0] - everyone[1], self.squash)
+        return Estimate(
+            antithetic_gradient(weights, weighed, self.sigma), everyone, everyone.numel() * (runs.step - first)
+        )
+
+
+@dataclass(frozen=True)
+class PES(_TruncatedES):
+    """Persistent evolution strategies (Vicol et al. 2021, algorithm 2).
+
+    Each truncation has a perturbation of its own, and its loss weighs the sum of those so far: unbiased whatever
+    the length of a truncation, with a variance that grows with their number.
+    """
+
+    def _noises(self, episode: Episode, size: int, truncation: int) -> tuple[Tensor, Tensor]:
+        noise = episode.noise(size, truncation)
+        episode.carried["sum"] = episode.carried.get("sum", torch.zeros_like(noise)) + noise
+        return noise, episode.carried["sum"]
+
+
+@dataclass(frozen=True)
+class NRES(_TruncatedES):
+    """Noise-reuse evolution strategies (Li et al. 2023, algorithm 3): one perturbation for all truncations of a run."""
+
+    def _noises(self, episode: Episode, size: int, truncation: int) -> tuple[Tensor, Tensor]:
+        noise = episode.noise(size)
+        return noise, noise
