@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from metalr import MetaLR
 from tests.conftest import random_policy
 from tests.fit import BATCHES, Module, Recorder, Resumable, make_trainer
-from tests.problem import OPTIMIZERS, batches, make_model
+from tests.problem import OPTIMIZERS, Run, batches, make_model, make_run
 from tests.regimes.ranks import initialises, kill, run_ranks
 
 STEPS = 2 * BATCHES
@@ -115,3 +115,20 @@ def test_a_killed_run_goes_on_to_the_last_bit(tmp_path, loop, ranks, name):
         assert b["rates"] == a["rates"][start:]
         assert all(torch.equal(p, q) for p, q in zip(b["features"], a["features"][start:], strict=True))
         assert all(torch.equal(p, q) for p, q in zip(b["weights"], a["weights"], strict=True))
+
+
+@pytest.mark.parametrize("order", ["optimizer, meta_lr", "meta_lr, optimizer", "optimizer, then MetaLR is made"])
+def test_the_order_of_loading_does_not_matter(order):
+    """The optimizer's own state brings the rate set last, which must not be taken for the initial one."""
+    policy = random_policy(strength=0.1)
+    whole = make_run("sgd", policy, STEPS).train(batches(STEPS))
+    state = make_run("sgd", policy, STEPS).train(batches(STEPS)[:5]).state()
+    model = make_model(3)
+    model.load_state_dict(state["model"])
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    if order.startswith("optimizer, then"):
+        optimizer.load_state_dict(state["optimizer"])
+    meta_lr = MetaLR(optimizer, STEPS, policy)
+    for part in ("meta_lr", "optimizer") if order.startswith("meta_lr") else ("optimizer", "meta_lr"):
+        {"optimizer": optimizer, "meta_lr": meta_lr}[part].load_state_dict(state[part])
+    assert Run(model, optimizer, meta_lr).train(batches(STEPS)[5:]).rates == whole.rates[5:]
