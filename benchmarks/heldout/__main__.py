@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it; workers inherit it
@@ -24,8 +21,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it; workers 
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
+from benchmarks.heldout.pool import train_all
 from benchmarks.heldout.report import ORDER, Report
-from benchmarks.heldout.runs import Result, Run, one_thread, plan, predicted_seconds, train
+from benchmarks.heldout.runs import one_thread, plan, predicted_seconds
 from benchmarks.heldout.schedules import check_packages, fingerprint
 from benchmarks.heldout.store import Store
 from benchmarks.heldout.tasks import TASKS
@@ -38,27 +36,6 @@ def _checked(option: str, names: str | None, known: Sequence[str]) -> list[str]:
     if unknown:
         raise ValueError(f"{option}={names}: unknown {', '.join(unknown)}; choose of {', '.join(known)}")
     return chosen
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    one_thread()
-
-
-def _results(
-    todo: Sequence[Run], jobs: int, root: str | None, sources: Mapping[str, str]
-) -> Iterator[tuple[Run, Result]]:
-    if jobs == 1:
-        for run in todo:
-            yield run, train(run, root, sources.get(run.schedule, ""))
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker) as pool:
-        futures = {pool.submit(train, run, root, sources.get(run.schedule, "")): run for run in todo}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def main(
@@ -113,7 +90,7 @@ def main(
             f"{predicted / 60:.1f} core-minutes, {predicted / 60 / jobs:.1f} minutes with {jobs} jobs",
             flush=True,
         )
-        for done, result in tqdm(_results(todo, jobs, data, sources), total=len(todo), desc="runs", smoothing=0.02):
+        for done, result in tqdm(train_all(todo, jobs, data, sources), total=len(todo), desc="runs", smoothing=0.02):
             store.add(done, result)
         print(f"took {(time.perf_counter() - start) / 60:.1f} minutes")
     report = Report(planned, store)

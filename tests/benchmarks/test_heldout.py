@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks.heldout import __main__ as suite
+from benchmarks.heldout import pool
 from benchmarks.heldout.data import Data, Split
 from benchmarks.heldout.runs import POINTS, Result, Run, initial_lrs, plan, train
 from benchmarks.heldout.schedules import LEARNED, TUNED, UNTUNED, Setting, check_packages, fingerprint
@@ -198,12 +199,12 @@ def test_a_tiny_suite_goes_on_where_it_was_and_repeats_only_what_a_new_policy_ch
         trained.append(run)
         return train(run, root, policy)
 
-    monkeypatch.setattr(suite, "train", counted)
+    monkeypatch.setattr(pool, "train", counted)
     with pytest.raises(KeyboardInterrupt):
         suite.main(data=None, out=tmp_path, **TINY)
     assert len(lines.read_text().splitlines()) == 10
 
-    monkeypatch.setattr(suite, "train", train)
+    monkeypatch.setattr(pool, "train", train)
     suite.main(data=None, out=tmp_path, docs=tmp_path / "docs", **TINY)
     runs = [
         Run(**{k: v for k, v in json.loads(line).items() if k in Run.__dataclass_fields__}) for line in lines.open()
@@ -232,7 +233,7 @@ def test_a_tiny_suite_goes_on_where_it_was_and_repeats_only_what_a_new_policy_ch
     assert len(added) == 2 * 2 * 2
     assert {row["schedule"] for row in added} == {"default"}
 
-    monkeypatch.setattr(suite, "train", None)  # nothing is left to do
+    monkeypatch.setattr(pool, "train", None)  # nothing is left to do
     suite.main(data=None, out=tmp_path, **TINY)
 
 
