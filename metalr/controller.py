@@ -115,6 +115,7 @@ class MetaLR:
         self.policy = _resolve_policy(policy, self._total_steps)
         self._decider = Decider(self.policy, guards, device_of_rates(optimizer))
         self._record = GuardRecord(guards)
+        self._looked_at = -1
         self._direction = direction_of(optimizer)
         self._sample_limit = sample
         self._sample = ParameterSample(optimizer, sample)
@@ -219,10 +220,12 @@ class MetaLR:
                 lr.fill_(base * self._factor)
 
     def _notice(self) -> None:
-        """Takes what the guards did into the record."""
-        counts = self._decider.counts
+        """Takes what the guards did into the record; on the host, that of each step at once."""
+        counts, step = self._decider.counts, self._step - 1
+        since = step - 1 if self._decider.device is None else self._looked_at
+        self._looked_at = step
         if counts != list(self._record.counts.values()):
-            self._record.note(counts, self._step - 1, self.displacement, self._named_features())
+            self._record.note(counts, since, step, self.displacement, self._named_features())
 
     def _named_features(self) -> dict[str, float]:
         values = [] if self._features is None else self._features[0].tolist()
@@ -328,6 +331,7 @@ class MetaLR:
                 f"{len(self.optimizer.param_groups)}: make the optimizer with the groups that it had"
             )
         self._step = int(state["step"])
+        self._looked_at = self._step - 1
         self.base_lrs = [float(lr) for lr in state["base_lrs"]]
         self._factor = float(state["factor"])
         self._decider.load_state_dict(state)

@@ -62,7 +62,6 @@ class GuardRecord:
     def __init__(self, guards: Guards) -> None:
         self._divergence = guards.divergence
         self._counts = dict.fromkeys(GUARDS, 0)
-        self._read_at = -1
         self.events: deque[GuardEvent] = deque(maxlen=EVENTS)
 
     @property
@@ -70,11 +69,14 @@ class GuardRecord:
         """Actions of each guard."""
         return dict(self._counts)
 
-    def note(self, counts: Iterable[int], step: int, displacement: float, features: dict[str, float]) -> None:
+    def note(
+        self, counts: Iterable[int], since: int, step: int, displacement: float, features: dict[str, float]
+    ) -> None:
         """Takes in what happened up to a step.
 
         Args:
             counts: actions of each guard so far, in the order of `GUARDS`.
+            since: step that was looked at before this one; what acted then and again is one event.
             step: that they were read after.
             displacement: s_t, nats.
             features: of that step by name.
@@ -85,17 +87,16 @@ class GuardRecord:
         fresh = {guard: count - self._counts[guard] for guard, count in zip(GUARDS, counts, strict=True)}
         for guard, more in fresh.items():
             if more > 0:
-                self._add(GuardEvent(guard, step, step, more, displacement, features))
-        self._read_at = step
+                self._add(GuardEvent(guard, step, step, more, displacement, features), since)
         if fresh["climb"] > 0:
             self._report(step, features)
 
-    def _add(self, event: GuardEvent) -> None:
+    def _add(self, event: GuardEvent, since: int) -> None:
         if self._counts[event.guard] == 0:
             logger.warning("metalr: guard %s acts at step %d: %s", event.guard, event.step, _WORDS[event.guard])
         self._counts[event.guard] += event.count
         for index, old in enumerate(self.events):
-            if old.guard == event.guard and old.last in (self._read_at, event.step - 1):
+            if old.guard == event.guard and old.last >= since:
                 self.events[index] = replace(old, last=event.last, count=old.count + event.count)
                 return
         self.events.append(event)
@@ -110,10 +111,9 @@ class GuardRecord:
 
     def state_dict(self) -> dict[str, Any]:
         """Counts and events: numbers and strings."""
-        return {"counts": self.counts, "events": [asdict(event) for event in self.events], "read_at": self._read_at}
+        return {"counts": self.counts, "events": [asdict(event) for event in self.events]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`."""
         self._counts = dict(state["counts"])
         self.events = deque((GuardEvent(**event) for event in state["events"]), maxlen=EVENTS)
-        self._read_at = int(state["read_at"])
