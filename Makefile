@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test lint install clean help
 help:
-	@echo "make demo   train on real data from an untuned learning rate with the shipped policy"
+	@echo "make demo   compare the shipped policy with other schedules on real data, from several rates"
 	@echo "make test   lint, types and every test"
 	@echo "make lint   ruff and mypy alone"
 
@@ -19,13 +19,17 @@ $(STAMP): pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
 	@touch $(STAMP)
 
-# An untuned initial rate: fifty times the usual one.
-DEMO := --config configs/digits.yaml --config configs/schedule/metalr.yaml --trainer.logger.init_args.name demo
+# A small grid: the learned schedule beside two others from several initial rates, on digits, and on Adult with XGBoost
+# where METALR_DATA has it or the hub can be reached.
+ADULT_ID := scikit-learn/adult-census-income
+FETCH := HF_HUB_ETAG_TIMEOUT=3 HF_HUB_DOWNLOAD_TIMEOUT=10 timeout 20 $(BIN)/hf download --repo-type dataset $(ADULT_ID)
 demo: $(STAMP)
-	@rm -rf logs/demo
-	$(BIN)/python train.py fit $(DEMO) --optimizer.init_args.lr 5.0
-	$(BIN)/python train.py test $(DEMO) --ckpt_path logs/demo/version_0/checkpoints/last.ckpt
-	@echo "Look at it: $(BIN)/tensorboard --logdir logs/demo"
+	@rm -rf logs/compare/demo
+	@adult="$${METALR_DATA:+$$METALR_DATA/adult}"; \
+	if ! test -d "$$adult"; then adult=$(ADULT_ID); $(FETCH) >/dev/null 2>&1 || adult=; fi; \
+	test -n "$$adult" || echo "UCI Adult is neither in METALR_DATA nor to be fetched: digits alone"; \
+	ADULT="$$adult" $(BIN)/python train.py compare --config configs/compare/demo/digits.yaml \
+		$${adult:+--config configs/compare/demo/adult.yaml}
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -54,7 +54,9 @@ class MetaLRCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Model, data and Trainer; for `compare`, the grid alone."""
         if self.subcommand == "compare":
-            self.config_init = self.parser.instantiate_classes(self.config)
+            # jsonargparse 4.49 renamed it
+            instantiate = getattr(self.parser, "instantiate", None) or self.parser.instantiate_classes
+            self.config_init = instantiate(self.config)
         else:
             super().instantiate_classes()
 

@@ -145,17 +145,17 @@ def _work(task: Task, threads: int, devices: str) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
-    with (task.folder / LOG).open("a", buffering=1) as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        sys.stdout = sys.stderr = log
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        if devices:
-            os.environ["CUDA_VISIBLE_DEVICES"] = devices
-        import torch
+    log = (task.folder / LOG).open("a", buffering=1)  # stays open: a traceback comes after this function
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    sys.stdout = sys.stderr = log
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
+    import torch
 
-        torch.set_num_threads(threads)
-        run_cell(task)
+    torch.set_num_threads(threads)
+    run_cell(task)
 
 
 def _end_with_parent() -> None:

@@ -29,12 +29,14 @@ class Workload:
         overrides: other options of `fit` (`trainer.max_epochs: 2`). `$NAME` in one is read from the environment.
         metric: the logged validation metric that decides, and that rates are tuned by.
         mode: whether more of it is better, "max", or less, "min".
-        loss: the logged validation loss, for the sensitivity to the rate and for the curves.
+        loss: the logged validation loss, for the sensitivity to the rate and for the curves; or `train_loss`, where
+            there is none.
         train_loss: the logged training loss.
         threshold: value of `metric` to reach; None for the best-tuned baseline's final value.
         test: whether the end of each run is tested on the test split as well.
         rates: initial rates, in place of the grid's.
         rate_keys: options that take the initial rate, in place of `optimizer.lr`.
+        seed_keys: options that take the seed, beside `seed_everything`.
 
     Raises:
         ValueError: for a bad name, no configs, or rates that are none.
@@ -51,6 +53,7 @@ class Workload:
     test: bool = False
     rates: list[float] | None = None
     rate_keys: list[str] = field(default_factory=lambda: ["optimizer.lr"])
+    seed_keys: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _check_name("workloads", self.name)
@@ -180,7 +183,8 @@ class Cell:
 
     def fit(self, out: Path) -> list[str]:
         """Arguments of the train script, `fit` first; the folder of the grid is `out`."""
-        metrics = list(dict.fromkeys((self.workload.metric, self.workload.loss)))
+        wanted = dict.fromkeys((self.workload.metric, self.workload.loss))
+        metrics = [name for name in wanted if name != self.workload.train_loss]
         return [
             *("fit", *self._options(out), f"--seed_everything={self.seed}"),
             *_logger(out / self.name, "fit"),
@@ -197,6 +201,7 @@ class Cell:
     def _options(self, out: Path) -> list[str]:
         keys = self.schedule.rate_keys or self.workload.rate_keys
         overrides = self.workload.overrides | dict.fromkeys(keys, self.rate)
+        overrides |= dict.fromkeys(self.workload.seed_keys, self.seed)
         configs = [*self.workload.configs, str(schedule_file(self.schedule, out))]
         return [*(f"--config={path}" for path in configs), *(f"--{k}={yaml_value(v)}" for k, v in overrides.items())]
 
@@ -208,6 +213,10 @@ def schedule_file(schedule: Schedule, out: Path) -> Path:
     return out / "schedules" / f"{schedule.name}.yaml"
 
 
+VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)")
+"""A name to be read from the environment."""
+
+
 def expand(arguments: Iterable[str]) -> list[str]:
     """Arguments with `$NAME` read from the environment.
 
@@ -216,7 +225,7 @@ def expand(arguments: Iterable[str]) -> list[str]:
     """
     expanded = [os.path.expandvars(argument) for argument in arguments]
     for argument in expanded:
-        if missing := re.search(r"\$\{?([A-Za-z_]\w*)", argument):
+        if missing := VARIABLE.search(argument):
             raise ValueError(f"{argument}: {missing[1]} is not set: export {missing[1]}=<folder>, or change the option")
     return expanded
 

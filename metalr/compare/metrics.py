@@ -7,7 +7,6 @@ special case, and intervals of it are not given.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -132,14 +131,12 @@ def bootstrap(values: ArrayLike, resamples: int = 9_999) -> Interval | None:
 
 def paired(first: ArrayLike, second: ArrayLike) -> Paired:
     """Paired t test of values (N,) over the same seeds, N at least 1."""
-    difference = np.subtract(np.asarray(first, dtype=float), np.asarray(second, dtype=float))
-    n = len(difference)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # infinity minus infinity
-        mean = float(difference.mean())
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        difference = np.subtract(np.asarray(first, dtype=float), np.asarray(second, dtype=float))
+        n, mean = len(difference), float(difference.mean())
     if n < 2 or not np.isfinite(difference).all():
         return Paired(n, mean, None, None)
-    if np.ptp(difference) == 0:
+    if np.ptp(difference) <= 1e-12 * np.abs(first).max():  # the same but for rounding
         return Paired(n, mean, Interval(mean, mean), 1.0 if mean == 0 else 0.0)
     test = stats.ttest_1samp(difference, 0.0)
     interval = test.confidence_interval(LEVEL)

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from metalr.compare.record import Curve
@@ -40,7 +41,7 @@ def looks(analysis: Analysis) -> dict[str, Look]:
 
 
 def plots(analysis: Analysis) -> dict[str, str]:
-    """Every plot of a report: SVG by name, `<workload>-<kind>` and `wins`."""
+    """Every plot of a report: SVG by name, `<workload>-<kind>` and `wins-...`."""
     style = looks(analysis)
     drawn: dict[str, str] = {}
     kinds: dict[str, Callable[[Result, Mapping[str, Look], str], Figure]] = {
@@ -55,7 +56,9 @@ def plots(analysis: Analysis) -> dict[str, str]:
                 name = f"{result.workload.name}-{kind}"
                 drawn[name] = _svg(draw(result, style, analysis.grid.candidate), name)
         if len(analysis.grid.ways) > 1:
-            drawn["wins"] = _svg(win_matrices(analysis), "wins")
+            names = [schedule.name for schedule in analysis.grid.ways]
+            drawn["wins-tuned"] = _svg(win_matrix(names, analysis.tuned_wins), "wins-tuned")
+            drawn["wins-same-rate"] = _svg(win_matrix(names, analysis.same_rate_wins), "wins-same-rate")
     return drawn
 
 
@@ -88,7 +91,7 @@ def loss_against_step(result: Result, style: Mapping[str, Look], candidate: str)
         values += [value for value in matrix.ravel() if math.isfinite(value)]
         label = f"{standing.schedule}, {standing.rate:.3g}"
         _line(axis, steps, list(matrix.T), standing.schedule, style, candidate, label, marker=len(steps) < 16)
-    axis.set(xlabel="optimizer step", ylabel=f"{result.workload.loss}, at each one's tuned rate")
+    axis.set(xlabel="optimizer step", ylabel=f"{result.workload.loss} at the tuned rate")
     _log_if_wide(axis, values, "min")
     _finish(axis)
     return figure
@@ -135,7 +138,7 @@ def steps_to_threshold(result: Result, style: Mapping[str, Look], candidate: str
         axis.plot(dots, [row] * len(dots), ls="", marker="o", ms=4, mfc="none", mec=INK)
         text = f"{speed.steps:.0f}" if reached else f"not in {end}"
         axis.annotate(
-            f"{text} ({speed.reached} of {speed.runs})", (width, row), (5, 0), textcoords="offset points", va="center"
+            f"{text} ({speed.reached} of {speed.runs})", (width, row), (8, 0), textcoords="offset points", va="center"
         )
     axis.set_yticks(range(len(result.standings)), [f"{s.schedule}, {s.rate:.3g}" for s in result.standings])
     axis.invert_yaxis()
@@ -147,27 +150,22 @@ def steps_to_threshold(result: Result, style: Mapping[str, Look], candidate: str
     return figure
 
 
-def win_matrices(analysis: Analysis) -> Figure:
-    """Who wins against whom: share of runs that the row wins, at tuned rates and from the same rate."""
-    names = [schedule.name for schedule in analysis.grid.ways]
-    figure = Figure(figsize=(4.6, 1.5 + 0.75 * len(names)), layout="constrained")
-    axes = figure.subplots(2, 1)
-    kinds = (("both tuned", analysis.tuned_wins), ("the same initial rate", analysis.same_rate_wins))
-    for axis, (title, shares) in zip(axes, kinds, strict=True):
-        axis.set_xlim(-0.5, len(names) - 0.5)
-        axis.set_ylim(len(names) - 0.5, -0.5)
-        for (i, j), share in np.ndenumerate(shares):
-            if math.isnan(share):
-                continue
-            wins = share > 0.5
-            colour, alpha = PALETTE[1] if wins else PALETTE[0], abs(share - 0.5) * 1.1
-            axis.add_patch(mpl.patches.Rectangle((j - 0.5, i - 0.5), 1, 1, color=colour, alpha=alpha, lw=0))
-            axis.text(j, i, f"{share:.0%}", ha="center", va="center", weight="bold" if wins else "normal")
-        axis.set_xticks(range(len(names)), names)
-        axis.set_yticks(range(len(names)), names)
-        axis.tick_params(length=0)
-        axis.set_title(f"row beats column, {title}")
-        axis.spines[:].set_visible(False)
+def win_matrix(names: Sequence[str], shares: np.ndarray) -> Figure:
+    """Share of runs (S, S) that the schedule of the row wins against that of the column."""
+    figure, axis = _figure(height=0.9 + 0.5 * len(names))
+    axis.set_xlim(-0.5, len(names) - 0.5)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    for (i, j), share in np.ndenumerate(shares):
+        if math.isnan(share):
+            continue
+        wins = share > 0.5
+        colour, alpha = PALETTE[1] if wins else PALETTE[0], abs(share - 0.5) * 1.1
+        axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, color=colour, alpha=alpha, lw=0))
+        axis.text(j, i, f"{share:.0%}", ha="center", va="center", weight="bold" if wins else "normal")
+    axis.set_xticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), [f"{name} beats" for name in names])
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
     return figure
 
 
@@ -236,7 +234,8 @@ def _finish(axis: Axes, legend: bool = True) -> None:
 def _style() -> Iterator[None]:
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
     fixed = {"svg.fonttype": "none", "font.size": 10.0, "axes.titlesize": 10.0, "font.family": "sans-serif"}
-    with mpl.rc_context(ink | fixed | {"hatch.linewidth": 1.2}):
+    clear = dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none")
+    with mpl.rc_context(ink | fixed | clear | {"hatch.linewidth": 1.2}):
         yield
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -37,7 +39,7 @@ class Record:
         epoch_steps: optimizer steps of one epoch, where that is known.
         seconds: from the first step to the end of training, validation included.
         first_loss: the first training loss that was logged.
-        final: validation metrics at the last validation.
+        final: validation metrics at the last validation, and the training loss, mean of the last tenth logged.
         test: metrics of the test split at the end of training.
         curves: the validation metric and loss, training loss, rate ("lr") and time ("seconds"), by name.
         made_with: versions and device.
@@ -105,9 +107,11 @@ def read_record(cell: Cell, folder: Path, made_with: dict[str, str]) -> Record:
         raise ValueError(f"{', '.join(missing)}: not in the logs of {folder}; logged: {', '.join(sorted(scalars))}")
     note = json.loads((folder / PROGRESS).read_text())
     own = {"lr": "compare/lr", "seconds": "compare/seconds"}
+    training = scalars[workload.train_loss]
     curves = {name: scalars[name] for name in (workload.metric, workload.loss)}
-    curves |= {name: thin(scalars[tag]) for name, tag in ({workload.train_loss: workload.train_loss} | own).items()}
-    ends = {name: values[-1] for name, (_, values) in scalars.items()}
+    curves |= {workload.train_loss: averaged(training)} | {name: thin(scalars[tag]) for name, tag in own.items()}
+    ends = {name: values[-1] for name, (_, values) in scalars.items() if _split(name) == _split(workload.metric)}
+    ends[workload.train_loss] = fmean(training[1][-max(1, len(training[1]) // 10) :])
     return Record(
         fingerprint=fingerprint(cell),
         workload=workload.name,
@@ -117,8 +121,8 @@ def read_record(cell: Cell, folder: Path, made_with: dict[str, str]) -> Record:
         steps=int(note["step"]),
         epoch_steps=note["epoch"],
         seconds=float(note["seconds"]),
-        first_loss=scalars[workload.train_loss][1][0],
-        final={name: value for name, value in ends.items() if _split(name) == _split(workload.metric)},
+        first_loss=training[1][0],
+        final=ends,
         test=_ends(read_scalars(folder / "test")),
         curves=curves,
         made_with=made_with,
@@ -133,7 +137,7 @@ def read_scalars(folder: Path) -> dict[str, Curve]:
     """
     merged: dict[str, dict[int, float]] = {}
     for part in _versions(folder):
-        start = min((step for points in part.values() for step in points), default=0)
+        start = min(step for points in part.values() for step in points)
         for tag in merged:
             merged[tag] = {step: value for step, value in merged[tag].items() if step < start}
         for tag, points in part.items():
@@ -148,8 +152,9 @@ def _versions(folder: Path) -> Iterator[Mapping[str, Mapping[int, float]]]:
     for version in sorted(folder.glob("version_*"), key=lambda path: int(path.name.partition("_")[2])):
         events = EventAccumulator(str(version), size_guidance={SCALARS: 0})
         events.Reload()
-        # Lightning counts the step that a value belongs to from 0: one more are done by then.
-        yield {tag: {e.step + 1: float(e.value) for e in events.Scalars(tag)} for tag in events.Tags()[SCALARS]}
+        if tags := events.Tags()[SCALARS]:  # a run that was taken up at its end logs nothing
+            # Lightning counts the step that a value belongs to from 0: one more are done by then.
+            yield {tag: {e.step + 1: float(e.value) for e in events.Scalars(tag)} for tag in tags}
 
 
 def thin(curve: Curve, points: int = POINTS) -> Curve:
@@ -161,9 +166,19 @@ def thin(curve: Curve, points: int = POINTS) -> Curve:
     return [steps[i] for i in chosen], [values[i] for i in chosen]
 
 
+def averaged(curve: Curve, points: int = POINTS) -> Curve:
+    """A noisy curve as at most so many means of neighbours, each at its last step."""
+    steps, values = curve
+    if len(steps) <= points:
+        return curve
+    parts = np.array_split(np.arange(len(steps)), points)
+    return [steps[part[-1]] for part in parts], [fmean(values[i] for i in part) for part in parts]
+
+
 def _ends(scalars: Mapping[str, Curve]) -> dict[str, float]:
     return {name: values[-1] for name, (_, values) in scalars.items() if name not in ("epoch", "hp_metric")}
 
 
 def _split(name: str) -> str:
-    return name.partition("/")[0] if "/" in name else name.partition("_")[0]
+    """Gives "val" of val/loss, val_loss and val_mismatched/accuracy."""
+    return re.split("[/_]", name)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,7 +16,7 @@ from rich.text import Text
 from metalr.compare import tables
 from metalr.compare.cell import Task
 from metalr.compare.files import write_text
-from metalr.compare.grid import Grid
+from metalr.compare.grid import VARIABLE, Grid
 from metalr.compare.plots import plots
 from metalr.compare.runner import Outcome
 from metalr.compare.summary import Analysis, analyse
@@ -26,6 +27,10 @@ KINDS = {
     "loss": "Validation loss during training, each schedule at its tuned rate: mean and range over seeds",
     "schedule": "Learning rate during training, first seed; thin: the candidate from its other initial rates",
     "speed": "Steps to the threshold at the tuned rate: median, a circle a seed; hatched: not reached",
+}
+WINS = {
+    "wins-tuned": "Both at their tuned rates: share of workloads and seeds that the row wins",
+    "wins-same-rate": "Both from the same initial rate: share of workloads, rates and seeds that the row wins",
 }
 
 
@@ -90,6 +95,9 @@ def remarks(analysis: Analysis, tasks: Sequence[Task], outcome: Outcome) -> list
         if not result.same_start:
             name = result.workload.name
             found.append(f"{name}: runs of one seed did not start from the same first loss, so they are not paired.")
+    commands = " ".join(argument for task in tasks for argument in task.cell.fit(task.out))
+    for name in sorted(set(VARIABLE.findall(commands))):
+        found.append(f"{name} was {os.environ.get(name, 'not set')}.")
     made = [record.made_with for record in outcome.records.values()]
     kinds = {", ".join(f"{name} {value}" for name, value in each.items()) for each in made}
     return [*found, *(f"Made with {kind}." for kind in sorted(kinds))]
@@ -101,12 +109,13 @@ def print_tables(grid: Grid, outcome: Outcome, console: Console) -> None:
     table = tables.headline(analysis)
     shown = Grid_(title=f"{grid.name}: final value by initial rate, mean over seeds")
     for j, name in enumerate(table.header):
-        shown.add_column(name, justify="left" if j < 3 else "right", no_wrap=True)
+        shown.add_column(name, justify="right" if j else "left", no_wrap=True)
     for i, row in enumerate(table.rows):
         shown.add_row(*(Text(text, "bold green" if (i, j) in table.strong else "") for j, text in enumerate(row)))
     console.print(shown)
-    for sentence in tables.sentences(analysis):
-        console.print(Text(sentence))
+    for verdict in tables.verdicts(analysis):
+        console.print(Text(verdict.lead, "bold"))
+        console.print(Text(verdict.detail))
     for name in outcome.failed:
         console.print(Text(f"failed: {name}", "red"))
 
@@ -125,7 +134,8 @@ def _html(
         analysis=analysis,
         first=first,
         rest=rest,
-        sentences=tables.sentences(analysis),
+        verdicts=tables.verdicts(analysis),
+        wins=WINS,
         drawn=drawn,
         kinds=KINDS,
         commands=commands,
@@ -141,7 +151,8 @@ def _markdown(
     failures: Sequence[Failure],
     notes: Sequence[str],
 ) -> str:
-    parts = [f"# {analysis.grid.name}", *(f"- {sentence}" for sentence in tables.sentences(analysis)), ""]
+    parts = [f"# {analysis.grid.name}", *(f"- **{v.lead}.** {v.detail}" for v in tables.verdicts(analysis))]
+    parts.append("")
     first, *rest = all_tables(analysis)
     parts.append(first.markdown())
     parts += [f"![{name}](plots/{name}.svg)" for name in drawn]

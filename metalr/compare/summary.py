@@ -210,7 +210,7 @@ def _standing(
     every = [record for each in runs.values() for record in each.values()]
     tuned = list(runs[rate].values())
     bad = min if workload.mode == "max" else max
-    names = dict.fromkeys(name for record in tuned for name in (*record.final, *record.test))
+    names = dict.fromkeys(name for record in tuned for name in (*record.test, *record.final))
     return Standing(
         schedule=name,
         runs=runs,

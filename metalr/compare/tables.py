@@ -83,13 +83,14 @@ def headline(analysis: Analysis) -> Table:
         for kind, pick in kinds if several else kinds[:1]:
             found = {s.schedule: pick(s).mean for s in result.standings}
             best = _best(found, result.workload.mode)
-            strong |= {(len(rows), 3 + names.index(name)) for name in best}
-            rows.append([result.workload.name, arrow(result), kind, *(number(found.get(n, math.nan)) for n in names)])
+            strong |= {(len(rows), 1 + names.index(name)) for name in best}
+            label = f"{result.workload.name}, {arrow(result)}, {kind}"
+            rows.append([label, *(number(found.get(n, math.nan)) for n in names)])
     note = (
         "Final value, mean over seeds. Best rate: tuned, at the cost of a run for every rate. Median rate: what one "
         "run is worth that was not tuned. Bold: the best of the row, whether or not the difference is more than chance."
     )
-    return Table("Final value by initial rate", note, ["workload", "metric", "", *names], rows, strong)
+    return Table("Final value by initial rate", note, ["workload, metric, rate", *names], rows, strong)
 
 
 def claims(analysis: Analysis) -> Table:
@@ -123,15 +124,15 @@ def speeds(analysis: Analysis) -> Table:
         best = _best({s.schedule: s.tuned_speed.steps for s in result.standings}, "min")
         for s in result.standings:
             strong |= {(len(rows), 3)} if s.schedule in best and math.isfinite(s.tuned_speed.steps) else set()
-            cost = [f"{s.cost_runs:.3g}", f"{s.cost_steps:.6g}", f"{s.cost_seconds:.3g} s"]
+            cost = f"{s.cost_runs:.3g} runs, {s.cost_steps:.6g} steps, {s.cost_seconds:.3g} s"
             where = f"{result.workload.name}, {result.threshold:.4g}"
-            rows.append([where, f"{s.schedule}, {s.rate:.3g}", *_speed(s.tuned_speed), *_any(s.any_speed), *cost])
+            rows.append([where, f"{s.schedule}, {s.rate:.3g}", *_speed(s.tuned_speed), *_any(s.any_speed), cost])
     header = ["workload, threshold", "schedule, tuned rate", "reached", "steps", "epochs", "seconds"]
-    header += ["reached, any rate", "steps, any rate", "sweep: runs", "steps", "time"]
+    header += ["reached, any rate", "steps, any rate", "cost of tuning"]
     note = (
         "Steps, epochs and seconds to the threshold: the workload's own, or the best-tuned baseline's final value. "
-        "Medians over runs; > end: half of them or more did not get there. The sweep is what tuning the rate "
-        "costs for one seed. Seconds are of workers side by side on one machine."
+        "Medians over runs; > end: half of them or more did not get there. The cost is that of one seed at "
+        "all rates. Seconds are of workers side by side on one machine."
     )
     return Table("Speed and cost", note, header, rows, strong)
 
@@ -192,31 +193,45 @@ def final_metrics(analysis: Analysis) -> Table:
     return Table("All metrics", note, ["workload", "metric", *names], rows)
 
 
-def sentences(analysis: Analysis) -> list[str]:
-    """Who won and where: one sentence a workload."""
-    return [_sentence(result, analysis) for result in analysis.results]
+@dataclass(frozen=True)
+class Verdict:
+    """Who won on a workload: in a line, and with the figures."""
+
+    lead: str
+    detail: str
 
 
-def _sentence(result: Result, analysis: Analysis) -> str:
-    own, best = result.standing(analysis.grid.candidate), result.baseline
+def verdicts(analysis: Analysis) -> list[Verdict]:
+    """One a workload."""
+    return [_verdict(result, analysis) for result in analysis.results]
+
+
+def _verdict(result: Result, analysis: Analysis) -> Verdict:
+    own, best, name = result.standing(analysis.grid.candidate), result.baseline, result.workload.name
     if own is None or best is None:
-        return f"{result.workload.name}: nothing to compare yet."
-    found = [claim for claim in analysis.claims if claim.workload == result.workload.name]
-    rates = "" if len(own.runs) < 2 else f", the median of {len(own.runs)} initial rates"
-    return (
-        f"{result.workload.name}, {arrow(result)}: {own.schedule} untuned, one run, {number(own.median.mean)}{rates}; "
-        f"the best-tuned baseline, {best.schedule} at {best.rate:.3g}, {best.cost_runs:.3g} runs, "
-        f"{number(best.tuned.mean)}. {own.schedule} is {_told(found[0])}; tuned, {number(own.tuned.mean)}, it is "
-        f"{_told(found[1])}."
+        return Verdict(f"{name}: nothing to compare yet", "The candidate or every baseline has no finished cell.")
+    untuned, tuned = [claim for claim in analysis.claims if claim.workload == name][:2]
+    many = f", the median of {len(own.runs)} initial rates" if len(own.runs) > 1 else ""
+    detail = (
+        f"{arrow(result)}: {own.schedule} in one run {number(own.median.mean)}{many}; {best.schedule} at "
+        f"{best.rate:.3g}, the best of {best.cost_runs:.3g} runs, {number(best.tuned.mean)}: {_difference(untuned)}."
     )
+    if len(own.runs) > 1:
+        detail += f" {own.schedule} tuned as well, {number(own.tuned.mean)}: {_difference(tuned)}."
+    return Verdict(f"{name}: {own.schedule}, untuned, {_LEADS.get(untuned.verdict, untuned.verdict)}", detail)
 
 
-def _told(claim: Claim) -> str:
-    if claim.verdict in ("better", "worse"):
-        return f"{claim.verdict} by {number(abs(claim.paired.difference), 3)} {interval(claim.paired.interval)}"
+_LEADS = {
+    "better": "beats the best-tuned baseline",
+    "worse": "is worse than the best-tuned baseline",
+    "no difference shown": "is not shown to differ from the best-tuned baseline",
+}
+
+
+def _difference(claim: Claim) -> str:
     if claim.paired.interval is None:
-        return f"not judged ({claim.verdict})"
-    return f"not shown to differ: {number(claim.paired.difference, 3)} {interval(claim.paired.interval)}"
+        return claim.verdict
+    return f"{claim.verdict}, {number(claim.paired.difference, 3)} {interval(claim.paired.interval)}"
 
 
 def cell_commands(tasks: Sequence[Task]) -> dict[str, str]:

@@ -1,0 +1,220 @@
+"""The report of a recorded set of cells: whole, self-contained, and right."""
+
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from metalr.compare import Grid, Workload
+from metalr.compare.cell import Script, Task
+from metalr.compare.grid import Schedule
+from metalr.compare.record import Record, averaged, fingerprint, thin
+from metalr.compare.report import write_report
+from metalr.compare.runner import Outcome, finished
+from metalr.compare.summary import analyse
+
+ROOT = Path(__file__).parents[2]
+RATES, SEEDS = [0.01, 0.1, 1.0], [0, 1, 2]
+FINAL = {"metalr": [1.0, 1.1, 1.2], "cosine": [2.0, 0.9, math.nan]}
+"""Loss at each rate; a seed adds a hundredth."""
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def grid():
+    workload = Workload("lines", ["configs/digits.yaml"], test=True)
+    return Grid("g", [workload], [Schedule.named("metalr"), Schedule.named("cosine")], RATES, SEEDS)
+
+
+def recorded(cell):
+    final = FINAL[cell.schedule.name][RATES.index(cell.rate)] + 0.01 * cell.seed
+    at = list(range(10, 101, 10))
+    losses = [final + (100 - step) / 100 for step in at]
+    curves = {"val/loss": (at, losses), "train/loss": (at, losses), "lr": (at, [cell.rate] * 10)}
+    return Record(
+        fingerprint=fingerprint(cell),
+        workload=cell.workload.name,
+        schedule=cell.schedule.name,
+        rate=cell.rate,
+        seed=cell.seed,
+        steps=100,
+        epoch_steps=10,
+        seconds=50.0,
+        first_loss=3.0,
+        final={"val/loss": final, "val/accuracy": 0.5},
+        test={"test/loss": final},
+        curves=curves | {"seconds": (at, [step / 2 for step in at])},
+        made_with={"torch": "x"},
+    )
+
+
+@pytest.fixture
+def tasks(grid, tmp_path):
+    return [Task(cell, tmp_path, Script("train.py")) for cell in grid.cells()]
+
+
+def test_the_figures_of_a_grid_by_hand(grid):
+    (result,) = analyse(grid, map(recorded, grid.cells())).results
+    own, other = result.standings
+    assert (own.rate, other.rate) == (0.01, 0.1)
+    assert own.tuned.mean == pytest.approx(1.01)
+    assert own.median.mean == pytest.approx(1.11)
+    assert own.worst.mean == pytest.approx(1.21)
+    assert other.worst.mean == math.inf
+    assert result.baseline is other
+    assert result.threshold == pytest.approx(0.91)
+    assert result.initial_loss == 3.0
+    assert own.sensitivity.mean == pytest.approx((0.0 + 0.1 + 0.2) / 3)
+    assert other.sensitivity.mean == pytest.approx(((2.0 - 0.9) + 0.0 + (3.0 - 0.91)) / 3, abs=0.01)
+    assert (own.cost_runs, own.cost_steps, own.cost_seconds) == (3, 300, 150)
+    assert result.same_start
+
+
+def test_speed_is_censored(grid):
+    (result,) = analyse(grid, map(recorded, grid.cells())).results
+    own, other = (standing.tuned_speed for standing in result.standings)
+    assert (own.reached, own.runs, own.steps) == (0, 3, math.inf)
+    assert (other.reached, other.steps, other.epochs, other.seconds) == (2, 100, 10, 50)  # 0.90 and 0.91 of 0.91
+    assert other.each == (100, 100, math.inf)
+
+
+def test_claims_have_intervals_or_are_none(grid):
+    analysis = analyse(grid, map(recorded, grid.cells()))
+    untuned, tuned, same = analysis.claims
+    assert untuned.paired.difference == pytest.approx(0.2)
+    assert tuned.paired.difference == pytest.approx(0.1)
+    assert untuned.verdict == tuned.verdict == "worse"
+    assert same.paired.difference == pytest.approx(1.11 - 2.01)
+    assert same.verdict == "better"
+    one_seed = analyse(grid, [recorded(cell) for cell in grid.cells() if cell.seed == 0])
+    assert {claim.verdict for claim in one_seed.claims} == {"1 common seed: no claim"}
+
+
+def test_wins_are_counted_at_tuned_and_at_the_same_rates(grid):
+    analysis = analyse(grid, map(recorded, grid.cells()))
+    assert analysis.tuned_wins[0, 1] == 0.0
+    assert analysis.same_rate_wins[0, 1] == pytest.approx(2 / 3)
+    assert analysis.same_rate_wins[1, 0] == pytest.approx(1 / 3)
+    assert math.isnan(analysis.tuned_wins[0, 0])
+
+
+def test_runs_that_start_apart_are_told(grid):
+    from dataclasses import replace
+
+    records = [recorded(cell) for cell in grid.cells()]
+    logged = [replace(r, curves=r.curves | {"lr": ([1, *r.curves["lr"][0]], [1.0] * 11)}) for r in records]
+    assert analyse(grid, logged).results[0].same_start
+    logged[0] = replace(logged[0], first_loss=3.1)
+    assert not analyse(grid, logged).results[0].same_start
+
+
+class Page(HTMLParser):
+    """What a page has, and whether its elements close."""
+
+    VOID = ("meta", "br", "use", "path", "rect")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.cells = [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.ids += [given["id"]] if "id" in given else []
+        self.links += [value for key, value in attributes if key in ("src", "href", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "td":
+            self.cells.append(data)
+
+
+def test_the_page_stands_alone_and_says_it_all(grid, tasks, tmp_path):
+    failed = tasks.pop()
+    outcome = Outcome({task.cell.name: recorded(task.cell) for task in tasks}, {failed.cell.name: "<b>boom</b> & more"})
+    page = write_report(grid, [*tasks, failed], outcome, tmp_path)
+    text = page.read_text()
+    parsed = Page(text)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert parsed.links
+    assert all(link.startswith("#") and link[1:] in parsed.ids for link in parsed.links)
+    assert not re.findall(r"url\((?!#)|@import|<script", text)
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(parsed.ids)
+    assert "&lt;b&gt;boom&lt;/b&gt; &amp; more" in text
+    assert "17 of 18 cells are finished, 1 failed" in text
+    assert {"1.01", "1.11", "1.21", "diverged"} <= set(parsed.cells)
+    assert "metalr, untuned, is worse than the best-tuned baseline" in text
+    assert text.count("<svg") == 4 + 2
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+    for task in tasks:
+        assert f"--trainer.logger.save_dir={task.folder}" in text
+    markdown = (tmp_path / "report.md").read_text()
+    for said in ("best rate | 1.01 | **0.91** |", "python train.py fit --config=configs/digits.yaml", "boom"):
+        assert said in markdown
+    for plot in re.findall(r"!\[.*?\]\((.*?)\)", markdown):
+        assert (tmp_path / plot).read_text().startswith("<svg")
+
+
+def test_the_numbers_are_there_as_csv_and_parquet(grid, tasks, tmp_path):
+    outcome = Outcome({task.cell.name: recorded(task.cell) for task in tasks[1:]})
+    write_report(grid, tasks, outcome, tmp_path)
+    for name, rows in (("cells", 18), ("curves", 17 * 4 * 10), ("summary", 2 * 7)):
+        stored = pd.read_parquet(tmp_path / f"{name}.parquet")
+        assert len(stored) == rows
+        pd.testing.assert_frame_equal(pd.read_csv(tmp_path / f"{name}.csv"), stored, check_dtype=False)
+    cells = pd.read_parquet(tmp_path / "cells.parquet")
+    assert list(cells["status"]) == ["not run"] + ["finished"] * 17
+    assert cells.loc[1, "test/loss"] == pytest.approx(1.1)
+
+
+def test_a_report_needs_a_cell(grid):
+    with pytest.raises(ValueError, match="one finished cell or more"):
+        analyse(grid, [])
+
+
+def test_records_come_back_and_damage_is_told(tasks):
+    record = recorded(tasks[0].cell)
+    record.save(tasks[0].folder)
+    assert Record.load(tasks[0].folder) == record
+    assert finished(tasks).records.keys() == {tasks[0].cell.name}
+    (tasks[0].folder / "record.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged .*delete it, and the cell runs again"):
+        finished(tasks)
+
+
+def test_a_run_of_another_grid_is_told(grid, tasks):
+    from dataclasses import replace
+
+    other = replace(tasks[0].cell, workload=replace(grid.workloads[0], overrides={"trainer.max_epochs": 1}))
+    replace(recorded(tasks[0].cell), fingerprint=fingerprint(other)).save(tasks[0].folder)
+    with pytest.raises(ValueError, match="is a run of another grid"):
+        finished(tasks)
+
+
+def test_long_curves_are_thinned():
+    steps = list(range(1, 1001))
+    curve = (steps, [float(step) for step in steps])
+    picked, (at, means) = thin(curve, 10), averaged(curve, 10)
+    assert len(picked[0]) == len(at) == 10
+    assert (picked[0][0], picked[0][-1], at[-1]) == (1, 1000, 1000)
+    assert means[0] == pytest.approx(50.5)
+    assert thin(curve, 1000) == averaged(curve, 1000) == curve
