@@ -169,8 +169,9 @@ class ParameterSample:
             return sums
         from torch.distributed.tensor import DTensor, Partial
 
-        parts = DTensor.from_local(sums, self._mesh, [Partial()] * self._mesh.ndim, run_check=False)
-        whole: Tensor = parts.full_tensor()
+        sent = sums.to(self._mesh.device_type)  # parameters may be offloaded to the host, which NCCL cannot reach
+        parts = DTensor.from_local(sent, self._mesh, [Partial()] * self._mesh.ndim, run_check=False)
+        whole: Tensor = parts.full_tensor().to(sums.device)
         return whole
 
     def fits(self, groups: Sequence[dict[str, Any]]) -> bool:
