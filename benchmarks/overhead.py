@@ -1,15 +1,25 @@
 """What MetaLR costs: a training step with it against the same step without, interleaved in one process.
 
     python benchmarks/overhead.py
+    python benchmarks/overhead.py --models '[bert]' --optimizers '[adamw]' --pairs 12
+    python benchmarks/overhead.py --models '[]' --sizes '[100000, 1000000, 10000000, 100000000, 1000000000]'
 
-Prints, for each model and optimizer, the median step time without, with, their difference and their ratio.
+Prints, for each model and optimizer, the median step time without and with it, the median of the pairs' differences
+and ratios, and the ratio of the peaks of memory, each arm measured in a process of its own. On an accelerator the
+clock is read after it has been waited for. Then, for parameter counts over decades, the error of norms and alignment
+that are measured on a sample, against those over all parameters.
 """
 
 from __future__ import annotations
 
+import math
+import resource
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -22,6 +32,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the collections beside train.py
 
 from metalr import MetaLR
+from metalr.sample import LIMIT, ParameterSample
 from models import MLP, ConvNet
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -37,19 +48,66 @@ def _resnet50() -> nn.Module:
     return resnet50(num_classes=10)
 
 
-MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "mlp": (MLP, (32, 1, 8, 8)),
-    "convnet": (ConvNet, (32, 1, 8, 8)),
-    "resnet50": (_resnet50, (128, 3, 32, 32)),
+class Bert(nn.Module):
+    """BERT of the given size with a head for two classes."""
+
+    def __init__(self, layers: int, width: int) -> None:
+        super().__init__()
+        from transformers import BertConfig, BertForSequenceClassification
+
+        heads = width // 64
+        self.bert = BertForSequenceClassification(
+            BertConfig(
+                num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, intermediate_size=4 * width
+            )
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (N, L) -> logits (N, 2)."""
+        logits: Tensor = self.bert(tokens).logits
+        return logits
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with the batch that it is trained on."""
+
+    make: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    classes: int = 10
+    tokens: bool = False
+
+    def batch(self, device: str) -> tuple[Tensor, Tensor]:
+        """Inputs and targets, the same each time."""
+        generator = torch.Generator().manual_seed(0)
+        if self.tokens:
+            inputs = torch.randint(1000, self.shape, generator=generator)
+        else:
+            inputs = torch.randn(self.shape, generator=generator)
+        return inputs.to(device), torch.randint(self.classes, self.shape[:1], generator=generator).to(device)
+
+
+MODELS = {
+    "mlp": Case(MLP, (32, 1, 8, 8)),
+    "convnet": Case(ConvNet, (32, 1, 8, 8)),
+    "resnet50": Case(_resnet50, (128, 3, 32, 32)),
+    "bert": Case(lambda: Bert(2, 128), (32, 64), classes=2, tokens=True),
+    "bert-base": Case(lambda: Bert(12, 768), (32, 128), classes=2, tokens=True),
 }
+LARGE = ("resnet50", "bert", "bert-base")
 
 
 class Arm:
     """One training run, with MetaLR or without."""
 
-    def __init__(self, model: nn.Module, optimizer: str, steps: int, learned: bool) -> None:
-        self.model = model
-        self.optimizer = OPTIMIZERS[optimizer](model.parameters())
+    def __init__(self, case: Case, optimizer: str, steps: int, learned: bool, device: str) -> None:
+        torch.manual_seed(0)
+        self.device = device
+        self.model = case.make().to(device)
+        self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
+        if device != "cpu":  # rates on the device, so that the host waits for nothing
+            for group in self.optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"], device=device)
         self.meta_lr = MetaLR(self.optimizer, steps) if learned else None
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:
@@ -61,40 +119,129 @@ class Arm:
         if self.meta_lr is not None:
             self.meta_lr.step(loss)
         self.optimizer.step()
+        if self.device != "cpu":
+            torch.accelerator.synchronize()
         return time.perf_counter() - start
 
 
-def _measure(model: str, optimizer: str, steps: int) -> tuple[float, float]:
-    make, shape = MODELS[model]
-    torch.manual_seed(0)
-    arms = [Arm(make(), optimizer, steps, learned) for learned in (False, True)]
-    inputs, targets = torch.randn(shape), torch.randint(10, shape[:1])
-    times = [[arm.step(inputs, targets) for arm in arms] for _ in tqdm(range(steps), desc=f"{model} {optimizer}")]
-    kept = times[min(3, steps // 2) :]  # the first ones warm up
-    return median(t[0] for t in kept), median(t[1] for t in kept)
+@dataclass(frozen=True)
+class Times:
+    """Medians over pairs of steps: seconds without and with, of the difference, and the ratio."""
+
+    without: float
+    learned: float
+    more: float
+    ratio: float
 
 
-def main(models: tuple[str, ...] = tuple(MODELS), steps: int = 1000, large_steps: int = 12, threads: int = 1) -> None:
-    """Measures every model with every optimizer.
+def _times(name: str, optimizer: str, pairs: int, device: str) -> Times:
+    case = MODELS[name]
+    arms = [Arm(case, optimizer, pairs, learned, device) for learned in (False, True)]
+    batch = case.batch(device)
+    rows: list[tuple[float, float]] = []
+    for index in tqdm(range(pairs), desc=f"{name} {optimizer}"):
+        order = (0, 1) if index % 2 == 0 else (1, 0)  # neither arm always finds the other's caches
+        seconds = {which: arms[which].step(*batch) for which in order}
+        rows.append((seconds[0], seconds[1]))
+    kept = rows[min(3, pairs // 2) :]  # the first ones warm up
+    return Times(
+        median(a for a, _ in kept),
+        median(b for _, b in kept),
+        median(b - a for a, b in kept),
+        median(b / a for a, b in kept),
+    )
+
+
+def _peak(name: str, optimizer: str, learned: bool, device: str, threads: int) -> float:
+    """Largest memory of three steps, MiB: of the device, or of this process."""
+    torch.set_num_threads(threads)
+    arm = Arm(MODELS[name], optimizer, 10, learned, device)
+    batch = MODELS[name].batch(device)
+    for _ in range(3):
+        arm.step(*batch)
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
+def _memory_ratio(name: str, optimizer: str, device: str, threads: int) -> float:
+    peaks = []
+    for learned in (False, True):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a peak is never forgotten
+            peaks.append(pool.submit(_peak, name, optimizer, learned, device, threads).result())
+    return peaks[1] / peaks[0]
+
+
+def _sampling_errors(size: int, limit: int) -> dict[str, float]:
+    """Relative errors of |w|, and of |g| and the alignment's dot product, measured on a sample of `limit` elements.
+
+    Eight tensors of sizes and scales that differ by a factor of 2 to 4 each, row by row of another scale, as those
+    of a network do; g is w plus noise of its size.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.tensor([2.0**-i for i in range(8)])
+    params = []
+    for index, share in enumerate((shares / shares.sum()).tolist()):
+        rows = max(1, round(math.sqrt(size * share)))
+        values = torch.randn(rows, rows, generator=generator)
+        values.mul_(2.0**index * torch.rand(rows, 1, generator=generator))
+        params.append(nn.Parameter(values))
+        params[-1].grad = values + values.roll(1, 0)
+    optimizer = torch.optim.SGD(params, lr=0.1)
+    (group,) = ParameterSample(optimizer, limit).groups
+    w, g = group.gather(lambda p: p), group.gather(lambda p: p.grad)
+    if w is None or g is None:
+        raise RuntimeError("no gradients")
+    sums = [(float(p.detach().double().square().sum()), p, p.grad) for p in params]
+    full_w = sum(square for square, _, _ in sums) ** 0.5
+    full_g = sum(float(d.double().square().sum()) for _, _, d in sums if d is not None) ** 0.5
+    full_dot = sum(float((p.detach().double() * d).sum()) for _, p, d in sums if d is not None)
+    cosine = float(w.double().dot(g.double())) / (float(w.double().norm()) * float(g.double().norm()))
+    return {
+        "parameter_norm": abs(float(w.double().norm()) / full_w - 1.0),
+        "gradient_norm": abs(float(g.double().norm()) / full_g - 1.0),
+        "alignment": abs(cosine - full_dot / (full_w * full_g)),
+    }
+
+
+def main(
+    models: tuple[str, ...] = ("mlp", "convnet", "resnet50", "bert"),
+    optimizers: tuple[str, ...] = tuple(OPTIMIZERS),
+    pairs: int | None = None,
+    memory: bool = True,
+    sizes: tuple[int, ...] = (10**5, 10**6, 10**7, 10**8),
+    threads: int = 1,
+    device: str = "cpu",
+) -> None:
+    """Measures every model with every optimizer, and the sample's error over sizes.
 
     Args:
-        models: out of mlp, convnet, resnet50.
-        steps: pairs of steps of the small models.
-        large_steps: pairs of steps of ResNet-50.
+        models: out of mlp, convnet, resnet50, bert (2 layers) and bert-base.
+        optimizers: out of sgd, adamw and rmsprop.
+        pairs: of steps; 1,000 for small models and 12 for large ones where it is not given.
+        memory: measure the peaks of memory of the large models, too.
+        sizes: numbers of parameters; 1e9 takes some 20 GB.
         threads: of torch.
+        device: "cpu" or "cuda".
     """
-    unknown = set(models) - set(MODELS)
-    if unknown:
-        raise ValueError(f"models={models}: choose out of {', '.join(MODELS)}")
+    for kind, given, known in (("models", models, tuple(MODELS)), ("optimizers", optimizers, tuple(OPTIMIZERS))):
+        if set(given) - set(known):
+            raise ValueError(f"{kind}={given}: choose out of {', '.join(known)}")
     torch.set_num_threads(threads)
     lines = []
-    print(f"{'model':<10}{'optimizer':<10}{'without ms':>11}{'with ms':>9}{'more ms':>9}{'ratio':>8}")
-    for model in models:
-        for optimizer in OPTIMIZERS:
-            without, learned = _measure(model, optimizer, large_steps if model == "resnet50" else steps)
-            more, ratio = 1e3 * (learned - without), learned / without
-            print(f"{model:<10}{optimizer:<10}{1e3 * without:>11.3f}{1e3 * learned:>9.3f}{more:>9.3f}{ratio:>8.4f}")
-            lines += [f"{model}_{optimizer}_ratio: {ratio:.4f}", f"{model}_{optimizer}_more_ms: {more:.3f}"]
+    print(f"{'model':<10}{'optimizer':<10}{'without ms':>11}{'with ms':>9}{'more ms':>9}{'ratio':>8}{'memory':>8}")
+    for name in models:
+        for optimizer in optimizers:
+            times = _times(name, optimizer, pairs or (12 if name in LARGE else 1000), device)
+            cells = [1e3 * times.without, 1e3 * times.learned, 1e3 * times.more]
+            peak = _memory_ratio(name, optimizer, device, threads) if memory and name in LARGE else None
+            row = f"{name:<10}{optimizer:<10}{cells[0]:>11.3f}{cells[1]:>9.3f}{cells[2]:>9.3f}{times.ratio:>8.4f}"
+            print(row + (f"{peak:>8.4f}" if peak else ""))
+            lines += [f"{name}_{optimizer}_ratio: {times.ratio:.4f}", f"{name}_{optimizer}_more_ms: {cells[2]:.3f}"]
+            lines += [f"{name}_{optimizer}_memory_ratio: {peak:.4f}"] if peak else []
+    for size in sizes:
+        errors = _sampling_errors(size, LIMIT)
+        lines += [f"sample_{size:.0e}_{key}_error: {value:.5f}" for key, value in errors.items()]
     print("\n".join(lines))
 
 

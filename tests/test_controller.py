@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from metalr import LRPolicy, MetaLR
-from metalr.features import ANYTIME_FEATURES
+from metalr.controller import _old_fingerprint
+from metalr.features import ANYTIME_FEATURES, FEATURES
 from metalr.law import log_reference
 from tests.conftest import random_policy
 from tests.problem import OPTIMIZERS, batches, make_model, make_run
@@ -107,6 +109,67 @@ def test_a_tensor_rate_is_filled_in_place(policy):
     meta_lr.step(1.0)
     assert optimizer.param_groups[0]["lr"] is held
     assert float(held) == pytest.approx(meta_lr.last_lr[0])
+
+
+class NoHostRead(TorchDispatchMode):
+    """Raises where the host would wait for a value that a device has."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default):
+            raise AssertionError(f"{func} waits for the device")
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("device") == torch.device("cpu"):
+            raise AssertionError("a copy to the host waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+def tensor_rate_run(name, policy):
+    """A run whose rates are tensors, so that the decision is taken where they are."""
+    run = make_run(name, policy)
+    for group in run.optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"])
+    run.meta_lr = MetaLR(run.optimizer, 40, policy)
+    return run
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_with_tensor_rates_a_step_never_waits_for_the_device(name, policy, monkeypatch):
+    policy.learn_support(torch.randn(2000, len(FEATURES), generator=torch.Generator().manual_seed(0)))
+    run = tensor_rate_run(name, policy).train(batches(3))
+
+    def refuse(*args):
+        raise AssertionError("waits for the device")
+
+    for x, y in batches(5, seed=1):
+        loss = F.cross_entropy(run.model(x), y)
+        run.optimizer.zero_grad()
+        loss.backward()
+        with monkeypatch.context() as patch, NoHostRead():
+            for method in ("item", "tolist", "__float__", "__int__", "__bool__", "__index__", "cpu", "numpy"):
+                patch.setattr(torch.Tensor, method, refuse)
+            run.meta_lr.step(loss)
+        run.optimizer.step()
+    with pytest.raises(AssertionError, match="waits"), NoHostRead():
+        float(run.optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_rates_on_the_host_and_on_a_device_are_the_same(name):
+    """NumPy's decision and torch's, but for rounding."""
+    policy = random_policy(strength=0.1)
+    policy.learn_support(0.3 * torch.randn(2000, len(FEATURES), generator=torch.Generator().manual_seed(0)))
+    host, device = make_run(name, policy).train(batches(30)), tensor_rate_run(name, policy).train(batches(30))
+    assert (host.meta_lr._decider.device, device.meta_lr._decider.device) == (None, torch.device("cpu"))
+    assert [r[0] for r in device.rates] == pytest.approx([r[0] for r in host.rates], rel=2e-3)
+    assert device.meta_lr.guard_counts == host.meta_lr.guard_counts
+    assert host.meta_lr.guard_counts["depth"] > 0
+
+
+def test_a_state_goes_from_the_host_to_a_device_and_back(policy):
+    host = make_run("sgd", policy).train(batches(9))
+    moved = tensor_rate_run("sgd", policy).load(host.state())
+    assert moved.meta_lr.last_lr == pytest.approx(host.meta_lr.last_lr)
+    back = make_run("sgd", policy).load(moved.state())
+    assert back.train(batches(3, seed=1)).rates == host.train(batches(3, seed=1)).rates[-3:]
 
 
 @given(
@@ -246,6 +309,20 @@ def test_a_state_of_another_kind_is_refused(policy, anytime_policy):
     anytime = make_run("sgd", anytime_policy, None).meta_lr
     with pytest.raises(ValueError, match="another policy|anytime mode"):
         anytime.load_state_dict(state)
+
+
+def test_a_state_of_the_last_version_is_read():
+    """Version 2 had no guards' memory, the last rates in place of their factor, and another fingerprint."""
+    policy = random_policy(strength=0.05)
+    run = make_run("adam", policy).train(batches(9))
+    new = run.state()
+    state = {k: v for k, v in new["meta_lr"].items() if k not in ("watch", "guards", "factor")}
+    state |= {"version": 2, "last_lr": run.meta_lr.last_lr, "policy": _old_fingerprint(policy)}
+    resumed = make_run("adam", policy).load(new | {"meta_lr": state})
+    assert resumed.meta_lr.last_lr == pytest.approx(run.meta_lr.last_lr)
+    assert resumed.train(batches(5, seed=1)).rates == run.train(batches(5, seed=1)).rates[-5:]
+    with pytest.raises(ValueError, match="another policy"):
+        make_run("adam", random_policy(9)).meta_lr.load_state_dict(state)
 
 
 def test_the_shipped_policies_are_the_default():
