@@ -17,6 +17,7 @@ from metalr.meta.action_es import ActionES
 from metalr.meta.distribution import TaskDistribution
 from metalr.meta.estimator import Episode, Estimate, GradientEstimator
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
+from metalr.meta.visited import visited_states
 from metalr.policy import LRPolicy
 
 
@@ -40,6 +41,7 @@ class MetaLearner(L.LightningModule):
         init_from: a policy file or shipped name to go on from, in place of features and hidden; its steps count in
             the card.
         seed: of the policy's initial weights and of the noise.
+        support_draws: draws on which the states are gathered that the policy's file says it knows.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class MetaLearner(L.LightningModule):
         compiled: bool = False,
         init_from: str | None = None,
         seed: int = 0,
+        support_draws: int = 48,
     ) -> None:
         super().__init__()
         if not 0.0 <= final_weight <= 1.0:
@@ -68,6 +71,7 @@ class MetaLearner(L.LightningModule):
         self.final_weight = final_weight
         self.compiled = compiled
         self.seed = seed
+        self.support_draws = support_draws
         self.inner_steps: Tensor
         self.best_score: Tensor
         self.register_buffer("inner_steps", torch.tensor(int(done.get("inner_steps", 0))))
@@ -75,6 +79,7 @@ class MetaLearner(L.LightningModule):
         self.draws: Tensor
         self.register_buffer("draws", torch.tensor(0))
         self._episode: Episode | None = None
+        self._distribution: TaskDistribution | None = None
         self._family = ""
         self._restored: list[dict[str, Any]] | None = None
         self._step_scores: list[tuple[str, HeldOutScore]] = []
@@ -107,6 +112,7 @@ class MetaLearner(L.LightningModule):
 
     def _begin(self, distribution: TaskDistribution) -> Episode:
         """This rank's part of the next draw."""
+        self._distribution = distribution
         index, pairs = int(self.draws), self.estimator.pairs
         own = _own_pairs(pairs, self.global_rank, self.trainer.world_size)
         draw = distribution.draw(index, pairs, self.horizon)
@@ -185,6 +191,8 @@ class MetaLearner(L.LightningModule):
             "inner_steps": str(int(self.inner_steps)),
             "heldout": f"{float(score):.4f}",
         }
+        if self._distribution is not None:
+            self.policy.learn_support(visited_states(self.policy, self._distribution, self.support_draws))
         self.policy.save(path)
 
 

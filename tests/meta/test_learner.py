@@ -10,6 +10,7 @@ from datamodules import MetaTasksDataModule
 from metalr import LRPolicy
 from metalr.meta import PES, ActionES, Component, Episode, FullES, HeldOutTask, MetaLearner
 from metalr.meta.families import MLPTasks, QuadraticTasks
+from metalr.meta.visited import visited_states
 
 
 def make_data() -> MetaTasksDataModule:
@@ -113,6 +114,17 @@ def test_the_policy_is_written_with_its_card(tmp_path):
         policy = LRPolicy.load(tmp_path / f"{name}.safetensors")
         assert {"seed", "meta_steps", "inner_steps", "heldout"} == set(policy.card)
         assert int(policy.card["inner_steps"]) > 0
+        assert policy.support.is_bounded
+
+
+def test_the_support_holds_the_states_of_the_training(tmp_path):
+    learner = make_learner()
+    fit(tmp_path, learner)
+    policy = LRPolicy.load(tmp_path / "policy.safetensors")
+    states = policy.select(visited_states(learner.policy, make_data().distribution, draws=60))
+    strange = policy.support.strangeness(states)
+    assert float((strange > 0).float().mean()) < 0.05
+    assert float(policy.support.strangeness(torch.full((1, len(policy.features)), -3.0))) == 1.0
 
 
 def test_pairs_that_do_not_split_over_ranks_are_told(tmp_path):
