@@ -21,14 +21,15 @@ $(STAMP): pyproject.toml
 
 # A small grid: the learned schedule beside two others from several initial rates, on digits, and on Adult with XGBoost
 # where METALR_DATA has it or the hub can be reached.
-ADULT_ID := scikit-learn/adult-census-income
-FETCH := HF_HUB_ETAG_TIMEOUT=3 HF_HUB_DOWNLOAD_TIMEOUT=10 timeout 20 $(BIN)/hf download --repo-type dataset $(ADULT_ID)
+ADULT := logs/data/adult
+FETCH := HF_HUB_ETAG_TIMEOUT=3 HF_HUB_DOWNLOAD_TIMEOUT=10 timeout 20 $(BIN)/hf download --repo-type dataset \
+	scikit-learn/adult-census-income --local-dir $(ADULT)
 demo: $(STAMP)
 	@rm -rf logs/compare/demo
 	@adult="$${METALR_DATA:+$$METALR_DATA/adult}"; \
-	if ! test -d "$$adult"; then adult=$(ADULT_ID); $(FETCH) >/dev/null 2>&1 || adult=; fi; \
+	if ! test -d "$$adult"; then adult=$(ADULT); $(FETCH) >/dev/null 2>&1 || adult=; fi; \
 	test -n "$$adult" || echo "UCI Adult is neither in METALR_DATA nor to be fetched: digits alone"; \
-	ADULT="$$adult" $(BIN)/python train.py compare --config configs/compare/demo/digits.yaml \
+	HF_HUB_OFFLINE=1 ADULT="$$adult" $(BIN)/python train.py compare --config configs/compare/demo/digits.yaml \
 		$${adult:+--config configs/compare/demo/adult.yaml}
 
 lint: $(STAMP)

@@ -61,7 +61,8 @@ def compare(
             check_disk(out)
             _write_schedules(out, grid.ways)
             _check_commands([task for task in tasks if task.cell.name not in finished(tasks).records], parse)
-            outcome = _run(tasks, executor or LocalExecutor(options.workers, options.threads), console)
+            executor = executor or LocalExecutor(options.workers, options.threads, preload=options.preload)
+            outcome = _run(tasks, executor, console)
         page = _report(grid, tasks, outcome, out, console)
     if outcome.failed:
         raise SystemExit(1)

@@ -48,13 +48,18 @@ class LocalExecutor:
         workers: processes at a time; None for one a share of devices, or where there are none, one a core.
         threads: of each; None for an equal share of the cores.
         devices: names as CUDA_VISIBLE_DEVICES has them; shared out in equal parts.
+        preload: modules to be imported before forking, beside those that the train script imports.
 
     Raises:
         ValueError: for more threads than cores, or more workers than devices.
     """
 
     def __init__(
-        self, workers: int | None = None, threads: int | None = None, devices: Sequence[str] | None = None
+        self,
+        workers: int | None = None,
+        threads: int | None = None,
+        devices: Sequence[str] | None = None,
+        preload: Sequence[str] = (),
     ) -> None:
         cores = len(os.sched_getaffinity(0))
         devices = visible_devices() if devices is None else list(devices)
@@ -71,6 +76,7 @@ class LocalExecutor:
         share = len(devices) // workers if devices else 0
         self.workers = workers
         self.threads = threads
+        self.preload = list(preload)
         self._slots = [",".join(devices[i * share : (i + 1) * share]) for i in range(workers)]
         self._running: dict[BaseProcess, tuple[Task, str]] = {}
 
@@ -83,7 +89,7 @@ class LocalExecutor:
         """Forks a process for each."""
         context = multiprocessing.get_context("forkserver")
         with _environment(OMP_NUM_THREADS=str(self.threads), PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
-            context.set_forkserver_preload(imported_by(sys.modules["__main__"]))
+            context.set_forkserver_preload([*imported_by(sys.modules["__main__"]), *self.preload])
             with _ignored(signal.SIGINT):
                 forkserver.ensure_running()
             for task in tasks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Options:
         threads: of each cell; None for an equal share of the cores.
         keep_checkpoints: whether the checkpoints of finished cells stay.
         report_only: whether to run nothing, and to report on the cells that are finished.
+        preload: modules that the cells import late, to be imported once before they are forked.
         script: the train script whose `fit` the cells are; None for the one that runs.
     """
 
@@ -24,4 +25,5 @@ class Options:
     threads: int | None = None
     keep_checkpoints: bool = False
     report_only: bool = False
+    preload: list[str] = field(default_factory=list)
     script: str | None = None
