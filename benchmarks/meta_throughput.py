@@ -111,9 +111,8 @@ def main(
     place = torch.device(device)
     units = [Unit(runs=64, compiled=False)] + [Unit(runs=count, width=widths[0]) for count in runs]
     units += [Unit(width=width) for width in widths[1:]] + [Unit(optimizer="sgd")]
-    print(
-        f"{'runs':>5} {'width':>5} {'optimizer':>9} {'compiled':>8} {'steps/s':>9} {'limit':>8} {'share':>6} {'first':>7}"
-    )
+    head = ("runs", "width", "optimizer", "compiled", "steps/s", "limit", "share", "first")
+    print("{:>5} {:>5} {:>9} {:>8} {:>9} {:>8} {:>6} {:>7}".format(*head))
     for unit in units:
         limit = operations_a_second(place) / unit.operations
         rate, first = steps_a_second(unit, steps, place)

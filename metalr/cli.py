@@ -58,7 +58,17 @@ class MetaLRCLI(LightningCLI):
             instantiate = getattr(self.parser, "instantiate", None) or self.parser.instantiate_classes
             self.config_init = instantiate(self.config)
         else:
+            self._refuse_lone_scheduler()
             super().instantiate_classes()
+
+    def _refuse_lone_scheduler(self) -> None:
+        """Lightning would leave a scheduler out in silence where there is no optimizer to go with it."""
+        given = self.config[self.subcommand] if self.subcommand else self.config
+        if given.get("lr_scheduler") and not given.get("optimizer"):
+            raise ValueError(
+                f"lr_scheduler={given['lr_scheduler'].class_path} without an optimizer: give optimizer, too, or set "
+                "the schedule in the model's own configure_optimizers"
+            )
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand != "compare":

@@ -45,6 +45,12 @@ def test_digits_with_every_schedule(run, tmp_path, schedule):
         assert rates[0] == pytest.approx(0.1)
 
 
+def test_a_scheduler_without_an_optimizer_is_refused(run):
+    scheduler = ["--lr_scheduler=metalr.schedules.HorizonLR", "--lr_scheduler.shape=cosine"]
+    with pytest.raises(ValueError, match="HorizonLR without an optimizer: give optimizer, too"):
+        run("fit", "--config=configs/meta/small.yaml", *scheduler, "--trainer.max_steps=1")
+
+
 def test_what_was_fitted_can_be_tested_and_predicted(run, tmp_path):
     config = "--config=configs/digits.yaml"
     cli = run("fit", config, "--trainer.max_epochs=3")
@@ -66,8 +72,7 @@ def test_the_mlp_takes_the_convnets_place(run):
 def test_every_meta_training(run, tmp_path, name):
     smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false"]
     bounds = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.limit_val_batches=1"]
-    if name == "default_2":  # goes on from a run that a fresh clone does not have
-        smaller.append("--model.init_args.init_from=default")
+    smaller.append("--model.init_args.support_draws=1")
     few = '{"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
     cli = run("fit", f"--config=configs/meta/{name}.yaml", *smaller, *bounds, f"--data.init_args.components={few}")
     policy = LRPolicy.load(Path(cli.trainer.log_dir) / "policy.safetensors")
@@ -92,8 +97,10 @@ def test_a_horizon_schedule_needs_an_end(run):
 def test_shipped_weights_are_what_their_config_makes():
     """The shipped files are of the architecture and mode of the configs that made them."""
     for name in ("default", "anytime"):
-        shapes = {k: tuple(v.shape) for k, v in load_file(ROOT / "metalr" / "weights" / f"{name}.safetensors").items()}
+        stored = load_file(ROOT / "metalr" / "weights" / f"{name}.safetensors").items()
+        shapes = {k: tuple(v.shape) for k, v in stored if not k.startswith("support.")}
         policy = LRPolicy.load(name)
+        assert policy.support.is_bounded
         assert shapes == {k: tuple(v.shape) for k, v in policy.state_dict().items()}
         assert policy.hidden == (64, 32)
         assert torch.nn.utils.parameters_to_vector(policy.parameters()).abs().max() < 100

@@ -54,7 +54,7 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch, capsys
     assert names["trainer"].global_step == 15
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python train.py")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python train.py fit")])
 def test_the_train_commands_run(command, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     args = shlex.split(command)[2:]

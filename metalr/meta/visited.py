@@ -9,7 +9,7 @@ from metalr.meta.distribution import TaskDistribution
 from metalr.meta.rollout import rollout
 from metalr.policy import LRPolicy
 
-_RUNS, _TIMES = 8, 48
+_RUNS, _TIMES, _LEAST = 8, 48, 2000
 
 
 def visited_states(policy: LRPolicy, distribution: TaskDistribution, draws: int = 48) -> Tensor:
@@ -21,16 +21,18 @@ def visited_states(policy: LRPolicy, distribution: TaskDistribution, draws: int 
     Args:
         policy: that sets the rates.
         distribution: of the tasks; draws with negative numbers are made.
-        draws: of 8 runs each, of which 48 steps or fewer are kept.
+        draws: of 8 runs each, of which 48 steps or fewer are kept; more where these give fewer than 2,000 states.
     """
     layers = [(weight.detach(), bias.detach()) for weight, bias in policy.shared_layers()]
-    states = []
-    for index in range(draws):
+    states: list[Tensor] = []
+    index = 0
+    while index < draws or sum(map(len, states)) < _LEAST:
         draw = distribution.draw(-1 - index, _RUNS, policy.needs_horizon)
         task = draw.task.to(policy.columns.device)
         runs = rollout(task, draw.inner, layers, policy.columns, evaluations=1, record=True)
         for t in _times(draw.inner.total_steps):
             states.append(runs.records[t].features[runs.records[t].finite])
+        index += 1
     return torch.cat(states)
 
 

@@ -61,6 +61,20 @@ def test_tasks_can_be_learned(family):
     assert float(result.curve[-1].mean()) < -0.01
 
 
+def test_other_units_leave_the_networks_as_functions():
+    """The loss stays to rounding, the parameters do not; a run at an optimizer's rate goes another way."""
+    task = MLPTasks(sources=["clusters"], train_sizes=(64,), valid_size=16).sample(3, generator())
+    other = task.reparameterised(1.5, generator(1))
+    losses = [vmap(t.net.flat_loss)(t.theta * t.scale, *t.valid.all()) for t in (task, other)]
+    assert torch.allclose(*losses, rtol=1e-4)
+    assert float((other.theta - task.theta).abs().max()) > 0.1
+    assert float(other.scale.log().abs().max()) <= 1.5 + 1e-5
+    inner = Inner("adam", OPTIMIZERS["adam"].draw(3, generator(), 0.01), 20)
+    policy = LRPolicy()
+    ends = [rollout(t, inner, policy.shared_layers(), policy.columns).curve[-1] for t in (task, other)]
+    assert not torch.allclose(*ends, atol=1e-3)
+
+
 def test_a_draw_depends_on_seed_and_index_alone():
     distribution = TaskDistribution({"q": Component(QuadraticTasks()), "m": Component(MLPTasks())}, seed=3)
     first, again, other = distribution.draw(5, 4), distribution.draw(5, 4), distribution.draw(6, 4)
@@ -125,5 +139,11 @@ def test_bad_arguments_are_named():
         Component(MLPTasks(), horizons=(20, 10))
     with pytest.raises(ValueError, match="components"):
         TaskDistribution({})
+    with pytest.raises(ValueError, match="optimizers=.*out of"):
+        TaskDistribution({"m": Component(MLPTasks())}, optimizers={"sdg": 1.0})
+    with pytest.raises(ValueError, match="reparameterised=2"):
+        TaskDistribution({"m": Component(MLPTasks())}, reparameterised=2)
+    with pytest.raises(ValueError, match="ask for 2192 of the 1797 digits"):
+        MLPTasks(sources=["digits"], train_sizes=[2000]).sample(1, generator())
     with pytest.raises(ValueError, match="sources"):
         MLPTasks(sources=["nope"])

@@ -97,6 +97,10 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 def _real_digits(instances: int, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     images, labels = _digits()
+    if samples > len(images):
+        raise ValueError(
+            f"train_sizes and valid_size ask for {samples} of the {len(images)} digits: give less, or other sources"
+        )
     rows = torch.stack([torch.randperm(len(images), generator=generator)[:samples] for _ in range(instances)])
     scale = log_uniform((instances, 1, 1), 0.3, 1.5, generator)
     return images[rows] * scale, labels[rows]

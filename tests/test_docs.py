@@ -1,0 +1,24 @@
+"""The pages' code runs."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from metalr.meta import Component, Episode, FullES, MetaLearner, TaskDistribution
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def code(page: str) -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL))
+
+
+def test_a_task_family_of_ones_own():
+    names: dict = {}
+    exec(compile(code("meta-training.md"), "meta-training.md", "exec"), names)
+    distribution = TaskDistribution({"line": Component(names["LineTasks"](), horizons=(10, 20))})
+    draw = distribution.draw(0, 4)
+    estimate = FullES(pairs=4).estimate(MetaLearner().policy, Episode(draw.task, draw.inner, range(4)))
+    assert bool(torch.isfinite(estimate.losses).all())
+    assert float(estimate.gradient.norm()) > 0
