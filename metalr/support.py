@@ -71,11 +71,13 @@ class Support(NamedTuple):
     def strangeness(self, features: Array) -> Array:
         """How far outside it features (R, F) lie, in [0, 1], shape (R,).
 
-        0 within the region; 1 where a feature is outside its range by half the range's width (or by 0.25, if that is
-        more), or where the distance from the centre is twice the ellipsoid's.
+        0 within the region and near it, as one state in a hundred of a healthy run lies just outside of some bound:
+        up to a quarter of its range's width (or 0.125, if that is more) for a feature, and 1.5 times the ellipsoid's
+        distance from the centre. 1 at twice as far outside.
         """
         xp = namespace(features)
         low, high = self.ranges[:, 0], self.ranges[:, 1]
         beyond = xp.maximum(low - features, features - high) / ((high - low) / 2.0).clip(_LEAST_MARGIN)
         distance = xp.sqrt(xp.square((features - self.centre) @ self.whitener.T).sum(-1))
-        return xp.maximum(xp.amax(beyond, -1), distance / self.reach - 1.0).clip(0.0, 1.0)
+        outside = xp.maximum(xp.amax(beyond, -1), distance / self.reach - 1.0)
+        return (2.0 * outside - 1.0).clip(0.0, 1.0)

@@ -14,18 +14,19 @@ def correlated(count: int, seed: int = 0) -> torch.Tensor:
     return torch.stack((a, a + 0.1 * b, 1.0 + 0.01 * c), dim=1).clamp(-CLIP, CLIP)
 
 
-def test_nearly_all_states_it_was_made_of_are_inside():
+def test_the_bounds_hold_nearly_all_states_and_none_of_them_is_strange():
     states = correlated(20_000)
-    strange = Support.of(states).strangeness(states)
-    outside = float((strange > 0).float().mean())
-    assert 0 < outside <= 2 * (1 - QUANTILE) * 4  # four bounds, each with a thousandth at an end or two
-    assert float((Support.of(states).strangeness(correlated(20_000, seed=1)) > 0).float().mean()) < 0.01
+    support = Support.of(states)
+    beyond = (states < support.ranges[:, 0]) | (states > support.ranges[:, 1])
+    assert 0 < float(beyond.any(1).float().mean()) <= 2 * (1 - QUANTILE) * 3
+    for seed in (0, 1):
+        assert float((support.strangeness(correlated(20_000, seed)) > 0).float().mean()) < 1e-3
 
 
 def test_a_value_beyond_its_range_is_strange():
     support = Support.of(correlated(20_000))
     low, high = support.ranges[2]
-    x = torch.tensor([[0.0, 0.0, float(high)], [0.0, 0.0, float(high) + 0.125], [0.0, 0.0, float(low) - 1.0]])
+    x = torch.tensor([[0.0, 0.0, float(high)], [0.0, 0.0, float(high) + 0.1875], [0.0, 0.0, float(low) - 1.0]])
     assert support.strangeness(x).tolist() == pytest.approx([0.0, 0.5, 1.0], abs=1e-4)
 
 
