@@ -105,6 +105,9 @@ def run(tasks: Sequence[Task], executor: Executor, console: Console) -> Outcome:
                 time.sleep(POLL)
         finally:
             executor.stop()
+    # In the grid's order, not in that of their ends, which another run would not have: so two reports are alike.
+    records = {task.cell.name: outcome.records.get(task.cell.name) for task in tasks}
+    outcome.records = {name: record for name, record in records.items() if record is not None}
     return outcome
 
 
