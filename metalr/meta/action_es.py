@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from metalr.law import span
-from metalr.meta.estimator import Episode, Estimate, GradientEstimator, check_settings, squashed
+from metalr.meta.estimator import Episode, Estimate, GradientEstimator, check_settings, flat_gradient, squashed
 from metalr.meta.rollout import Rollout, curve_weights, rollout
-from metalr.policy import Layers, LRPolicy, apply_layers
+from metalr.policy import LRPolicy
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,6 @@ def decision_gradient(policy: LRPolicy, runs: Rollout, weights: Tensor) -> Tenso
     features = torch.stack([record.features for record in runs.records])  # (T, 2 P, F)
     finite = torch.stack([record.finite for record in runs.records])
     with torch.enable_grad():
-        layers: Layers = policy.shared_layers()
-        outputs = apply_layers(layers, policy.select(features.flatten(0, 1))).view(finite.shape)
+        outputs = policy(features.flatten(0, 1)).view(finite.shape)
         total = 0.5 * (torch.cat((weights, weights), dim=1) * finite * outputs).sum()
-        pieces = torch.autograd.grad(total, [p for layer in layers for p in layer])
-    return torch.cat([piece.flatten() for piece in pieces])
+        return flat_gradient(total, policy)

@@ -125,3 +125,9 @@ def squashed(difference: Tensor, everyone: Tensor, squash: str) -> Tensor:
     if squash == "sign":
         return difference.sign()
     return torch.tanh(difference / everyone.abs().median().clamp_min(1e-12))
+
+
+def flat_gradient(loss: Tensor, policy: LRPolicy) -> Tensor:
+    """Derivative of a loss with respect to the policy's weights, in the order of its parameters, (n,)."""
+    pieces = torch.autograd.grad(loss, list(policy.parameters()))
+    return torch.cat([piece.flatten() for piece in pieces])

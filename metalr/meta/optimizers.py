@@ -78,12 +78,10 @@ class BatchedOptimizer(ABC):
     def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Hyperparameters of `runs` runs; initial rates log-uniform over `decades` about the usual one."""
 
-    def first_norm(self, grad: Tensor) -> Tensor:
-        """|u| that the signals assume before the first update, shape (R,)."""
-        if self.is_sgd:
-            norm: Tensor = torch.linalg.vector_norm(grad, dim=1)
-            return norm
-        return torch.full_like(grad[:, 0], grad.shape[1] ** 0.5)
+    def _rates(self, runs: int, generator: torch.Generator, decades: float) -> Tensor:
+        """Initial rates, log-uniform over `decades` about the usual one, (R, 1)."""
+        half = 10.0 ** (decades / 2)
+        return _log_uniform(runs, self.usual_lr / half, self.usual_lr * half, generator)
 
     def apply(self, theta: Tensor, direction: Tensor, lr: Tensor, hyper: Hyper) -> Tensor:
         """Parameters after the step at rates lr, shape (R, 1)."""
@@ -125,8 +123,7 @@ class SGD(BatchedOptimizer):
         kind = torch.rand(runs, 1, generator=generator)
         other = 1.0 - _log_uniform(runs, 0.02, 0.5, generator)
         momentum = torch.where(kind < 0.5, 0.9, torch.where(kind < 0.625, 0.0, other))
-        half = 10.0 ** (decades / 2)
-        lr = _log_uniform(runs, self.usual_lr / half, self.usual_lr * half, generator)
+        lr = self._rates(runs, generator, decades)
         nesterov = (torch.rand(runs, 1, generator=generator) < 0.25).float()
         zeros = torch.zeros(runs, 1)
         return Hyper(lr, momentum, zeros, _decay(runs, 1e-5, 1e-2, generator), zeros, nesterov)
@@ -157,8 +154,7 @@ class Adam(BatchedOptimizer):
         usual = torch.rand(runs, 1, generator=generator) < 0.5
         beta1 = torch.where(usual, 0.9, 1.0 - _log_uniform(runs, 0.03, 0.5, generator))
         beta2 = torch.where(usual, 0.999, 1.0 - _log_uniform(runs, 1e-3, 5e-2, generator))
-        half = 10.0 ** (decades / 2)
-        lr = _log_uniform(runs, self.usual_lr / half, self.usual_lr * half, generator)
+        lr = self._rates(runs, generator, decades)
         is_l2 = torch.rand(runs, 1, generator=generator) < 0.25
         coupled = torch.where(is_l2, _log_uniform(runs, 1e-6, 1e-3, generator), 0.0)
         decoupled = torch.where(is_l2, 0.0, _decay(runs, 1e-3, 0.3, generator))
@@ -188,8 +184,7 @@ class RMSprop(BatchedOptimizer):
         usual = torch.rand(runs, 1, generator=generator) < 0.5
         alpha = torch.where(usual, 0.99, 1.0 - _log_uniform(runs, 1e-3, 0.1, generator))
         momentum = 0.9 * (torch.rand(runs, 1, generator=generator) < 0.33).float()
-        half = 10.0 ** (decades / 2)
-        lr = _log_uniform(runs, self.usual_lr / half, self.usual_lr * half, generator)
+        lr = self._rates(runs, generator, decades)
         zeros = torch.zeros(runs, 1)
         return Hyper(lr, momentum, alpha, zeros, zeros, zeros)
 
@@ -218,8 +213,7 @@ class Lion(BatchedOptimizer):
 
     def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Betas (0.9, 0.99), decay in half."""
-        half = 10.0 ** (decades / 2)
-        lr = _log_uniform(runs, self.usual_lr / half, self.usual_lr * half, generator)
+        lr = self._rates(runs, generator, decades)
         zeros = torch.zeros(runs, 1)
         return Hyper(lr, zeros + 0.9, zeros + 0.99, zeros, _decay(runs, 1e-2, 1.0, generator), zeros)
 

@@ -58,9 +58,7 @@ class FullES(GradientEstimator):
         theta = parameters_to_vector(policy.parameters()).detach()
         noise = episode.noise(theta.numel())
         layers = policy.population(perturbed(theta, noise, self.sigma))
-        runs = rollout(
-            episode.task, episode.inner, layers, policy.columns, copies=2, compiled=episode.compiled
-        )  # fmt: skip
+        runs = rollout(episode.task, episode.inner, layers, policy.columns, copies=2, compiled=episode.compiled)
         episode.done = True
         own = runs.outer_loss(episode.final_weight).view(2, -1)
         everyone = episode.gather(own)

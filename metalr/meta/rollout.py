@@ -124,9 +124,7 @@ class Unroll:
         batch = self.task.train.batch(next(self._batches).to(self._counts.device), self.copies)
         push = torch.zeros_like(self.state.displacement) if push is None else push
         row, count = self._table[self.step], self._counts[self.step]
-        self.state, seen = self._take(
-            self.state, layers, columns, self._hyper, self._scale, row, count, batch, push
-        )  # fmt: skip
+        self.state, seen = self._take(self.state, layers, columns, self._hyper, self._scale, row, count, batch, push)
         self.step += 1
         return seen
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from metalr.meta.estimator import Episode, Estimate, GradientEstimator
+from metalr.meta.estimator import Episode, Estimate, GradientEstimator, flat_gradient
 from metalr.policy import LRPolicy
 
 
@@ -36,11 +36,9 @@ class TruncatedBackprop(GradientEstimator):
         runs.detach()
         first, (_, stop) = runs.step, runs.truncation(self.truncations)
         with torch.enable_grad():
-            layers = policy.shared_layers()
-            loss = runs.piece(layers, policy.columns, stop, episode.final_weight)
-            pieces = torch.autograd.grad(loss.mean(), [p for layer in layers for p in layer])
+            loss = runs.piece(policy.shared_layers(), policy.columns, stop, episode.final_weight)
+            gradient = flat_gradient(loss.mean(), policy)
         runs.detach()
         episode.done = runs.step == episode.inner.total_steps
         everyone = episode.gather(loss.detach()[None])
-        gradient = torch.cat([piece.flatten() for piece in pieces])
         return Estimate(gradient, everyone, everyone.numel() * (runs.step - first))
