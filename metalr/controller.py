@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,14 @@ from metalr.decision import Decider, device_of_rates
 from metalr.direction import direction_of
 from metalr.features import FEATURES, Memory
 from metalr.guard_record import GuardEvent, GuardRecord
-from metalr.guards import DEFAULT_GUARDS, GUARDS, Guards, Watch
+from metalr.guards import DEFAULT_GUARDS, GUARDS, Guards
 from metalr.law import advance, clock
 from metalr.policy import LRPolicy
 from metalr.sample import LIMIT, ParameterSample
 from metalr.signals import measure
 
-STATE_VERSION = 3
-"""Version of `MetaLR.state_dict`: 2 keeps the gradients of SGD without momentum and of Nesterov's, 3 the guards'
-memory. One of version 2 is read, too."""
+STATE_VERSION = 4
+"""Version of `MetaLR.state_dict`; counts up whenever what is in it changes."""
 
 
 @dataclass(frozen=True)
@@ -317,7 +315,7 @@ class MetaLR:
         Raises:
             ValueError: for a state of another version, policy, or mode.
         """
-        state = _migrated(state, self.policy)
+        _check_version(state.get("version"))
         if state["policy"] != self.policy.fingerprint():
             raise ValueError("state was written with another policy; pass the same policy= to go on with it")
         if (state["total_steps"] is None) != (self._total_steps is None):
@@ -384,27 +382,10 @@ def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None) -> L
     return policy
 
 
-def _migrated(state: dict[str, Any], policy: LRPolicy) -> dict[str, Any]:
-    """A state of the present version, from that of this one or the last."""
-    version = state.get("version")
-    if version == 2:
-        if state["policy"] != _old_fingerprint(policy):
-            raise ValueError("state was written with another policy; pass the same policy= to go on with it")
-        factor = state["last_lr"][0] / state["base_lrs"][0]
-        watch = {name: part.clone() for name, part in Watch.empty(1)._asdict().items()}
-        guards = GuardRecord(DEFAULT_GUARDS).state_dict()
-        return state | {"policy": policy.fingerprint(), "factor": factor, "watch": watch, "guards": guards}
+def _check_version(version: Any) -> None:
     if version != STATE_VERSION:
         newer = isinstance(version, int) and version > STATE_VERSION
         raise ValueError(
             f"state has version {version}, this metalr reads {STATE_VERSION}: "
             + ("upgrade metalr to resume from it" if newer else "resume with the older metalr that wrote it")
         )
-    return state
-
-
-def _old_fingerprint(policy: LRPolicy) -> str:
-    digest = hashlib.sha256(repr(policy.features).encode())
-    for parameter in policy.parameters():
-        digest.update(repr(parameter.detach().float().flatten().tolist()).encode())
-    return digest.hexdigest()[:16]

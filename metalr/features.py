@@ -16,8 +16,11 @@ from metalr.arrays import Array, columns, namespace, stack
 from metalr.law import Clock
 from metalr.signals import Signals
 
-SCHEMA_VERSION = 1
-"""Counts up whenever a feature's meaning changes; a policy file of another version is refused."""
+SCHEMA_VERSION = 2
+"""Counts up whenever a feature is added or its meaning changes; a policy file of a newer one is refused."""
+
+OLDEST_SCHEMA = 1
+"""The oldest version whose features all mean what they mean now; a policy file of an older one is refused."""
 
 CLIP = 3.0
 """Features lie in [-CLIP, CLIP]."""
@@ -34,6 +37,8 @@ FEATURES = (
     "step_size_reference",
     "alignment_fast",
     "alignment_middle",
+    "alignment_certainty",
+    "direction_gain",
     "loss_trend_fast",
     "loss_trend_slow",
     "loss_rise_noise",
@@ -42,6 +47,7 @@ FEATURES = (
     "predicted_change",
     "gradient_trend",
     "gradient_spike",
+    "gradient_decay",
     "parameter_growth",
     "rate_trend",
     "optimizer",
@@ -56,11 +62,12 @@ class Memory(NamedTuple):
 
     Attributes:
         seen: finite steps observed so far. Shape (R,).
-        averages: fast, middle and slow averages of (loss, log gradient norm, alignment, s). Shape (3, 4, R).
+        averages: fast, middle and slow averages of (loss, log gradient norm, alignment, its square, s). Shape
+            (3, 5, R).
         variance: middle average of (loss - its fast average)^2. Shape (R,).
         first_loss: loss of the first step. Shape (R,).
         best_loss: smallest fast average of the loss. Shape (R,).
-        first_log_norm: log parameter norm at the first step. Shape (R,).
+        first_logs: log parameter norm, log gradient norm and log direction gain at the first step. Shape (3, R).
     """
 
     seen: Array
@@ -68,7 +75,7 @@ class Memory(NamedTuple):
     variance: Array
     first_loss: Array
     best_loss: Array
-    first_log_norm: Array
+    first_logs: Array
 
     @classmethod
     def empty(cls, runs: int, device: torch.device | str | None = None) -> Memory:
@@ -77,7 +84,7 @@ class Memory(NamedTuple):
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(*shape, runs, device=device)
 
-        return cls(zeros(), zeros(3, 4), zeros(), zeros(), zeros(), zeros())
+        return cls(zeros(), zeros(3, 5), zeros(), zeros(), zeros(), zeros(3))
 
 
 def _log(value: Array) -> Array:
@@ -94,17 +101,21 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
 
     With averages <f>, <m>, <s> (fast, middle, slow: each a plain mean until its window is full, exponential
     from then on), l the loss, v its variance about <l>f, D = l_0 - min <l>f + sqrt(v) the depth of the descent,
-    r = log(lr |u| / |w|) the relative size of an update, and s the law's displacement:
+    r = log(lr |u| / |w|) the relative size of an update, c = cos(g_t, u_{t-1}) the alignment, G = |u| / |g| for SGD and
+    |u| for any other optimizer the gain of its direction, and s the law's displacement:
 
     ====================  =================================================================
     progress, early       2t/T - 1; exp(-t/10)
     step_size             0.4 (r + 6); step_size_reference: the same without log ref
-    alignment_fast/middle 3 <cos(g_t, u_{t-1})>f; 4 <.>m
+    alignment_fast/middle 3 <c>f; 4 <c>m
+    alignment_certainty   3 <c>m / sqrt <c^2>m: its sign and how sure it is, whatever the number of parameters
+    direction_gain        log G_t / G_0: how far gradients of successive steps agree, which a momentum sums up
     loss_trend_fast/slow  asinh((<l>f - <l>m) / sqrt v); asinh((<l>m - <l>s) / sqrt v)
     loss_rise_noise/depth asinh((<l>f - min <l>f) / sqrt v); 2 (<l>f - min <l>f) / D
     loss_noise            0.4 log(sqrt v / D)
     predicted_change      0.25 log(lr |u| |g| / sqrt v)
     gradient_trend/spike  <log|g|>f - <log|g|>s; log|g| - <log|g|>m
+    gradient_decay        0.5 (<log|g|>f - log|g_0|)
     parameter_growth      log |w| / |w_0|
     rate_trend            s - <s>s
     optimizer             +1 for SGD, -1 otherwise
@@ -123,19 +134,21 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
     xp = namespace(displacement)
     start = memory.seen == 0
     log_grad, log_param = _log(signals.grad_norm), _log(signals.param_norm)
-    quantities = stack((signals.loss, log_grad, signals.alignment, displacement))
+    raw_update = _log(signals.update_norm)
+    gain = xp.where(signals.optimizer > 0, raw_update - log_grad, raw_update)
+    quantities = stack((signals.loss, log_grad, signals.alignment, xp.square(signals.alignment), displacement))
     weights = 1.0 / xp.minimum(memory.seen + 1.0, clock.windows[:, None])
     averages = memory.averages + weights[:, None] * (quantities - memory.averages)
     fast, middle, slow = averages
     variance = memory.variance + weights[1] * (xp.square(signals.loss - fast[0]) - memory.variance)
     first_loss = xp.where(start, signals.loss, memory.first_loss)
     best_loss = xp.where(start, fast[0], xp.minimum(memory.best_loss, fast[0]))
-    first_log_norm = xp.where(start, log_param, memory.first_log_norm)
+    first_logs = xp.where(start, stack((log_param, log_grad, gain)), memory.first_logs)
 
     noise = xp.sqrt(variance) + _TINY
     depth = first_loss - best_loss + noise
     rise = fast[0] - best_loss
-    log_update = _log(signals.update_norm) + displacement
+    log_update = raw_update + displacement
     relative = log_update - log_param
     log_noise = xp.log(noise)
     zero = 0.0 * memory.seen
@@ -147,6 +160,8 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
             0.4 * (relative + 6.0),
             3.0 * fast[2],
             4.0 * middle[2],
+            3.0 * middle[2] / xp.sqrt(middle[3] + _TINY),
+            gain - first_logs[2],
             xp.arcsinh((fast[0] - middle[0]) / noise),
             xp.arcsinh((middle[0] - slow[0]) / noise),
             xp.arcsinh(rise / noise),
@@ -155,8 +170,9 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
             0.25 * (log_update + clock.log_reference + log_grad - log_noise),
             fast[1] - slow[1],
             log_grad - middle[1],
-            log_param - first_log_norm,
-            displacement - slow[3],
+            0.5 * (fast[1] - first_logs[1]),
+            log_param - first_logs[0],
+            displacement - slow[4],
             signals.optimizer + zero,
         )
     ).clip(-CLIP, CLIP)
@@ -164,6 +180,6 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
     # A loss of 1e20 is finite, and its square is not: what would poison the memory is left out of it.
     whole = xp.isfinite(features).all(-1) & xp.isfinite(variance + averages.sum((0, 1)))
     finite = _finite(signals) & whole
-    new = Memory(memory.seen + 1.0, averages, variance, first_loss, best_loss, first_log_norm)
+    new = Memory(memory.seen + 1.0, averages, variance, first_loss, best_loss, first_logs)
     kept = Memory(*(xp.where(finite, after, before) for after, before in zip(new, memory, strict=True)))
     return kept, xp.where(finite[:, None], features, 0.0), finite

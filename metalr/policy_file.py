@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from metalr.features import FEATURES, SCHEMA_VERSION
+from metalr.features import FEATURES, OLDEST_SCHEMA, SCHEMA_VERSION
 
 _FORMAT = "metalr.policy"
 
@@ -81,7 +81,7 @@ def read(path: Path, verify: bool = True) -> PolicyFile:
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"{path} is a safetensors file but not a metalr policy; LRPolicy.save writes them")
     version = metadata.get("schema_version")
-    if version != str(SCHEMA_VERSION):
+    if version not in [str(known) for known in range(OLDEST_SCHEMA, SCHEMA_VERSION + 1)]:
         raise ValueError(
             f"policy file {path} has feature schema {version}, this metalr reads {SCHEMA_VERSION}; "
             "install the metalr version it was made with, or meta-train it again"

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metalr import LRPolicy, MetaLR
-from metalr.controller import _old_fingerprint
 from metalr.features import ANYTIME_FEATURES, FEATURES
 from metalr.law import log_reference
 from tests.conftest import random_policy
@@ -299,7 +298,7 @@ def test_a_state_of_another_kind_is_refused(policy, anytime_policy):
         other.load_state_dict(state)
     with pytest.raises(ValueError, match="version 99.*upgrade metalr"):
         other.load_state_dict(state | {"version": 99})
-    for older in (1, 0, None, "1"):
+    for older in (3, 1, 0, None, "1"):
         with pytest.raises(ValueError, match=f"version {older}.*older metalr"):
             other.load_state_dict(state | {"version": older})
     groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.1} for _ in range(2)]
@@ -309,20 +308,6 @@ def test_a_state_of_another_kind_is_refused(policy, anytime_policy):
     anytime = make_run("sgd", anytime_policy, None).meta_lr
     with pytest.raises(ValueError, match="another policy|anytime mode"):
         anytime.load_state_dict(state)
-
-
-def test_a_state_of_the_last_version_is_read():
-    """Version 2 had no guards' memory, the last rates in place of their factor, and another fingerprint."""
-    policy = random_policy(strength=0.05)
-    run = make_run("adam", policy).train(batches(9))
-    new = run.state()
-    state = {k: v for k, v in new["meta_lr"].items() if k not in ("watch", "guards", "factor")}
-    state |= {"version": 2, "last_lr": run.meta_lr.last_lr, "policy": _old_fingerprint(policy)}
-    resumed = make_run("adam", policy).load(new | {"meta_lr": state})
-    assert resumed.meta_lr.last_lr == pytest.approx(run.meta_lr.last_lr)
-    assert resumed.train(batches(5, seed=1)).rates == run.train(batches(5, seed=1)).rates[-5:]
-    with pytest.raises(ValueError, match="another policy"):
-        make_run("adam", random_policy(9)).meta_lr.load_state_dict(state)
 
 
 def test_the_shipped_policies_are_the_default():

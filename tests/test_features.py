@@ -39,6 +39,7 @@ def test_golden_numbers_of_the_first_step():
         "step_size_reference": 0.4 * (math.log(0.1 / 10) + 6),
         "alignment_fast": 1.5,
         "alignment_middle": 2.0,
+        "alignment_certainty": 3.0,
         "predicted_change": CLIP,  # no noise has been seen yet
         "optimizer": 1.0,
     }
@@ -60,6 +61,31 @@ def test_trends_have_their_signs():
         assert float(column(falling, name)[-1]) < 0 < float(column(rising, name)[-1])
     assert float(column(falling, "loss_rise_depth")[-1]) == 0.0
     assert float(column(rising, "loss_rise_depth")[-1]) > 1.0
+
+
+def test_the_certainty_of_an_alignment_does_not_know_the_number_of_parameters():
+    """The more parameters, the smaller is a cosine by chance: what counts is its mean beside its spread."""
+
+    def certainty(cosines):
+        memory = Memory.empty(1)
+        for t, cosine in enumerate(cosines):
+            memory, features, _ = observe(memory, make_signals(1.0, cosine=cosine), torch.zeros(1), clock(t, 1000))
+        return float(features[0, FEATURES.index("alignment_certainty")])
+
+    sure, unsure = [0.02] * 30, [0.02, -0.02] * 15
+    assert certainty(sure) == pytest.approx(3.0, abs=1e-3)
+    assert abs(certainty(unsure)) < 0.3
+    assert certainty([50 * c for c in sure[:-1] + unsure]) == pytest.approx(certainty(sure[:-1] + unsure), abs=1e-3)
+
+
+def test_the_gain_of_a_direction():
+    """Of SGD beside its gradient, of any other optimizer by itself; log of its growth since the first step."""
+    for kind, expected in ((1.0, math.log(5.0 / 2.0)), (-1.0, math.log(5.0))):
+        memory = Memory.empty(1)
+        for t, (update, grad) in enumerate(((0.1, 1.0), (0.5, 2.0))):
+            signals = make_signals(1.0, grad=grad, update=update, kind=kind)
+            memory, features, _ = observe(memory, signals, torch.zeros(1), clock(t, 1000))
+        assert float(features[0, FEATURES.index("direction_gain")]) == pytest.approx(expected, abs=1e-5)
 
 
 @given(

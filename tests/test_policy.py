@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from metalr import LRPolicy, shipped_policies
-from metalr.features import CLIP, FEATURES, SCHEMA_VERSION
+from metalr.features import CLIP, FEATURES, OLDEST_SCHEMA, SCHEMA_VERSION
 from metalr.policy import apply_layers
 from metalr.policy_file import MAX_BYTES
 from tests.conftest import random_policy
@@ -75,6 +75,7 @@ def test_missing_file_names_the_shipped_ones(tmp_path):
             {"schema_version": str(SCHEMA_VERSION + 1)},
             f"schema {SCHEMA_VERSION + 1}, this metalr reads {SCHEMA_VERSION}",
         ),
+        ({"schema_version": str(OLDEST_SCHEMA - 1)}, f"schema {OLDEST_SCHEMA - 1}, this metalr reads"),
         ({"features": "["}, "damaged header"),
         ({"features": json.dumps(["no_such"])}, "damaged header"),
         ({"hidden": json.dumps([8, 8])}, "promises"),
