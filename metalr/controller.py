@@ -16,10 +16,11 @@ from metalr.direction import direction_of
 from metalr.features import FEATURES, Memory
 from metalr.guard_record import GuardEvent, GuardRecord
 from metalr.guards import DEFAULT_GUARDS, GUARDS, Guards
-from metalr.law import advance, clock
+from metalr.law import clock
 from metalr.policy import LRPolicy
 from metalr.sample import LIMIT, ParameterSample
 from metalr.signals import measure
+from metalr.snapshot import Snapshot, attribute
 
 STATE_VERSION = 4
 """Version of `MetaLR.state_dict`; counts up whenever what is in it changes."""
@@ -265,34 +266,36 @@ class MetaLR:
                 stacklevel=3,
             )
 
-    def explain(self) -> Explanation:
-        """The features of the last decision, by name, and what each added to it.
-
-        A ReLU network is linear around every point: a feature's part is its value times the output's derivative
-        with respect to it, in proportion of the bounded change. The parts and the constant sum to the change.
+    def snapshot(self) -> Snapshot:
+        """The last decision, copied where it lies, which waits for no device.
 
         Raises:
             RuntimeError: before the first decision.
         """
-        decider, features = self._decider, self._features
-        if features is None or decider.finite is None or decider.acted is None:
-            raise RuntimeError("explain() before the first step(loss): there is no decision yet")
-        features = features.to(self.policy.columns.device, copy=True).requires_grad_(True)
-        with torch.enable_grad():
-            output = self.policy(features)
-            (slope,) = torch.autograd.grad(output.sum(), features)
-        finite = torch.as_tensor(decider.finite).to(features.device)
-        now = clock(self._step - 1, self._total_steps, features.device)
-        change = float(advance(torch.zeros(1, device=features.device), output.detach(), now, finite))
-        output_value = float(output.detach())
-        scale = change / output_value if bool(finite) and output_value != 0.0 else 0.0
-        nats = (slope * features.detach() * scale)[0].tolist()
-        values = features.detach()[0].tolist()
-        read = self.policy.features
-        parts = {name: Contribution(values[i], nats[i]) for i, name in enumerate(FEATURES) if name in read}
-        constant = change - sum(part.nats for part in parts.values())
-        guards = tuple(name for name, acted in zip(GUARDS, decider.acted[:, 0].tolist(), strict=True) if acted)
-        return Explanation(self._step - 1, self.displacement, change, constant, parts, guards)
+        decider = self._decider
+        if decider.features is None or decider.finite is None or decider.acted is None:
+            raise RuntimeError("no decision yet: call step(loss) first")
+        loss = self._memory.averages[0, 0]
+        parts = (loss, decider.displacement, decider.change, decider.features, decider.finite, decider.acted)
+        copies = (torch.as_tensor(part).clone() for part in (*parts, decider.tally))
+        return Snapshot(self._step - 1, self._total_steps, self.base_lrs[0], *copies)
+
+    def explain(self) -> Explanation:
+        """The features of the last decision, by name, and what each added to it, exactly: see `attribute`.
+
+        Raises:
+            RuntimeError: before the first decision.
+        """
+        seen = self.snapshot()
+        device = self.policy.columns.device
+        read = self.policy.select(seen.features.to(device))
+        now = clock(seen.step, seen.total_steps, device)
+        found = attribute(self.policy, read, now, seen.finite.to(device))
+        values, nats = read[0].tolist(), found.nats[0].tolist()
+        parts = {name: Contribution(*pair) for name, *pair in zip(self.policy.features, values, nats, strict=True)}
+        guards = tuple(name for name, acted in zip(GUARDS, seen.acted[:, 0].tolist(), strict=True) if acted)
+        change, constant = float(found.change), float(found.constant)
+        return Explanation(seen.step, float(seen.displacement), change, constant, parts, guards)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to go on with the same rates: tensors, numbers and strings only."""

@@ -105,8 +105,13 @@ class Decider:
     @property
     def counts(self) -> list[int]:
         """Actions of each guard so far, in the order of `GUARDS`; waits for the device."""
-        counts: list[int] = self._watch.counts[:, 0].tolist()
+        counts: list[int] = self.tally[:, 0].tolist()
         return counts
+
+    @property
+    def tally(self) -> Array:
+        """The same where it lies, (len(GUARDS), 1)."""
+        return self._watch.counts
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors of all that a resumed run needs."""

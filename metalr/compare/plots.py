@@ -19,13 +19,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from metalr.compare.record import Curve
 from metalr.compare.summary import Analysis, Result, final
+from metalr.palette import DASHES, MARKERS, PALETTE
 
 INK = "#101112"
 """Of text and axes; the page puts its own in its place, and its own for the series too."""
-PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c8c8c")
-"""Okabe and Ito 2008, which the colour-blind can tell apart; the candidate has the first."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), "-", (0, (5, 2)), (0, (1.5, 1.5)))
 
 Look = tuple[str, str, object]
 """Colour, marker, dashes."""
