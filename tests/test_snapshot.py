@@ -20,10 +20,10 @@ def test_many_snapshots_are_attributed_as_each_was_explained(policy):
     changes = torch.cat([s.change for s in seen])
     assert float(changes.abs().min()) > 0
     torch.testing.assert_close(found.change, changes, atol=1e-6, rtol=0)
-    torch.testing.assert_close(found.nats.sum(1) + found.constant, changes, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.nats.sum(1) + found.constant, changes, atol=1e-5, rtol=0)
     for row, each in zip(found.nats, told, strict=True):
         nats = torch.tensor([part.nats for part in each.features.values()])
-        torch.testing.assert_close(row, nats, atol=1e-6, rtol=0)
+        torch.testing.assert_close(row, nats, atol=1e-5, rtol=1e-5)
 
 
 def test_a_step_that_was_not_finite_has_no_features_to_blame(policy):
