@@ -4,10 +4,11 @@ from metalr.meta.action_es import ActionES
 from metalr.meta.distribution import Component, Draw, TaskDistribution
 from metalr.meta.estimator import Episode, Estimate, GradientEstimator
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
+from metalr.meta.inner import Inner, Measured, Optimizees, Problem
 from metalr.meta.learner import MetaLearner
 from metalr.meta.nets import MLP, ConvNet, Net, Quadratic, Transformer
 from metalr.meta.parameter_es import NRES, PES, FullES, antithetic_gradient
-from metalr.meta.rollout import Inner, Rollout, Unroll, rollout
+from metalr.meta.rollout import Rollout, Unroll, rollout
 from metalr.meta.task import Split, Task, TaskFamily
 from metalr.meta.truncated_backprop import TruncatedBackprop
 
@@ -26,8 +27,11 @@ __all__ = [
     "HeldOutScore",
     "HeldOutTask",
     "Inner",
+    "Measured",
     "MetaLearner",
     "Net",
+    "Optimizees",
+    "Problem",
     "Quadratic",
     "Rollout",
     "Split",

@@ -51,7 +51,7 @@ class ActionES(GradientEstimator):
     def estimate(self, policy: LRPolicy, episode: Episode) -> Estimate:
         """Whole runs of both halves, and one backward pass through all decisions."""
         blocks = hold_blocks(episode.inner.total_steps, episode.inner.known, self.decisions)
-        noise = episode.noise(int(blocks[-1]) + 1).T[blocks.to(episode.task.theta.device)]  # (T, P)
+        noise = episode.noise(int(blocks[-1]) + 1).T[blocks.to(episode.task.device)]  # (T, P)
         push = self.sigma * torch.cat((noise, -noise), dim=1)
         layers = [(weight.detach(), bias.detach()) for weight, bias in policy.shared_layers()]
         runs = rollout(

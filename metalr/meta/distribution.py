@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+from metalr.meta.inner import Inner, Problem
 from metalr.meta.optimizers import OPTIMIZERS
-from metalr.meta.rollout import Inner
-from metalr.meta.task import Task, TaskFamily
+from metalr.meta.task import TaskFamily
 
 _REPARAMETERISATION = 1.5
 """Nats either way by which a tensor's units may change."""
@@ -45,7 +45,7 @@ class Draw:
     """One draw: P instances of a task and how they are trained."""
 
     name: str
-    task: Task
+    task: Problem
     inner: Inner
 
 

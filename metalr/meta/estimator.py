@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from metalr.meta.distribution import mix_seed
-from metalr.meta.rollout import Inner, Unroll
-from metalr.meta.task import Task
+from metalr.meta.inner import Inner, Problem
+from metalr.meta.rollout import Unroll
 from metalr.policy import LRPolicy
 
 SQUASHES = ("none", "tanh", "sign")
@@ -40,7 +40,7 @@ class Episode:
         done: whether the inner runs have come to their end.
     """
 
-    task: Task
+    task: Problem
     inner: Inner
     pairs: range
     seed: tuple[int, ...] = (0,)
@@ -55,7 +55,7 @@ class Episode:
         """Standard normal noise of each instance, (P, size), from the seed, its number and the salt alone."""
         generators = [torch.Generator().manual_seed(mix_seed(*self.seed, pair, *salt)) for pair in self.pairs]
         drawn = torch.stack([torch.randn(size, generator=generator) for generator in generators])
-        return drawn.to(self.task.theta)
+        return drawn.to(self.task.device)
 
     def start(self, copies: int) -> Unroll:
         """The runs so far; new ones, `copies` an instance, where there are none."""

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from metalr.meta.distribution import mix_seed
+from metalr.meta.inner import Inner
 from metalr.meta.optimizers import OPTIMIZERS, Hyper
-from metalr.meta.rollout import Inner, rollout
+from metalr.meta.rollout import rollout
 from metalr.meta.task import TaskFamily
 from metalr.policy import LRPolicy
 

@@ -1,51 +1,21 @@
-"""Inner runs: R networks trained side by side, each at the rate that its own policy sets."""
+"""Inner runs: R optimizees trained side by side, each at the rate that its own policy sets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from metalr.features import Memory
 from metalr.law import clock_table
-from metalr.meta.optimizers import OPTIMIZERS, Hyper
-from metalr.meta.step import RunState, Step, StepRecord, validation
-from metalr.meta.task import Task
+from metalr.meta.inner import Inner, Problem
+from metalr.meta.step import StepRecord, decide_part
 from metalr.policy import Layers
 
 LOG_RATIO_RANGE = (-10.0, 1.5)
 """Range of log(validation loss / initial one) in the outer loss: a run that diverges scores as exp(1.5)."""
-
-
-@dataclass(frozen=True)
-class Inner:
-    """How inner runs are trained.
-
-    Attributes:
-        optimizer: a name out of `metalr.meta.optimizers.OPTIMIZERS`.
-        hyper: hyperparameters of the P instances, (P, 1) each.
-        total_steps: horizon T, steps.
-        known: whether the policy is told T; otherwise the runs are in the anytime mode.
-        batch_seed: of the order of batches.
-        first: position of the first instance among those that batches are drawn for.
-        drawn: number of instances that batches are drawn for; 0 for just these.
-    """
-
-    optimizer: str
-    hyper: Hyper
-    total_steps: int
-    known: bool = True
-    batch_seed: int = 0
-    first: int = 0
-    drawn: int = 0
-
-    def select(self, instances: slice) -> Inner:
-        """The training of some of the instances, with the batches that they have among all."""
-        first, _, _ = instances.indices(len(self.hyper.lr))
-        drawn = self.drawn or len(self.hyper.lr)
-        return replace(self, hyper=self.hyper.select(instances), first=self.first + first, drawn=drawn)
 
 
 @dataclass(frozen=True)
@@ -80,11 +50,12 @@ class Unroll:
     """Inner runs that can be advanced piece by piece.
 
     Attributes:
-        state: of the copies * P runs.
+        optimizees: what the copies * P runs train.
+        displacement: s of each, nats, (R,).
         step: steps done.
 
     Args:
-        task: P instances. Copies of an instance share its initial parameters, batches and hyperparameters.
+        problem: P instances. Copies of an instance share initial parameters, batches and hyperparameters.
         inner: the inner training.
         copies: runs for each instance.
         evaluations: number of validation losses along the run, evenly spaced, the last at its end.
@@ -92,41 +63,50 @@ class Unroll:
     """
 
     def __init__(
-        self, task: Task, inner: Inner, copies: int = 1, evaluations: int = 10, compiled: bool = False
+        self, problem: Problem, inner: Inner, copies: int = 1, evaluations: int = 10, compiled: bool = False
     ) -> None:
-        device = task.theta.device
-        self.task, self.inner, self.copies = task, inner, copies
-        self.state = RunState.start(task.theta.repeat(copies, 1), OPTIMIZERS[inner.optimizer])
+        self.inner, self.copies = inner, copies
+        self.optimizees = problem.start(inner, copies, compiled)
+        self.displacement = torch.zeros(copies * len(problem), device=problem.device)
         self.step = 0
         self.marks = sorted({max(1, round(inner.total_steps * (i + 1) / evaluations)) for i in range(evaluations)})
-        self._take = Step(task.net, inner.optimizer, compiled)
-        self._validate = validation(task.net, compiled)
-        self._hyper = Hyper(*(value.to(device) for value in inner.hyper.repeat(copies)))
-        self._scale = task.scale.repeat(copies, 1)
-        self._table = clock_table(inner.total_steps, inner.known, device)
-        self._counts = torch.arange(inner.total_steps, device=device, dtype=torch.float32)
-        self._batches = _batch_indices(task, inner)
-        self._valid = task.valid.all(copies)
+        self._memory = Memory.empty(copies * len(problem), problem.device)
+        self._decide = decide_part(compiled)
+        self._table = clock_table(inner.total_steps, inner.known, problem.device)
         with torch.no_grad():
-            self.initial = self.validate()
-
-    def validate(self) -> Tensor:
-        """Validation losses of the runs as they are, (R,)."""
-        return self._validate(self.state.theta * self._scale, *self._valid)
+            self.initial = self.optimizees.validate()
 
     def log_ratio(self) -> Tensor:
         """log(validation loss / initial one), within `LOG_RATIO_RANGE`, (R,)."""
-        ratio = torch.log(self.validate() / self.initial)
+        ratio = torch.log(self.optimizees.validate() / self.initial)
         return torch.nan_to_num(ratio, nan=LOG_RATIO_RANGE[1]).clamp(*LOG_RATIO_RANGE)
 
     def advance(self, layers: Layers, columns: Tensor, push: Tensor | None = None) -> StepRecord:
-        """One step of all runs; `push`, (R,), is added to the policy's output."""
-        batch = self.task.train.batch(next(self._batches).to(self._counts.device), self.copies)
-        push = torch.zeros_like(self.state.displacement) if push is None else push
-        row, count = self._table[self.step], self._counts[self.step]
-        self.state, seen = self._take(self.state, layers, columns, self._hyper, self._scale, row, count, batch, push)
+        """One step of all runs.
+
+        Args:
+            layers: of one policy or of R policies.
+            columns: features that the policy reads.
+            push: added to the policy's output, (R,); none by default.
+        """
+        runs, row = self.optimizees, self._table[self.step]
+        push = torch.zeros_like(self.displacement) if push is None else push
+        seen = runs.measure()
+        self._memory, features, finite, self.displacement, lr = self._decide(
+            self._memory,
+            self.displacement,
+            seen,
+            runs.kind,
+            runs.first,
+            layers,
+            columns,
+            runs.initial_lr,
+            row,
+            push,
+        )
+        runs.update(lr)
         self.step += 1
-        return seen
+        return StepRecord(seen.loss, features, finite, lr)
 
     def truncation(self, truncations: int) -> tuple[int, int]:
         """Number of the piece that begins here, out of so many evenly long ones, and the step where it ends."""
@@ -137,7 +117,7 @@ class Unroll:
     def piece(self, layers: Layers, columns: Tensor, stop: int, final_weight: float) -> Tensor:
         """Advances to step `stop`: the part of the outer loss that lies in between, (R,)."""
         weights = curve_weights(len(self.marks), final_weight)
-        loss = torch.zeros_like(self.state.displacement)
+        loss = torch.zeros_like(self.displacement)
         while self.step < stop:
             self.advance(layers, columns)
             if self.step in self.marks:
@@ -146,24 +126,32 @@ class Unroll:
 
     def detach(self) -> None:
         """Cuts the graph of earlier steps."""
-        self.state = self.state.map(Tensor.detach)
+        self.optimizees.detach()
+        self._memory = Memory(*(part.detach() for part in self._memory))
+        self.displacement = self.displacement.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the runs are; the task and the training are drawn again."""
-        return {"copies": self.copies, "step": self.step, "state": self.state.tensors()}
+        """Where the runs are; the problem and the training are drawn again."""
+        return {
+            "copies": self.copies,
+            "step": self.step,
+            "memory": list(self._memory),
+            "displacement": self.displacement,
+            "optimizees": self.optimizees.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`, on runs of the same task that have not started."""
-        tensors = iter(state["state"])
-        self.state = self.state.map(lambda before: next(tensors).to(before.device))
+        """Restores `state_dict`, on runs of the same problem that have not started."""
+        device = self.displacement.device
         self.step = int(state["step"])
-        for _ in range(self.step):
-            next(self._batches)
+        self._memory = Memory(*(part.to(device) for part in state["memory"]))
+        self.displacement = state["displacement"].to(device)
+        self.optimizees.load_state_dict(state["optimizees"])
 
 
 @torch.no_grad()
 def rollout(
-    task: Task,
+    problem: Problem,
     inner: Inner,
     layers: Layers,
     columns: Tensor,
@@ -173,10 +161,10 @@ def rollout(
     record: bool = False,
     push: Tensor | None = None,
 ) -> Rollout:
-    """Trains copies * P networks from start to end.
+    """Makes copies * P runs from start to end.
 
     Args:
-        task: P instances. Copies of an instance share its initial parameters, batches and hyperparameters.
+        problem: P instances. Copies of an instance share initial parameters, batches and hyperparameters.
         inner: the inner training.
         layers: of one policy, or of copies * P policies (copy by copy).
         columns: features that the policy reads, as indices into `metalr.features.FEATURES`.
@@ -186,7 +174,7 @@ def rollout(
         record: keep every step's record.
         push: added to the policy's outputs, (T, R); none by default.
     """
-    runs = Unroll(task, inner, copies, evaluations, compiled)
+    runs = Unroll(problem, inner, copies, evaluations, compiled)
     curve, records = [], []
     for t in range(inner.total_steps):
         seen = runs.advance(layers, columns, None if push is None else push[t])
@@ -195,12 +183,3 @@ def rollout(
         if runs.step in runs.marks:
             curve.append(runs.log_ratio())
     return Rollout(torch.stack(curve), torch.tensor(runs.marks), runs.initial, records)
-
-
-def _batch_indices(task: Task, inner: Inner) -> Iterator[Tensor]:
-    """Samples of each step's batch, with replacement, (P, B)."""
-    generator = torch.Generator().manual_seed(inner.batch_seed)
-    own = slice(inner.first, inner.first + len(task.theta))
-    shape = (inner.drawn or len(task.theta), task.batch_size)
-    while True:
-        yield torch.randint(task.train.inputs.shape[1], shape, generator=generator)[own]

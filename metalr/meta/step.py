@@ -1,8 +1,4 @@
-"""One step of R inner runs, as three pure functions: measure, decide, update.
-
-Each is compiled for itself, so that few compilations serve many tasks: `measure` once for a network, `decide` once
-for a number of runs, `update` once for an optimizer, whatever the number of parameters.
-"""
+"""The decision of one step of R inner runs, as a pure function; it is compiled once for a number of runs."""
 
 from __future__ import annotations
 
@@ -12,39 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from metalr.features import Memory, observe
 from metalr.law import Clock, advance
-from metalr.meta.nets import Net
-from metalr.meta.optimizers import OPTIMIZERS, BatchedOptimizer, Buffers, Hyper
+from metalr.meta.inner import Measured
 from metalr.policy import Layers, apply_layers
 from metalr.signals import Signals, alignment
-
-
-class RunState(NamedTuple):
-    """State of R runs: parameters (R, n), the optimizer's buffers, the features' memory, and s (R,)."""
-
-    theta: Tensor
-    buffers: Buffers
-    memory: Memory
-    displacement: Tensor
-
-    @classmethod
-    def start(cls, theta: Tensor, optimizer: BatchedOptimizer) -> RunState:
-        """Before the first step, from initial parameters (R, n)."""
-        zeros = torch.zeros(len(theta), device=theta.device)
-        return cls(theta, optimizer.start(theta), Memory.empty(len(theta), theta.device), zeros)
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> RunState:
-        """The function of every tensor, in the order of `tensors`."""
-        theta = function(self.theta)
-        buffers, memory = Buffers(*map(function, self.buffers)), Memory(*map(function, self.memory))
-        return RunState(theta, buffers, memory, function(self.displacement))
-
-    def tensors(self) -> list[Tensor]:
-        """All tensors."""
-        return [self.theta, *self.buffers, *self.memory, self.displacement]
 
 
 class StepRecord(NamedTuple):
@@ -56,72 +25,8 @@ class StepRecord(NamedTuple):
     lr: Tensor
 
 
-class Measured(NamedTuple):
-    """Loss, |g|, |w|, |u| and <g, u> of each run, (R,); u is the direction applied last."""
-
-    loss: Tensor
-    grad_norm: Tensor
-    param_norm: Tensor
-    direction_norm: Tensor
-    product: Tensor
-
-
-class Step:
-    """Advances R runs by one step.
-
-    Args:
-        net: that the runs train.
-        optimizer: name out of `OPTIMIZERS`.
-        compiled: run the three parts through torch.compile.
-    """
-
-    def __init__(self, net: Net, optimizer: str, compiled: bool = False) -> None:
-        self.optimizer = OPTIMIZERS[optimizer]
-        self._measure = _measure_part(net, compiled)
-        self._decide = _decide_part(compiled)
-        self._update = _update_part(optimizer, compiled)
-
-    def __call__(
-        self,
-        state: RunState,
-        layers: Layers,
-        columns: Tensor,
-        hyper: Hyper,
-        scale: Tensor,
-        row: Tensor,
-        count: Tensor,
-        batch: tuple[Tensor, Tensor],
-        push: Tensor,
-    ) -> tuple[RunState, StepRecord]:
-        """The state after the step, and what it saw.
-
-        Args:
-            state: before the step.
-            layers: of one policy or of R policies.
-            columns: features that the policy reads.
-            hyper: of the runs.
-            scale: of the parameters inside the network, (R, n).
-            row: of `metalr.law.clock_table`.
-            count: steps done before, shape ().
-            batch: inputs and targets, (R, B, ...).
-            push: added to the policy's output, (R,).
-        """
-        grad, seen = self._measure(state.theta, scale, state.buffers.direction, *batch)
-        kind, first = self._constants(grad)
-        memory, features, finite, displacement, lr = self._decide(
-            state.memory, state.displacement, seen, kind, first, layers, columns, hyper.lr[:, 0], row, push
-        )
-        theta, buffers = self._update(state.theta, grad, state.buffers, hyper, count, lr[:, None])
-        return RunState(theta, buffers, memory, displacement), StepRecord(seen.loss, features, finite, lr)
-
-    def _constants(self, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """The optimizer's sign, and |u| that the signals assume before the first update; 0 stands for |g|."""
-        values = (1.0, 0.0) if self.optimizer.is_sgd else (-1.0, grad.shape[1] ** 0.5)
-        kind, first = grad.new_tensor(values).unbind()
-        return kind, first
-
-
-def _compile(function: Callable[..., Any], compiled: bool, dynamic: bool = False) -> Callable[..., Any]:
+def compile_part(function: Callable[..., Any], compiled: bool, dynamic: bool = False) -> Callable[..., Any]:
+    """The function through torch.compile, or as it is."""
     if not compiled:
         return function
     # All networks share one code object, and the default allows eight compilations of it.
@@ -130,32 +35,9 @@ def _compile(function: Callable[..., Any], compiled: bool, dynamic: bool = False
 
 
 @cache
-def validation(net: Net, compiled: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Losses (R,) of the parameters inside the network, (R, n), on inputs and targets (R, N, ...)."""
-    return _compile(vmap(net.flat_loss), compiled)
-
-
-@cache
-def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Measured]]:
-    def total(theta: Tensor, scale: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        losses = vmap(net.flat_loss)(theta * scale, inputs, targets)
-        return losses.sum(), losses
-
-    gradient = torch.func.grad_and_value(total, has_aux=True)
-
-    def measure(
-        theta: Tensor, scale: Tensor, direction: Tensor, inputs: Tensor, targets: Tensor
-    ) -> tuple[Tensor, Measured]:
-        grad, (_, loss) = gradient(theta, scale, inputs, targets)
-        product = (grad * direction).sum(1)
-        return grad, Measured(loss, grad.norm(dim=1), theta.norm(dim=1), direction.norm(dim=1), product)
-
-    return _compile(measure, compiled)
-
-
-@cache
-def _decide_part(compiled: bool) -> Callable[..., tuple[Memory, Tensor, Tensor, Tensor, Tensor]]:
-    return _compile(decide, compiled)
+def decide_part(compiled: bool) -> Callable[..., tuple[Memory, Tensor, Tensor, Tensor, Tensor]]:
+    """`decide`, compiled or as it is."""
+    return compile_part(decide, compiled)
 
 
 def decide(
@@ -173,6 +55,18 @@ def decide(
     """Signals -> features -> policy -> law: the memory, the features, where finite, s, and the rate.
 
     The signals are the batched twin of `metalr.signals.measure`.
+
+    Args:
+        memory: of the features.
+        displacement: s_{t-1}, nats, (R,).
+        seen: this step's measurements.
+        kind: as `Optimizees.kind`.
+        first: as `Optimizees.first`.
+        layers: of one policy or of R policies.
+        columns: features that the policy reads.
+        initial_lr: lr(0), (R,).
+        row: of `metalr.law.clock_table`.
+        push: added to the policy's output, (R,).
     """
     clock = Clock.from_row(row)
     start = memory.seen == 0
@@ -186,16 +80,3 @@ def decide(
     displacement = advance(displacement, output, clock, finite)
     lr = initial_lr * torch.exp(clock.log_reference + displacement)
     return memory, features, finite, displacement, lr
-
-
-@cache
-def _update_part(optimizer: str, compiled: bool) -> Callable[..., tuple[Tensor, Buffers]]:
-    rule = OPTIMIZERS[optimizer]
-
-    def update(
-        theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, count: Tensor, lr: Tensor
-    ) -> tuple[Tensor, Buffers]:
-        buffers = rule.direction(theta, grad, buffers, hyper, count)
-        return rule.apply(theta, buffers.direction, lr, hyper), buffers
-
-    return _compile(update, compiled, dynamic=True)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from metalr.meta.inner import Inner, Problem
 from metalr.meta.nets import Net
+from metalr.meta.networks import Networks
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Problem):
     """P instances that share a network and a batch size, and nothing else.
 
     Attributes:
@@ -63,6 +65,19 @@ class Task:
         """Fills in the scale."""
         if self.scale is None:
             object.__setattr__(self, "scale", torch.ones_like(self.theta))
+
+    def __len__(self) -> int:
+        """P."""
+        return len(self.theta)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the parameters and the data."""
+        return self.theta.device
+
+    def start(self, inner: Inner, copies: int, compiled: bool) -> Networks:
+        """Networks at their initial parameters."""
+        return Networks(self, inner, copies, compiled)
 
     def reparameterised(self, nats: float, generator: torch.Generator) -> Task:
         """The same networks as functions, in other units (Metz 2022, section 4.2).
@@ -91,8 +106,8 @@ class TaskFamily(ABC):
     """A distribution over tasks. Subclass it to meta-train on tasks of your own."""
 
     @abstractmethod
-    def sample(self, instances: int, generator: torch.Generator) -> Task:
-        """Draws a task with that many instances, from the generator alone, on the CPU.
+    def sample(self, instances: int, generator: torch.Generator) -> Problem:
+        """Draws a problem, such as a `Task`, with that many instances, from the generator alone, on the CPU.
 
         Draw networks and batch sizes from a small pool: a compiled step is made for each.
         """

@@ -5,9 +5,11 @@ import torch
 
 from metalr import MetaLR
 from metalr.features import FEATURES
+from metalr.meta.inner import Inner
 from metalr.meta.nets import MLP
+from metalr.meta.networks import batch_indices
 from metalr.meta.optimizers import Hyper
-from metalr.meta.rollout import Inner, _batch_indices, rollout
+from metalr.meta.rollout import rollout
 from metalr.meta.task import Split, Task
 from tests.conftest import random_policy
 
@@ -80,7 +82,7 @@ def test_a_real_run_and_a_batched_one_see_and_do_the_same(case, known):
     task, policy = make_task(), random_policy(4, horizon=known, strength=0.1)
     inner = Inner(name, hypers, STEPS, known, batch_seed=7)
     batched = rollout(task, inner, policy.shared_layers(), policy.columns, record=True)
-    indices = _batch_indices(task, inner)
+    indices = batch_indices(task, inner)
     order = [next(indices) for _ in range(STEPS)]
     for i in range(INSTANCES):
         params = {k: torch.nn.Parameter(v.to(dtype, copy=True)) for k, v in NET.unflatten(task.theta[i]).items()}

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from metalr.meta.families.pool import CLASSES, PooledFamily, corrupt, log_uniform, pick, split, uniform
+from metalr.meta.inner import Inner
 from metalr.meta.nets import MLP, Net
+from metalr.meta.networks import Networks
 from metalr.meta.optimizers import Hyper
-from metalr.meta.rollout import Inner, Unroll
+from metalr.meta.rollout import Unroll
 from metalr.meta.task import Split, Task
 from metalr.policy import LRPolicy
 
@@ -151,12 +153,15 @@ class FineTuningTasks(MLPTasks):
         with torch.no_grad():
             for _ in range(self.steps):
                 runs.advance(schedule.shared_layers(), schedule.columns)
+        trained = runs.optimizees
+        if not isinstance(trained, Networks):
+            raise TypeError(f"{type(trained).__name__}: fine-tuning begins with networks")
         distance = log_uniform((instances, 1, 1), 0.05, 1.0, generator)
         turn = torch.randn(instances, _INPUTS, _INPUTS, generator=generator) / _INPUTS**0.5
         turn = (torch.eye(_INPUTS) + distance * turn) / (1.0 + distance.square()).sqrt()
         swapped = pick(generator, range(CLASSES - 1))  # this class and the next
         train, valid = (self._neighbour(split, turn, swapped) for split in (task.train, task.valid))
-        return replace(task, theta=runs.state.theta, train=train, valid=valid)
+        return replace(task, theta=trained.theta, train=train, valid=valid)
 
     @staticmethod
     def _neighbour(split: Split, turn: Tensor, swapped: int) -> Split:
