@@ -45,6 +45,7 @@ class MetaTasksDataModule(L.LightningDataModule):
         decades: width of the log-uniform distribution of initial rates about the usual ones.
         optimizers: weight of each inner optimizer by name; all alike by default.
         reparameterised: share of the draws whose parameters are held in other units.
+        curriculum: draws over which the longest horizons grow from the shortest to their full length; 0 for none.
         seed: of the draws.
     """
 
@@ -55,10 +56,11 @@ class MetaTasksDataModule(L.LightningDataModule):
         decades: float = 5.0,
         optimizers: dict[str, float] | None = None,
         reparameterised: float = 0.25,
+        curriculum: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.distribution = TaskDistribution(components, decades, optimizers, reparameterised, seed)
+        self.distribution = TaskDistribution(components, decades, optimizers, reparameterised, curriculum, seed)
         self.heldout = list(heldout or [])
 
     def train_dataloader(self) -> DataLoader:

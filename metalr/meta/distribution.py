@@ -63,6 +63,8 @@ class TaskDistribution:
         optimizers: weight of each optimizer, by its name in `metalr.meta.optimizers.OPTIMIZERS`; all alike by
             default.
         reparameterised: share of the draws whose parameters are held in other units, see `Task.reparameterised`.
+        curriculum: draws over which the longest horizons grow, geometrically, from the shortest to their full length:
+            what is learned on short runs is learned for less, and holds for longer ones.
         seed: of all draws.
     """
 
@@ -72,8 +74,11 @@ class TaskDistribution:
         decades: float = 5.0,
         optimizers: Mapping[str, float] | None = None,
         reparameterised: float = 0.25,
+        curriculum: int = 0,
         seed: int = 0,
     ) -> None:
+        if curriculum < 0:
+            raise ValueError(f"curriculum={curriculum}: give a number of draws, 0 for none")
         if not components:
             raise ValueError("components={}: give one family or more")
         self.optimizers = dict(optimizers or dict.fromkeys(OPTIMIZERS, 1.0))
@@ -83,6 +88,7 @@ class TaskDistribution:
         if not 0.0 <= reparameterised <= 1.0:
             raise ValueError(f"reparameterised={reparameterised}: give a share in [0, 1]")
         self.reparameterised = reparameterised
+        self.curriculum = curriculum
         self.components = dict(components)
         self.decades = decades
         self.seed = seed
@@ -92,8 +98,7 @@ class TaskDistribution:
         chance = random.Random(mix_seed(self.seed, index, "component"))
         names = list(self.components)
         name = chance.choices(names, [self.components[n].weight for n in names])[0]
-        low, high = self.components[name].horizons
-        total_steps = round(math.exp(chance.uniform(math.log(low), math.log(high))))
+        total_steps = self._horizon(self.components[name], index, chance)
         optimizer = chance.choices(list(self.optimizers), list(self.optimizers.values()))[0]
         generator = torch.Generator().manual_seed(mix_seed(self.seed, index, "task"))
         task = self.components[name].family.sample(instances, generator)
@@ -102,3 +107,9 @@ class TaskDistribution:
         hyper = OPTIMIZERS[optimizer].draw(instances, generator, self.decades)
         batches = mix_seed(self.seed, index, "batches")
         return Draw(name, task, Inner(optimizer, hyper, total_steps, known, batches))
+
+    def _horizon(self, component: Component, index: int, chance: random.Random) -> int:
+        """Log-uniform, within what the curriculum allows at this draw; one with a negative number comes after it."""
+        low, high = map(math.log, component.horizons)
+        grown = min(1.0, (index + 1) / self.curriculum) if self.curriculum and index >= 0 else 1.0
+        return round(math.exp(chance.uniform(low, low + grown * (high - low))))

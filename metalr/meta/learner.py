@@ -165,7 +165,10 @@ class MetaLearner(L.LightningModule):
         self._step_scores.append((batch.name, score))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the scores, and writes the policy: `policy.safetensors`, and `best.safetensors` at a new best."""
+        """Logs the scores, and writes the policy: `policy.safetensors`, and `best.safetensors` at a new best.
+
+        Their support is gathered when the training ends: it takes a minute of inner runs.
+        """
         scores, self._step_scores = self._step_scores, []
         if not scores:
             return
@@ -176,7 +179,7 @@ class MetaLearner(L.LightningModule):
         self.log("heldout", total, prog_bar=True)
         if self.trainer.sanity_checking:
             return
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)  # asks all ranks
+        folder = self._folder()
         self._write(folder / "policy.safetensors", total)
         if total < self.best_score:
             self.best_score.copy_(total)
@@ -191,9 +194,21 @@ class MetaLearner(L.LightningModule):
             "inner_steps": str(int(self.inner_steps)),
             "heldout": f"{float(score):.4f}",
         }
-        if self._distribution is not None:
-            self.policy.learn_support(visited_states(self.policy, self._distribution, self.support_draws))
         self.policy.save(path)
+
+    def _folder(self) -> Path:
+        """Of the policies; asks all ranks."""
+        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
+
+    def on_train_end(self) -> None:
+        """Adds to the written policies the region of the states that they come to."""
+        folder = self._folder()
+        if not self.trainer.is_global_zero or self._distribution is None:
+            return
+        for path in filter(Path.is_file, (folder / "policy.safetensors", folder / "best.safetensors")):
+            policy = LRPolicy.load(path)
+            policy.learn_support(visited_states(policy, self._distribution, self.support_draws))
+            policy.save(path)
 
 
 def _own_pairs(pairs: int, rank: int, ranks: int) -> slice:

@@ -54,7 +54,9 @@ class TransformerTasks(PooledFamily):
 class SentenceTasks(PooledFamily):
     """Tiny transformers that classify sequences of long-tailed tokens, as a sentiment would be.
 
-    Some tokens speak for a class, and some turn the word of the token after them around; labels are noisy.
+    Some tokens speak for a class, and some turn the word of the token after them around; labels are noisy. With the
+    largest vocabulary the loss stays where it is until the embeddings have learned something, and a rate that is too
+    high in that time does harm that is not made good.
     """
 
     pool = (
@@ -62,6 +64,7 @@ class SentenceTasks(PooledFamily):
         (Transformer(vocabulary=100, width=24, layers=1, heads=2, length=12, norm="post", classes=3), 16),
         (Transformer(vocabulary=100, width=24, layers=2, heads=2, length=8, norm="pre", classes=2), 32),
         (Transformer(vocabulary=60, width=16, layers=3, heads=2, length=8, norm="post", classes=5), 64),
+        (Transformer(vocabulary=500, width=32, layers=2, heads=4, length=12, norm="post", classes=2), 16),
     )
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
