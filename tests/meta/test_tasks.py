@@ -75,6 +75,17 @@ def test_other_units_leave_the_networks_as_functions():
     assert not torch.allclose(*ends, atol=1e-3)
 
 
+def test_a_curriculum_grows_the_horizons_and_not_those_of_later_tasks():
+    components = {"q": Component(QuadraticTasks(train_sizes=(8,), valid_size=4), horizons=(10, 1000))}
+    plain, grown = TaskDistribution(components), TaskDistribution(components, curriculum=100)
+    horizons = [[each.draw(i, 1).inner.total_steps for i in range(-30, 130)] for each in (plain, grown)]
+    early, later = slice(30, 60), [*range(30), *range(130, 160)]
+    assert max(horizons[1][early]) <= 10 * 100**0.3 + 1 < max(horizons[0][early])
+    assert [horizons[1][i] for i in later] == [horizons[0][i] for i in later]
+    with pytest.raises(ValueError, match="curriculum=-1"):
+        TaskDistribution(components, curriculum=-1)
+
+
 def test_a_draw_depends_on_seed_and_index_alone():
     distribution = TaskDistribution({"q": Component(QuadraticTasks()), "m": Component(MLPTasks())}, seed=3)
     first, again, other = distribution.draw(5, 4), distribution.draw(5, 4), distribution.draw(6, 4)

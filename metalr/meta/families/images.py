@@ -13,8 +13,8 @@ from metalr.meta.task import Split
 class ConvNetTasks(PooledFamily):
     """Convnets on synthetic images of 8x8 or 12x12 pixels.
 
-    Smooth templates, two a class, shifted, scaled in contrast, with noise: some are learned by heart in a hundred steps,
-    of others a few tenths of the loss can be learned at all, as of photographs.
+    Smooth templates, two a class, shifted, scaled in contrast, with noise: some are learned in a hundred steps, and of
+    others, as of photographs, only a part can be.
     """
 
     pool = (

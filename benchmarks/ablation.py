@@ -1,0 +1,151 @@
+"""What each feature is worth: leave it out, meta-train a small budget, and score the policy on held-out tasks.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.ablation --docs docs
+
+Every finished training is a line in OUT/ablation.jsonl and is never done again. Prints a table, and draws it: the
+change of the held-out score (lower is better) when a feature is left out, mean over seeds, beside the spread of the
+score over seeds with all features, which is what a change has to be seen against.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+import lightning as L
+import matplotlib
+import torch
+from jsonargparse import auto_cli
+from tqdm import tqdm
+
+from datamodules import MetaTasksDataModule
+from metalr.features import FEATURES
+from metalr.meta import ActionES, Component, HeldOutTask, MetaLearner
+from metalr.meta.families import AutoencoderTasks, MLPTasks, QuadraticTasks, TransformerTasks
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+ALL = "none"
+"""Name of the training that leaves nothing out."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Of one training.
+
+    Attributes:
+        meta_steps: of 64 inner runs each.
+        horizons: of the inner runs, steps.
+        seeds: trainings for each feature that is left out.
+    """
+
+    meta_steps: int = 120
+    horizons: tuple[int, int] = (60, 200)
+    seeds: int = 3
+
+
+def heldout() -> list[HeldOutTask]:
+    """Kinds that the small budget never draws, and other digits."""
+    digits = MLPTasks(sources=("digits",))
+    return [
+        HeldOutTask("autoencoder_sgd", AutoencoderTasks(), "sgd"),
+        HeldOutTask("autoencoder_adam", AutoencoderTasks(), "adam"),
+        HeldOutTask("digits_sgd", digits, "sgd"),
+        HeldOutTask("digits_adam", digits, "adam"),
+        HeldOutTask("transformer_adam", TransformerTasks(), "adam", total_steps=100, instances=2, rates=6),
+    ]
+
+
+def score(without: str, seed: int, budget: Budget, tasks: list[HeldOutTask]) -> float:
+    """Held-out score of a policy that was meta-trained without a feature."""
+    learner = MetaLearner(
+        features=[name for name in FEATURES if name != without],
+        estimator=ActionES(),
+        optimizer=lambda params: torch.optim.Adam(params, lr=3e-3, betas=(0.9, 0.99)),
+        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, budget.meta_steps),
+        compiled=True,
+        seed=seed,
+    )
+    families = {"mlp": MLPTasks(train_sizes=(512, 1024)), "quadratic": QuadraticTasks()}
+    components = {name: Component(family, horizons=budget.horizons) for name, family in families.items()}
+    components["mlp"].weight = 5.0
+    data = MetaTasksDataModule(components, optimizers={"sgd": 1, "adam": 1}, seed=seed)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=budget.meta_steps,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(learner, data)
+    scores = [task.score(learner.policy, True, torch.device("cpu")).total for task in tasks]
+    return float(torch.stack(scores).mean())
+
+
+def _read(path: Path) -> dict[tuple[str, int], float]:
+    """Scores by what was left out and the seed; a line that was cut off is done again."""
+    rows = [line for line in path.read_text().splitlines() if line.endswith("}")] if path.is_file() else []
+    return {(row["without"], row["seed"]): row["score"] for row in map(json.loads, rows)}
+
+
+def _table(scores: dict[tuple[str, int], float], seeds: int) -> list[tuple[str, float, list[float]]]:
+    """(feature, mean change of the score, changes by seed), the most useful feature first."""
+    rows = []
+    for name in FEATURES:
+        changes = [scores[name, s] - scores[ALL, s] for s in range(seeds) if {(name, s), (ALL, s)} <= scores.keys()]
+        if changes:
+            rows.append((name, fmean(changes), changes))
+    return sorted(rows, key=lambda row: -row[1])
+
+
+def _draw(rows: list[tuple[str, float, list[float]]], spread: float, path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(7, 0.28 * len(rows) + 1.2), layout="constrained")
+    names = [name for name, _, _ in rows][::-1]
+    axes.axvspan(-spread, spread, color="0.9", label="spread over seeds with all features (1 standard deviation)")
+    axes.barh(names, [mean for _, mean, _ in rows][::-1], color="#0072B2", alpha=0.8)
+    for height, (_, _, changes) in enumerate(rows[::-1]):
+        axes.plot(changes, [height] * len(changes), ".", color="#D55E00", markersize=5)
+    axes.axvline(0.0, color="0.3", linewidth=0.8)
+    axes.set_xlabel("change of the held-out score without it (above 0: it is useful); dots: seeds")
+    axes.legend(fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=100)
+
+
+def main(out: Path = Path("results/ablation"), docs: Path | None = None, budget: Budget = Budget()) -> None:
+    """Trains what is missing, prints the table and draws it.
+
+    Args:
+        out: folder of the results.
+        docs: folder of the picture; by default that of the results.
+        budget: of one training.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    torch.set_flush_denormal(True)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "ablation.jsonl"
+    scores, tasks = _read(path), heldout()
+    todo = [(name, s) for s in range(budget.seeds) for name in (ALL, *FEATURES) if (name, s) not in scores]
+    for name, seed in tqdm(todo, desc="trainings"):
+        scores[name, seed] = score(name, seed, budget, tasks)
+        with path.open("a") as file:
+            file.write(json.dumps({"without": name, "seed": seed, "score": scores[name, seed]}) + "\n")
+    everything = [scores[ALL, seed] for seed in range(budget.seeds)]
+    spread = stdev(everything) if len(everything) > 1 else 0.0
+    rows = _table(scores, budget.seeds)
+    print(f"held-out score with all features: {fmean(everything):.3f} (spread over seeds {spread:.3f})\n")
+    print("| left out | change of the score | by seed |\n|---|---|---|")
+    for name, mean, changes in rows:
+        print(f"| {name} | {mean:+.3f} | {', '.join(f'{change:+.3f}' for change in changes)} |")
+    _draw(rows, spread, (docs or out) / "ablation.png")
+
+
+if __name__ == "__main__":
+    auto_cli(main)
