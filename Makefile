@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint install clean help
+.PHONY: demo test lint install clean help reduced targets
 help:
-	@echo "make demo   compare the shipped policy with other schedules on real data, from several rates"
-	@echo "make test   lint, types and every test"
-	@echo "make lint   ruff and mypy alone"
+	@echo "make demo     compare the shipped policy with other schedules on real data, from several rates"
+	@echo "make test     lint, types and every test"
+	@echo "make lint     ruff and mypy alone"
+	@echo "make reduced  the reduced twin of every grid of the plan, and docs/reduced.md (needs METALR_DATA)"
+	@echo "make targets  every workload against its target, and docs/targets.md (needs METALR_DATA)"
 
 install: $(STAMP)
 $(STAMP): pyproject.toml
@@ -31,6 +33,10 @@ demo: $(STAMP)
 	test -n "$$adult" || echo "UCI Adult is neither in METALR_DATA nor to be fetched: digits alone"; \
 	HF_HUB_OFFLINE=1 ADULT="$$adult" $(BIN)/python train.py compare --config configs/compare/demo/digits.yaml \
 		$${adult:+--config configs/compare/demo/adult.yaml}
+
+reduced targets: $(STAMP)
+	@test -d "$$METALR_DATA" || { echo "METALR_DATA is not set: export METALR_DATA=<the folder of real data>"; exit 1; }
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/grids.py $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 import lightning as L
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeUnion
 from torch.optim import Optimizer
 
@@ -54,9 +55,7 @@ class MetaLRCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Model, data and Trainer; for `compare`, the grid alone."""
         if self.subcommand == "compare":
-            # jsonargparse 4.49 renamed it
-            instantiate = getattr(self.parser, "instantiate", None) or self.parser.instantiate_classes
-            self.config_init = instantiate(self.config)
+            self.config_init = instantiate(self.parser, self.config)
         else:
             self._refuse_lone_scheduler()
             super().instantiate_classes()
@@ -97,6 +96,12 @@ class MetaLRCLI(LightningCLI):
         if isinstance(lr_scheduler, HorizonLR) and lr_scheduler.total_steps is None:
             lr_scheduler.total_steps = _horizon(lightning_module.trainer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": "step"}}
+
+
+def instantiate(parser: ArgumentParser, config: Namespace) -> Any:
+    """What a parsed configuration describes."""
+    made = getattr(parser, "instantiate", None) or parser.instantiate_classes  # jsonargparse 4.49 renamed it
+    return made(config)
 
 
 def _horizon(trainer: L.Trainer) -> int:

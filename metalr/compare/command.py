@@ -18,7 +18,7 @@ from metalr.compare.executor import Executor, LocalExecutor
 from metalr.compare.files import locked, write_text
 from metalr.compare.grid import Grid, Schedule, expand, schedule_file
 from metalr.compare.options import Options
-from metalr.compare.runner import Outcome, check_disk, finished, run
+from metalr.compare.runner import Outcome, check_disk, clear_changed, finished, run
 
 Parse = Callable[[list[str]], Any]
 """Parses the arguments of `fit`, the subcommand left out, and runs nothing."""
@@ -53,8 +53,11 @@ def compare(
     out = Path(options.out or Path("logs") / "compare" / grid.name)
     script = Script(options.script) if options.script else Script.running()
     tasks = [Task(cell, out, script, options.keep_checkpoints) for cell in grid.cells()]
+    _check_only(options, grid)
     with locked(out):
         _check_folder(out, grid)
+        if options.redo_changed:
+            clear_changed(tasks, console)
         if options.report_only:
             outcome = finished(tasks)
         else:
@@ -62,17 +65,17 @@ def compare(
             _write_schedules(out, grid.ways)
             _check_commands([task for task in tasks if task.cell.name not in finished(tasks).records], parse)
             executor = executor or LocalExecutor(options.workers, options.threads, preload=options.preload)
-            outcome = _run(tasks, executor, console)
+            outcome = _run(tasks, executor, console, options.only)
         page = _report(grid, tasks, outcome, out, console)
     if outcome.failed:
         raise SystemExit(1)
     return page
 
 
-def _run(tasks: Sequence[Task], executor: Executor, console: Console) -> Outcome:
+def _run(tasks: Sequence[Task], executor: Executor, console: Console, only: Sequence[str]) -> Outcome:
     try:
         with _terminable():
-            return run(tasks, executor, console)
+            return run(tasks, executor, console, only)
     except KeyboardInterrupt:
         done = len(finished(tasks).records)
         console.print(f"stopped with {done} of {len(tasks)} cells finished; the same command goes on from here")
@@ -106,6 +109,12 @@ def _report(grid: Grid, tasks: Sequence[Task], outcome: Outcome, out: Path, cons
     print_tables(grid, outcome, console)
     console.print(f"report: {page}", soft_wrap=True)
     return page
+
+
+def _check_only(options: Options, grid: Grid) -> None:
+    names = [schedule.name for schedule in grid.ways]
+    if unknown := [name for name in options.only if name not in names]:
+        raise ValueError(f"only={unknown}: choose of the grid's schedules, {', '.join(names)}")
 
 
 def _check_folder(out: Path, grid: Grid) -> None:

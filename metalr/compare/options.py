@@ -16,6 +16,9 @@ class Options:
         threads: of each cell; None for an equal share of the cores.
         keep_checkpoints: whether the checkpoints of finished cells stay.
         report_only: whether to run nothing, and to report on the cells that are finished.
+        only: schedules whose cells are run now; the others' are left as they are. None given: all.
+        redo_changed: whether a cell whose command, config or policy has changed is deleted and run again; it is
+            refused otherwise.
         preload: modules that the cells import late, to be imported once before they are forked.
         script: the train script whose `fit` the cells are; None for the one that runs.
     """
@@ -25,5 +28,7 @@ class Options:
     threads: int | None = None
     keep_checkpoints: bool = False
     report_only: bool = False
+    only: list[str] = field(default_factory=list)
+    redo_changed: bool = False
     preload: list[str] = field(default_factory=list)
     script: str | None = None

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from metalr.compare.callback import PROGRESS
 from metalr.compare.files import write_text
 from metalr.compare.grid import Cell
+from metalr.policy import shipped_policies
 
 RECORD = "record.json"
 """In a cell's folder; it is written last, so where it is, the cell is finished."""
@@ -82,16 +83,25 @@ class Record:
 
 
 def fingerprint(cell: Cell) -> str:
-    """Of the command of a cell, wherever its folder lies, and of the contents of its configs."""
+    """Of the command of a cell, wherever its folder lies, and of the contents of its configs and policies."""
     digest = hashlib.sha256()
-    for part in (*cell.fit(Path()), str(cell.workload.test)):
-        digest.update(part.encode() + b"\0")
+    command = [*cell.fit(Path()), str(cell.workload.test)]
     config = cell.schedule.config
     texts = [Path(path).read_text() for path in cell.workload.configs]
     texts.append(Path(config).read_text() if isinstance(config, str) else json.dumps(config, sort_keys=True))
-    for text in texts:
+    for text in (*command, *texts):
         digest.update(text.encode() + b"\0")
+    for policy in _policies("\n".join([*command, *texts])):
+        digest.update(policy.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _policies(text: str) -> list[Path]:
+    """Policy files that a cell's rates come from: those that it names, and the shipped ones."""
+    if "MetaLRCallback" not in text:
+        return []
+    named = re.findall(r"[^\s\"'=,:\[\]{}]+\.safetensors", text)
+    return [*shipped_policies().values(), *(Path(name) for name in named if Path(name).is_file())]
 
 
 def read_record(cell: Cell, folder: Path, made_with: dict[str, str]) -> Record:

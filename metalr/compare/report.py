@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,12 +17,14 @@ from metalr.compare import tables
 from metalr.compare.cell import Task
 from metalr.compare.files import write_text
 from metalr.compare.grid import VARIABLE, Grid
-from metalr.compare.plots import plots
+from metalr.compare.plots import plots, standalone, variables
 from metalr.compare.runner import Outcome
 from metalr.compare.summary import Analysis, analyse
 from metalr.compare.tables import Table
+from metalr.compare.verdicts import in_short, verdicts
+from metalr.palette import THEMES
 
-KINDS = {
+CAPTIONS = {
     "rates": "Final metric against the initial rate: mean and range over seeds; × at the edge: a run diverged",
     "loss": "Validation loss during training, each schedule at its tuned rate: mean and range over seeds",
     "schedule": "Learning rate during training, first seed; thin: the candidate from its other initial rates",
@@ -40,6 +42,32 @@ class Failure:
 
     name: str
     log: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a report says, whatever it is written as.
+
+    Attributes:
+        analysis: the figures.
+        drawn: plots, SVG by name.
+        commands: of the cells, by name.
+        failures: cells that failed.
+        notes: what a reader must know before believing a figure.
+    """
+
+    analysis: Analysis
+    drawn: dict[str, str]
+    commands: dict[str, str]
+    failures: list[Failure]
+    notes: list[str]
+
+    @classmethod
+    def of(cls, analysis: Analysis, tasks: Sequence[Task], outcome: Outcome) -> Content:
+        """The content for the cells of a grid and what became of them."""
+        failures = [Failure(name, log) for name, log in outcome.failed.items()]
+        notes = remarks(analysis, tasks, outcome)
+        return cls(analysis, plots(analysis), tables.cell_commands(tasks), failures, notes)
 
 
 def write_report(grid: Grid, tasks: Sequence[Task], outcome: Outcome, out: Path) -> Path:
@@ -63,15 +91,12 @@ def write_report(grid: Grid, tasks: Sequence[Task], outcome: Outcome, out: Path)
     for name, frame in frames.items():
         frame.to_csv(out / f"{name}.csv", index=False)
         frame.to_parquet(out / f"{name}.parquet", index=False)
-    drawn = plots(analysis)
-    for name, svg in drawn.items():
-        write_text(out / "plots" / f"{name}.svg", svg)
-    commands = tables.cell_commands(tasks)
-    failures = [Failure(name, log) for name, log in outcome.failed.items()]
-    notes = remarks(analysis, tasks, outcome)
-    write_text(out / "report.md", _markdown(analysis, drawn, commands, failures, notes))
+    content = Content.of(analysis, tasks, outcome)
+    for name, svg in content.drawn.items():
+        write_text(out / "plots" / f"{name}.svg", standalone(svg))
+    write_text(out / "report.md", _markdown(content))
     page = out / "report.html"
-    write_text(page, _html(analysis, drawn, commands, failures, notes))
+    write_text(page, _html(content))
     return page
 
 
@@ -113,51 +138,39 @@ def print_tables(grid: Grid, outcome: Outcome, console: Console) -> None:
     for i, row in enumerate(table.rows):
         shown.add_row(*(Text(text, "bold green" if (i, j) in table.strong else "") for j, text in enumerate(row)))
     console.print(shown)
-    for verdict in tables.verdicts(analysis):
-        console.print(Text(verdict.lead, "bold"))
-        console.print(Text(verdict.detail))
+    for verdict in verdicts(analysis):
+        console.print(Text(f"{verdict.workload}: {verdict.lead}", "bold"))
+        console.print(Text(f"  {verdict.detail}"))
+    console.print(Text(in_short(analysis), "bold"))
     for name in outcome.failed:
         console.print(Text(f"failed: {name}", "red"))
 
 
-def _html(
-    analysis: Analysis,
-    drawn: dict[str, str],
-    commands: dict[str, str],
-    failures: Sequence[Failure],
-    notes: Sequence[str],
-) -> str:
+def _html(content: Content) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("metalr.compare") / "report.html.j2").read_text(encoding="utf-8"))
-    first, *rest = all_tables(analysis)
+    first, *rest = all_tables(content.analysis)
     return template.render(
-        analysis=analysis,
+        **{field.name: getattr(content, field.name) for field in fields(content)},
         first=first,
         rest=rest,
-        verdicts=tables.verdicts(analysis),
+        in_short=in_short(content.analysis),
+        verdicts=verdicts(content.analysis),
+        captions=CAPTIONS,
         wins=WINS,
-        drawn=drawn,
-        kinds=KINDS,
-        commands=commands,
-        failures=failures,
-        notes=notes,
+        themes={name: variables(theme) for name, theme in THEMES.items()},
     )
 
 
-def _markdown(
-    analysis: Analysis,
-    drawn: dict[str, str],
-    commands: dict[str, str],
-    failures: Sequence[Failure],
-    notes: Sequence[str],
-) -> str:
-    parts = [f"# {analysis.grid.name}", *(f"- **{v.lead}.** {v.detail}" for v in tables.verdicts(analysis))]
-    parts.append("")
-    first, *rest = all_tables(analysis)
+def _markdown(content: Content) -> str:
+    parts = [f"# {content.analysis.grid.name}", "", in_short(content.analysis), ""]
+    parts += [f"- **{each.workload}: {each.lead}.** {each.detail}." for each in verdicts(content.analysis)] + [""]
+    first, *rest = all_tables(content.analysis)
     parts.append(first.markdown())
-    parts += [f"![{name}](plots/{name}.svg)" for name in drawn]
+    parts += [f"![{name}](plots/{name}.svg)" for name in content.drawn]
     parts += ["", *(table.markdown() for table in rest)]
-    for failure in failures:
+    for failure in content.failures:
         parts.append(f"## Failed: {failure.name}\n\n```\n{failure.log}\n```\n")
-    parts += ["## How it was made", "", *(f"- {note}" for note in notes), "", "```bash", *commands.values(), "```"]
+    parts += ["## How it was made", "", *(f"- {note}" for note in content.notes), ""]
+    parts += ["```bash", *content.commands.values(), "```"]
     return "\n".join(parts) + "\n"

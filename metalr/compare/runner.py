@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,16 +50,28 @@ def finished(tasks: Sequence[Task]) -> Outcome:
     outcome = Outcome()
     for task in tasks:
         record = Record.load(task.folder)
-        mark = task.folder / FINGERPRINT
-        known = record.fingerprint if record else mark.read_text() if mark.is_file() else None
-        if known is not None and known != fingerprint(task.cell):
+        if _changed(task, record):
             raise ValueError(
-                f"{task.folder} is a run of another grid (another command, or a config that has changed since): "
-                "give another --out, or delete the folder"
+                f"{task.folder} is a run of another grid (another command, or a config or policy that has changed "
+                "since): give another --out, or --redo_changed true to delete it and run it again"
             )
         if record:
             outcome.records[task.cell.name] = record
     return outcome
+
+
+def clear_changed(tasks: Sequence[Task], console: Console) -> None:
+    """Deletes the runs that `finished` refuses: their command, config or policy has changed."""
+    for task in tasks:
+        if _changed(task, Record.load(task.folder)):
+            console.print(f"{escape(task.cell.name)} has changed since it was run: deleted, to be run again")
+            shutil.rmtree(task.folder)
+
+
+def _changed(task: Task, record: Record | None) -> bool:
+    mark = task.folder / FINGERPRINT
+    known = record.fingerprint if record else mark.read_text() if mark.is_file() else None
+    return known is not None and known != fingerprint(task.cell)
 
 
 def check_disk(folder: Path) -> None:
@@ -73,8 +85,8 @@ def check_disk(folder: Path) -> None:
         raise OSError(f"{folder}: {free / 2**20:.0f} MB are free: make room for logs and checkpoints, or give --out")
 
 
-def run(tasks: Sequence[Task], executor: Executor, console: Console) -> Outcome:
-    """Runs what is not finished.
+def run(tasks: Sequence[Task], executor: Executor, console: Console, only: Collection[str] = ()) -> Outcome:
+    """Runs what is not finished, of all schedules or only of some.
 
     A cell that fails does not stop the others. Whatever stops this function, Ctrl-C too, ends the workers; the cells
     go on from their last checkpoint when the same tasks are run again.
@@ -84,7 +96,8 @@ def run(tasks: Sequence[Task], executor: Executor, console: Console) -> Outcome:
         OSError: where the disk is full.
     """
     outcome = finished(tasks)
-    pending = deque(task for task in tasks if task.cell.name not in outcome.records)
+    wanted = [task for task in tasks if not only or task.cell.schedule.name in only]
+    pending = deque(task for task in wanted if task.cell.name not in outcome.records)
     console.print(f"{len(tasks)} cells, {len(outcome.records)} of them finished before")
     with _Display(console, len(tasks), len(outcome.records)) as display:
         running: list[Task] = []

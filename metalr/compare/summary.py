@@ -122,6 +122,11 @@ class Result:
     initial_loss: float
     same_start: bool
 
+    @property
+    def swept(self) -> bool:
+        """Whether a schedule has more than one initial rate."""
+        return any(len(each.runs) > 1 for each in self.standings)
+
     def standing(self, schedule: str) -> Standing | None:
         """That of a schedule, if it has one."""
         return next((each for each in self.standings if each.schedule == schedule), None)

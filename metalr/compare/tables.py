@@ -14,7 +14,7 @@ from metalr.compare.grid import Grid
 from metalr.compare.metrics import Interval, Summary, better
 from metalr.compare.record import Record
 from metalr.compare.runner import Outcome
-from metalr.compare.summary import Analysis, Claim, Result, Speed, Standing
+from metalr.compare.summary import Analysis, Result, Speed, Standing
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,16 @@ class Table:
 
     def markdown(self) -> str:
         """As a Markdown section."""
+        return f"## {self.title}\n\n{self.note}\n\n{self.body()}\n"
+
+    def body(self) -> str:
+        """As a Markdown table alone."""
         body = [
             [f"**{text}**" if (i, j) in self.strong else text for j, text in enumerate(row)]
             for i, row in enumerate(self.rows)
         ]
         lines = [self.header, ["---"] * len(self.header), *body]
-        table = "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in line) + " |" for line in lines)
-        return f"## {self.title}\n\n{self.note}\n\n{table}\n"
+        return "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in line) + " |" for line in lines)
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -79,8 +82,7 @@ def headline(analysis: Analysis) -> Table:
         ("worst rate", lambda s: s.worst),
     )
     for result in analysis.results:
-        several = any(len(standing.runs) > 1 for standing in result.standings)
-        for kind, pick in kinds if several else kinds[:1]:
+        for kind, pick in kinds if result.swept else kinds[:1]:
             found = {s.schedule: pick(s).mean for s in result.standings}
             best = _best(found, result.workload.mode)
             strong |= {(len(rows), 1 + names.index(name)) for name in best}
@@ -191,47 +193,6 @@ def final_metrics(analysis: Analysis) -> Table:
             )
     note = "At the end of training, each schedule at its tuned rate: mean and standard deviation over seeds."
     return Table("All metrics", note, ["workload", "metric", *names], rows)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Who won on a workload: in a line, and with the figures."""
-
-    lead: str
-    detail: str
-
-
-def verdicts(analysis: Analysis) -> list[Verdict]:
-    """One a workload."""
-    return [_verdict(result, analysis) for result in analysis.results]
-
-
-def _verdict(result: Result, analysis: Analysis) -> Verdict:
-    own, best, name = result.standing(analysis.grid.candidate), result.baseline, result.workload.name
-    if own is None or best is None:
-        return Verdict(f"{name}: nothing to compare yet", "The candidate or every baseline has no finished cell.")
-    untuned, tuned = [claim for claim in analysis.claims if claim.workload == name][:2]
-    many = f", the median of {len(own.runs)} initial rates" if len(own.runs) > 1 else ""
-    detail = (
-        f"{arrow(result)}: {own.schedule} in one run {number(own.median.mean)}{many}; {best.schedule} at "
-        f"{best.rate:.3g}, the best of {best.cost_runs:.3g} runs, {number(best.tuned.mean)}: {_difference(untuned)}."
-    )
-    if len(own.runs) > 1:
-        detail += f" {own.schedule} tuned as well, {number(own.tuned.mean)}: {_difference(tuned)}."
-    return Verdict(f"{name}: {own.schedule}, untuned, {_LEADS.get(untuned.verdict, untuned.verdict)}", detail)
-
-
-_LEADS = {
-    "better": "beats the best-tuned baseline",
-    "worse": "is worse than the best-tuned baseline",
-    "no difference shown": "is not shown to differ from the best-tuned baseline",
-}
-
-
-def _difference(claim: Claim) -> str:
-    if claim.paired.interval is None:
-        return claim.verdict
-    return f"{claim.verdict}, {number(claim.paired.difference, 3)} {interval(claim.paired.interval)}"
 
 
 def cell_commands(tasks: Sequence[Task]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The report of a recorded set of cells: whole, self-contained, and right."""
 
+import io
 import math
 import re
 from html.parser import HTMLParser
@@ -7,14 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from metalr.compare import Grid, Workload
 from metalr.compare.cell import Script, Task
 from metalr.compare.grid import Schedule
+from metalr.compare.plots import overview
 from metalr.compare.record import Record, averaged, fingerprint, thin
 from metalr.compare.report import write_report
-from metalr.compare.runner import Outcome, finished
+from metalr.compare.runner import Outcome, clear_changed, finished, run
 from metalr.compare.summary import analyse
+from metalr.compare.verdicts import in_short, verdicts
 
 ROOT = Path(__file__).parents[2]
 RATES, SEEDS = [0.01, 0.1, 1.0], [0, 1, 2]
@@ -95,6 +99,43 @@ def test_claims_have_intervals_or_are_none(grid):
     assert same.verdict == "better"
     one_seed = analyse(grid, [recorded(cell) for cell in grid.cells() if cell.seed == 0])
     assert {claim.verdict for claim in one_seed.claims} == {"1 common seed: no claim"}
+
+
+def test_verdicts_say_who_won_with_the_figures(grid):
+    analysis = analyse(grid, map(recorded, grid.cells()))
+    (verdict,) = verdicts(analysis)
+    assert verdict.kind == "worse"
+    assert [(line.who, line.value) for line in verdict.lines] == [
+        ("metalr, one run, the median of 3 initial rates", "1.11"),
+        ("cosine at 0.1, the best of 3 runs", "0.91"),
+        ("cosine, one run, the median of 3 initial rates", "2.01"),
+        ("metalr at 0.01, the best of 3 runs", "1.01"),
+    ]
+    said = [line.said.partition(",")[0] for line in verdict.lines]
+    assert said == ["", "worse", "better", "against cosine at 0.1: worse"]
+    assert in_short(analysis) == (
+        "One untuned run of metalr against the best-tuned baseline: worse on 1 of 1 workload. "
+        "From the same initial rate it wins 67% of the runs."
+    )
+
+
+def test_before_there_is_anything_to_compare(grid):
+    analysis = analyse(grid, [recorded(cell) for cell in grid.cells() if cell.schedule.name == "cosine"])
+    (verdict,) = verdicts(analysis)
+    assert (verdict.kind, [line.value for line in verdict.lines]) == ("none", ["0.91"])
+    assert "no claim on 1 of 1 workload." in in_short(analysis)
+
+
+def test_the_overview_has_every_workload_and_colours_of_its_own(grid):
+    from dataclasses import replace
+
+    second = replace(grid.workloads[0], name="single", rates=[0.1])
+    both = replace(grid, workloads=[*grid.workloads, second])
+    svg = overview(analyse(both, map(recorded, both.cells())), "both")
+    for said in ("lines", "single", "prefers-color-scheme: dark", "--ink: #e8eaed", "initial learning rate"):
+        assert said in svg
+    assert "optimizer step" in svg  # of the one that has a single rate
+    assert svg.count("<svg") == 1
 
 
 def test_wins_are_counted_at_tuned_and_at_the_same_rates(grid):
@@ -206,8 +247,59 @@ def test_a_run_of_another_grid_is_told(grid, tasks):
 
     other = replace(tasks[0].cell, workload=replace(grid.workloads[0], overrides={"trainer.max_epochs": 1}))
     replace(recorded(tasks[0].cell), fingerprint=fingerprint(other)).save(tasks[0].folder)
-    with pytest.raises(ValueError, match="is a run of another grid"):
+    with pytest.raises(ValueError, match="is a run of another grid .*(.|\n)* --redo_changed true"):
         finished(tasks)
+    recorded(tasks[1].cell).save(tasks[1].folder)
+    clear_changed(tasks, quiet())
+    assert finished(tasks).records.keys() == {tasks[1].cell.name}
+    assert not tasks[0].folder.exists()
+
+
+def test_another_policy_makes_another_run_of_the_learned_schedule_alone(grid, tmp_path, monkeypatch):
+    def marks():
+        return {cell.schedule.name: fingerprint(cell) for cell in grid.cells()}
+
+    before = marks()
+    policy = tmp_path / "policy.safetensors"
+    policy.write_bytes(b"new")
+    monkeypatch.setattr("metalr.compare.record.shipped_policies", lambda: {"default": policy})
+    assert marks()["cosine"] == before["cosine"]
+    assert marks()["metalr"] != before["metalr"]
+
+
+class Recorder:
+    """An executor whose cells are finished at once."""
+
+    free = 4
+
+    def __init__(self):
+        self.launched, self.done = [], []
+
+    def launch(self, tasks):
+        self.launched += tasks
+        self.done += tasks
+        for task in tasks:
+            recorded(task.cell).save(task.folder)
+
+    def ended(self):
+        done, self.done = self.done, []
+        return [(task, True) for task in done]
+
+    def stop(self):
+        assert not self.done
+
+
+def test_some_schedules_alone_are_run_and_all_that_is_finished_is_reported(tasks):
+    first, second = Recorder(), Recorder()
+    assert len(run(tasks, first, quiet(), only=["cosine"]).records) == 9
+    assert {task.cell.schedule.name for task in first.launched} == {"cosine"}
+    outcome = run(tasks, second, quiet())
+    assert {task.cell.schedule.name for task in second.launched} == {"metalr"}
+    assert list(outcome.records) == [task.cell.name for task in tasks]
+
+
+def quiet():
+    return Console(file=io.StringIO())
 
 
 def test_long_curves_are_thinned():

@@ -164,6 +164,11 @@ def test_a_command_that_does_not_parse_is_told_before_the_first_cell(grid):
     assert not list(Path("out").rglob("log.txt"))
 
 
+def test_schedules_that_the_grid_has_not_are_told(grid):
+    with pytest.raises(ValueError, match=r"only=\['cosin'\]: choose of the grid's schedules, learned, halved"):
+        run(grid, "out", only=["cosin"])
+
+
 def test_cores_and_devices_are_shared_out():
     several = LocalExecutor(workers=2, threads=1, devices=["4", "5", "6", "7"]) if cores() > 1 else None
     assert several is None or several._slots == ["4,5", "6,7"]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from datamodules.hub import load
+from benchmarks.grids import write_questions
 from tests.test_text_configs import run
-from tests.text import BERT, GPT2, SQUAD, datasets_cache, needs_data, write_dataset  # noqa: F401
+from tests.text import BERT, GPT2, datasets_cache, needs_data  # noqa: F401
 
 NO_DROPOUT = {
     BERT: {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0},
@@ -21,11 +21,9 @@ STEPS = "150"
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory):
     """Eight questions, two of them unanswerable, to train and to validate on."""
-    rows = load(SQUAD, None, "validation")
-    answerable = [i for i, row in enumerate(rows["answers"][:400]) if row["text"]]
-    unanswerable = [i for i, row in enumerate(rows["answers"][:400]) if not row["text"]]
-    chosen = rows.select([*answerable[::20][:6], *unanswerable[::20][:2]])
-    return write_dataset(tmp_path_factory.mktemp("batch"), {"train": chosen, "validation": chosen})
+    folder = tmp_path_factory.mktemp("batch")
+    write_questions(folder)
+    return str(folder)
 
 
 def _overfit(folder, config, path, model, schedule, *more):
