@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
+from metalr.arrays import to_tensor
 from metalr.decision import Decider, device_of_rates
 from metalr.direction import direction_of
 from metalr.features import FEATURES, Memory
@@ -19,10 +20,11 @@ from metalr.guards import DEFAULT_GUARDS, GUARDS, Guards
 from metalr.law import clock
 from metalr.policy import LRPolicy
 from metalr.sample import LIMIT, ParameterSample
+from metalr.scalars import isfinite
 from metalr.signals import measure
 from metalr.snapshot import Snapshot, attribute
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 """Version of `MetaLR.state_dict`; counts up whenever what is in it changes."""
 
 
@@ -155,12 +157,12 @@ class MetaLR:
     @property
     def displacement(self) -> float:
         """s_t, nats: the log of the rate over its reference schedule."""
-        return float(self._decider.displacement[0])
+        return float(self._decider.displacement)
 
     @property
     def last_change(self) -> float:
         """s_t - s_{t-1}, nats: what the last decision did to the log rate, beside the reference schedule."""
-        return float(self._decider.change[0])
+        return float(self._decider.change)
 
     @property
     def guard_counts(self) -> dict[str, int]:
@@ -194,29 +196,30 @@ class MetaLR:
             DivergenceError: when the loss diverges and `Guards(divergence="raise")` asked to be told; the rates have
                 been set.
         """
-        loss = self._checked_loss(loss)
+        self._check_loss(loss)
         self._adopt_new_groups()
         self._warn_beyond_horizon()
         if not self._sample.fits(self.optimizer.param_groups):
             self._sample = ParameterSample(self.optimizer, self._sample_limit)
             self._direction.forget()
-        signals = measure(loss, self.optimizer, self.base_lrs, self._direction, self._sample)
+        on_host = self._decider.device is None
+        signals, rows = measure(loss, self.optimizer, self.base_lrs, self._direction, self._sample, on_host)
         self._set(self._decider.decide(signals, self._step, self._total_steps))
-        self._direction.remember(self._sample)
+        self._direction.remember(rows)
         self._step += 1
-        if self._decider.device is None and self._decider.any_acted:
+        if on_host and self._decider.any_acted:
             self._notice()
 
-    def _set(self, factor: Any) -> None:
-        self._factor = factor[0] if isinstance(factor, Tensor) else float(factor[0])
+    def _set(self, factor: Tensor | float) -> None:
+        self._factor = factor
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             lr = group["lr"]
             if not isinstance(lr, Tensor):
-                group["lr"] = base * float(self._factor)
-            elif isinstance(self._factor, Tensor):
-                lr.copy_((self._factor * base).reshape(lr.shape))
+                group["lr"] = base * float(factor)
+            elif isinstance(factor, Tensor):
+                lr.copy_((factor * base).reshape(lr.shape))
             else:
-                lr.fill_(base * self._factor)
+                lr.fill_(base * factor)
 
     def _notice(self) -> None:
         """Takes what the guards did into the record; on the host, that of each step at once."""
@@ -233,23 +236,22 @@ class MetaLR:
     @property
     def _features(self) -> Tensor | None:
         """Features of the last decision, (1, F)."""
-        return None if self._decider.features is None else torch.as_tensor(self._decider.features)
+        features = self._decider.features
+        return features if features is None or isinstance(features, Tensor) else torch.as_tensor(features).float()[None]
 
     @property
     def _memory(self) -> Memory:
         """What the features remember, as tensors."""
         return self._decider.memory
 
-    def _checked_loss(self, loss: Tensor | float) -> Tensor:
-        loss = torch.as_tensor(loss, dtype=torch.float32).detach()
-        if loss.numel() != 1:
+    def _check_loss(self, loss: Tensor | float) -> None:
+        if isinstance(loss, Tensor) and loss.numel() != 1:
             raise ValueError(f"loss has shape {tuple(loss.shape)}: give a scalar, such as loss.mean()")
-        if self._step == 0 and not bool(torch.isfinite(loss)):
+        if self._step == 0 and not isfinite(float(loss)):
             raise ValueError(
                 f"loss={float(loss)} at the first step: no learning rate mends that; check the model's "
                 "initialisation, the data and the precision"
             )
-        return loss.reshape(())
 
     def _adopt_new_groups(self) -> None:
         """A group added while the run goes on brings its own initial rate."""
@@ -272,13 +274,13 @@ class MetaLR:
         Raises:
             RuntimeError: before the first decision.
         """
-        decider = self._decider
-        if decider.features is None or decider.finite is None or decider.acted is None:
+        decider, features = self._decider, self._features
+        if features is None:
             raise RuntimeError("no decision yet: call step(loss) first")
         loss = self._memory.averages[0, 0]
-        parts = (loss, decider.displacement, decider.change, decider.features, decider.finite, decider.acted)
-        copies = (torch.as_tensor(part).clone() for part in (*parts, decider.tally))
-        return Snapshot(self._step - 1, self._total_steps, self.base_lrs[0], *copies)
+        numbers = [to_tensor(part).float().clone() for part in (loss, decider.displacement, decider.change, features)]
+        others = [to_tensor(part).clone() for part in (decider.finite, decider.acted, decider.tally)]
+        return Snapshot(self._step - 1, self._total_steps, self.base_lrs[0], *numbers, *others)
 
     def explain(self) -> Explanation:
         """The features of the last decision, by name, and what each added to it, exactly: see `attribute`.

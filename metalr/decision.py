@@ -1,20 +1,19 @@
 """The decision of one step: signals -> features -> policy -> law -> guards, and all that is remembered for it.
 
 Where every rate is a tensor on the parameters' device, the decision is taken there in torch, and the host never waits
-for the device. Where a rate is a Python float, its value has to come to the host anyway: then six numbers do, once,
-and the decision is taken there in NumPy.
+for the device. Where a rate is a Python float, its value has to come to the host anyway: then what was measured does,
+and the decision is taken there, in Python numbers.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metalr.arrays import Array, to_numpy
+from metalr.arrays import Array, namespace, to_host, to_tensor, to_vector
 from metalr.features import FEATURES, Memory, observe
 from metalr.guards import Guards, Proposal, Watch, protect
 from metalr.law import Clock, advance, clock_row
@@ -29,7 +28,7 @@ class Decider:
     Args:
         policy: whose weights are copied as they are now.
         guards: settings.
-        device: where decisions are taken in torch; None for the host, in NumPy.
+        device: where decisions are taken in torch; None for the host.
 
     Attributes:
         displacement: s_t, nats, shape (1,).
@@ -42,10 +41,10 @@ class Decider:
     def __init__(self, policy: LRPolicy, guards: Guards, device: torch.device | None) -> None:
         self.guards = guards
         self.device = device
-        self._layers = [(self._own(weight), self._own(bias)) for weight, bias in policy.shared_layers()]
+        self._layers = [(self._fixed(weight), self._fixed(bias)) for weight, bias in policy.shared_layers()]
         watched = guards.depth and policy.support.is_bounded
-        self._support = Support(*map(self._own, policy.support)) if watched else None
-        self._columns = None if policy.features == FEATURES else self._own(policy.columns)
+        self._support = Support(*map(self._fixed, policy.support)) if watched else None
+        self._columns = None if policy.features == FEATURES else self._fixed(policy.columns)
         self._memory = Memory(*map(self._own, Memory.empty(1)))
         self._watch = Watch(*map(self._own, Watch.empty(1)))
         self.displacement = self._own(torch.zeros(1))
@@ -55,33 +54,37 @@ class Decider:
         self.acted: Array | None = None
 
     def _own(self, tensor: Tensor) -> Array:
-        """A copy in the kind of array and at the place that decisions are taken in."""
+        """A copy of what is of one run, in the kind of array and at the place that decisions are taken in."""
         if self.device is None:
-            return to_numpy(tensor)
-        return tensor.detach().to(self.device, copy=True)
+            return to_host(tensor)
+        kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        return tensor.detach().to(self.device, kind, copy=True)
+
+    def _fixed(self, tensor: Tensor) -> Array:
+        """The same of what has no run dimension."""
+        return to_vector(tensor) if self.device is None else tensor.detach().to(self.device, copy=True)
 
     def decide(self, signals: Signals, step: int, total_steps: int | None) -> Array:
         """Moves s by one step.
 
         Args:
-            signals: of this step, each of shape (1,), on the parameters' device.
+            signals: of this step, each of shape (1,) on the device, or floats for the host.
             step: t.
             total_steps: T.
 
         Returns:
-            The factor of the initial rates, ref(t/T) exp(s_t), shape (1,).
+            The factor of the initial rates, ref(t/T) exp(s_t), shape (1,), or a float.
         """
         row = clock_row(step, total_steps)
-        if self.device is not None:
-            with torch.autocast(self.device.type, enabled=False):
-                return self._decide(signals, Clock.from_row(_sent(row, self.device)), torch)
-        values = torch.cat(signals).cpu().numpy()[:, None]
-        with np.errstate(all="ignore"):
-            return self._decide(Signals(*values), Clock.from_row(np.array(row, dtype=np.float32)), np)
+        if self.device is None:
+            return self._decide(signals, Clock.from_row(row))
+        with torch.autocast(self.device.type, enabled=False):
+            return self._decide(signals, Clock.from_row(_sent(row, self.device)))
 
-    def _decide(self, signals: Signals, now: Clock, xp: Any) -> Array:
+    def _decide(self, signals: Signals, now: Clock) -> Array:
+        xp = namespace(self.displacement)
         self._memory, self.features, self.finite = observe(self._memory, signals, self.displacement, now)
-        read = self.features if self._columns is None else self.features[:, self._columns]
+        read = self.features if self._columns is None else self.features[..., self._columns]
         output = apply_layers(self._layers, read)
         after = advance(self.displacement, output, now, self.finite)
         asked = self.finite & xp.isfinite(output)
@@ -95,17 +98,17 @@ class Decider:
     @property
     def any_acted(self) -> bool:
         """Whether a guard acted on the last decision; waits for the device."""
-        return self.acted is not None and bool(self.acted.any())
+        return self.acted is not None and any(self.acted)
 
     @property
     def memory(self) -> Memory:
         """What the features remember, as tensors."""
-        return Memory(*map(torch.as_tensor, self._memory))
+        return Memory(*map(to_tensor, self._memory))
 
     @property
     def counts(self) -> list[int]:
         """Actions of each guard so far, in the order of `GUARDS`; waits for the device."""
-        counts: list[int] = self.tally[:, 0].tolist()
+        counts: list[int] = to_tensor(self._watch.counts)[:, 0].tolist()
         return counts
 
     @property
@@ -116,9 +119,9 @@ class Decider:
     def state_dict(self) -> dict[str, Any]:
         """Tensors of all that a resumed run needs."""
         return {
-            "displacement": torch.as_tensor(self.displacement).clone(),
-            "memory": {name: torch.as_tensor(part).clone() for name, part in self._memory._asdict().items()},
-            "watch": {name: torch.as_tensor(part).clone() for name, part in self._watch._asdict().items()},
+            "displacement": to_tensor(self.displacement).clone(),
+            "memory": {name: to_tensor(part).clone() for name, part in self._memory._asdict().items()},
+            "watch": {name: to_tensor(part).clone() for name, part in self._watch._asdict().items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Signals of one training step -> the feature vector that the policy reads.
 
-One implementation serves a real run (R = 1) and the batched inner runs of meta-training (R = thousands): every
-array, of torch or of NumPy, has a trailing run dimension. All features are dimensionless. In the loss they are
+One implementation serves a real run and the batched inner runs of meta-training (R = thousands): see
+`metalr.arrays`. All features are dimensionless. In the loss they are
 invariant to a shift and to a positive factor (so a loss may be zero, negative or cross zero); in the parameters to a
 common scale of parameters and updates.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from metalr.arrays import Array, columns, namespace, stack
+from metalr.arrays import Array, approach, columns, is_known, masked, namespace, stack, total
 from metalr.law import Clock
 from metalr.signals import Signals
 
@@ -88,7 +88,8 @@ class Memory(NamedTuple):
 
 
 def _log(value: Array) -> Array:
-    return namespace(value).log(value.clip(_TINY))
+    xp = namespace(value)
+    return xp.log(xp.clip(value, _TINY))
 
 
 def _finite(signals: Signals) -> Array:
@@ -137,8 +138,8 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
     raw_update = _log(signals.update_norm)
     gain = xp.where(signals.optimizer > 0, raw_update - log_grad, raw_update)
     quantities = stack((signals.loss, log_grad, signals.alignment, xp.square(signals.alignment), displacement))
-    weights = 1.0 / xp.minimum(memory.seen + 1.0, clock.windows[:, None])
-    averages = memory.averages + weights[:, None] * (quantities - memory.averages)
+    weights = stack(1.0 / xp.minimum(memory.seen + 1.0, window) for window in clock.windows)
+    averages = approach(memory.averages, quantities, weights)
     fast, middle, slow = averages
     variance = memory.variance + weights[1] * (xp.square(signals.loss - fast[0]) - memory.variance)
     first_loss = xp.where(start, signals.loss, memory.first_loss)
@@ -178,8 +179,8 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
     ).clip(-CLIP, CLIP)
 
     # A loss of 1e20 is finite, and its square is not: what would poison the memory is left out of it.
-    whole = xp.isfinite(features).all(-1) & xp.isfinite(variance + averages.sum((0, 1)))
+    whole = is_known(features) & xp.isfinite(variance + total(averages))
     finite = _finite(signals) & whole
     new = Memory(memory.seen + 1.0, averages, variance, first_loss, best_loss, first_logs)
     kept = Memory(*(xp.where(finite, after, before) for after, before in zip(new, memory, strict=True)))
-    return kept, xp.where(finite[:, None], features, 0.0), finite
+    return kept, masked(finite, features), finite

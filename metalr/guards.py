@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from metalr.arrays import Array, namespace, stack
+from metalr.arrays import Array, add, namespace, stack
 from metalr.features import Memory
 from metalr.law import Clock
 
@@ -139,8 +139,9 @@ def protect(guards: Guards, watch: Watch, memory: Memory, clock: Clock, step: Pr
         The watch after this step, s_t in nats, shape (R,), and which guards acted, bool, shape (4, R).
     """
     xp = namespace(step.after)
-    idle = xp.zeros_like(step.finite)
-    failed, fades, cut = ~step.asked if guards.non_finite else idle, idle, idle
+    failed = xp.logical_not(step.asked)
+    idle = failed & step.asked
+    failed, fades, cut = failed if guards.non_finite else idle, idle, idle
     s = step.after if guards.non_finite else xp.where(step.asked, step.after, step.before)
     if step.strange is not None:
         fades = step.asked & (step.strange > 0)
@@ -151,9 +152,9 @@ def protect(guards: Guards, watch: Watch, memory: Memory, clock: Clock, step: Pr
         s = xp.where(cut, s - CLIMB_CUT, s)
     low = -math.inf if guards.min_factor is None else math.log(guards.min_factor)
     high = math.inf if guards.max_factor is None else math.log(guards.max_factor)
-    limited = s.clip(low, high)
+    limited = xp.clip(s, low, high)
     acted = stack((failed, limited != s, fades, cut))
-    return watch._replace(counts=watch.counts + acted), limited, acted
+    return watch._replace(counts=add(watch.counts, acted)), limited, acted
 
 
 def _watch_climb(
@@ -162,7 +163,7 @@ def _watch_climb(
     """The watch after this step, where the loss climbs, and where the rate is cut for it now."""
     xp = namespace(step.after)
     fast_window, middle_window, slow_window = clock.windows
-    fast, noise_now = memory.averages[0, 0], xp.sqrt(memory.variance)
+    fast, noise_now = memory.averages[0][0], xp.sqrt(memory.variance)
     risen = watch.low + (fast - watch.low) / slow_window
     best = (fast <= risen) | (memory.seen <= 1)
     low = xp.where(best, fast, risen)

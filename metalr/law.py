@@ -129,4 +129,4 @@ def advance(displacement: Array, output: Array, clock: Clock, finite: Array) -> 
     xp = namespace(output)
     finite = finite & xp.isfinite(output)
     change = xp.where(finite, clock.bound * xp.tanh(output), -NON_FINITE_CUT)
-    return (displacement + change).clip(-MAX_DISPLACEMENT, MAX_DISPLACEMENT)
+    return xp.clip(displacement + change, -MAX_DISPLACEMENT, MAX_DISPLACEMENT)

@@ -26,12 +26,13 @@ def apply_layers(layers: Layers, features: Array) -> Array:
 
     Hidden layers have ReLU; the last is linear.
     """
-    hidden = features[..., None]
+    batched = isinstance(features, Tensor)
+    hidden = features[..., None] if batched else features
     for index, (weight, bias) in enumerate(layers):
-        hidden = weight @ hidden + bias[..., None]
+        hidden = weight @ hidden + (bias[..., None] if batched else bias)
         if index + 1 < len(layers):
             hidden = hidden.clip(0.0)
-    return hidden.squeeze(-1).squeeze(-1)
+    return hidden.squeeze(-1).squeeze(-1) if batched else hidden.item()
 
 
 def shipped_policies() -> dict[str, Path]:

@@ -1,16 +1,18 @@
 """A fixed sample of an optimizer's parameters: norms and products whose cost does not grow with the model.
 
 Below the limit the sample is everything. Above it, each tensor gives evenly spaced slices in proportion to its size
-(and small tensors all they have), and what is summed over them is scaled up tensor by tensor. Of sharded parameters
-(DTensor: FSDP2, tensor parallelism) each rank samples its own part, and the ranks' sums are added up.
+(and no fewer than a thousand elements), and what is summed over them is scaled up tensor by tensor. The slices are
+many and short, so that they meet every part of a tensor whose rows differ, as those of an embedding do: a batch
+reaches few of them, and frequent tokens often lie side by side. Of sharded parameters (DTensor: FSDP2, tensor
+parallelism) each rank samples its own part, and the ranks' sums are added up.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,95 +21,157 @@ from torch.optim import Optimizer
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-LIMIT = 2**20
-"""Elements sampled in all."""
+LIMIT = 2**18
+"""Elements sampled in all, but for those that small tensors are promised; `benchmarks/overhead.py` shows the errors."""
 
-SLICES = 16
-"""Slices of a tensor that is not taken whole."""
+LENGTH = 32
+"""Elements of a slice: two lines of a cache."""
 
-_SMALL = 4096
-"""Elements up to which a tensor is always taken whole."""
+LEAST = 1024
+"""Elements that every tensor gives, or all that it has."""
 
 
-@dataclass(frozen=True)
+class Cut(NamedTuple):
+    """Evenly spaced slices of a tensor in the order of its memory.
+
+    Attributes:
+        number: of slices.
+        length: of each, elements.
+        stride: from the start of one to the start of the next, elements.
+    """
+
+    number: int
+    length: int
+    stride: int
+
+    @classmethod
+    def of(cls, count: int, share: float) -> Cut | None:
+        """Slices of `share` of `count` elements, or None for all of them."""
+        wanted = max(math.ceil(share * count), LEAST)
+        if wanted >= count:
+            return None
+        length = min(LENGTH, wanted)
+        number = wanted // length
+        stride = count // number
+        stride -= 1 - stride % 2  # odd, lest all slices lie in the same columns
+        return None if stride < length else cls(number, length, stride)
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """The slices of a tensor that fills its memory, (number, length), without a copy."""
+        return tensor.as_strided((self.number, self.length), (self.stride, 1))
+
+    def of_sparse(self, tensor: Tensor) -> Tensor:
+        """The slices of a sparse tensor, filled in from its values: no dense copy of a large embedding is made."""
+        tensor = tensor.coalesce()
+        values = tensor.values()
+        width = values[0].numel() if len(values) else 1  # elements of a hybrid tensor's row, one after another
+        sizes = torch.tensor(tensor.shape[: tensor.sparse_dim()], device=tensor.device)
+        strides = torch.flip(torch.cumprod(torch.flip(sizes, (0,)), 0), (0,)) // sizes
+        starts = (tensor.indices() * strides[:, None]).sum(0) * width
+        positions = (starts[:, None] + torch.arange(width, device=tensor.device)).flatten()
+        which, where = positions // self.stride, positions % self.stride
+        inside = (where < self.length) & (which < self.number)
+        slices = values.new_zeros(self.number, self.length)
+        slices[which[inside], where[inside]] = values.flatten()[inside]
+        return slices
+
+
 class GroupSample:
     """The sample of one parameter group.
 
-    Attributes:
+    Args:
         params: the group's parameters that are trained.
-        cuts: slices of each flattened parameter; None for all of it.
+        share: of the elements, that are sampled.
+        mesh: of devices that parameters are sharded over; None where they are whole.
+
+    Attributes:
+        params: as given.
+        cuts: slices of each parameter; None for all of it.
         scale: square root of how many elements each sampled one stands for, (n,); None where that is one. It is a
             share of one where several ranks hold the same element, so that they count it once together.
-        count: elements that the sample stands for; summed over the ranks, the group's.
-        sharded: whether a rank holds a part of the parameters.
+        count: elements that the sample stands for, on all ranks together.
     """
 
-    params: list[Tensor]
-    cuts: list[list[slice] | None]
-    scale: Tensor | None
-    count: float
-    sharded: bool = False
+    def __init__(self, params: list[Tensor], share: float, mesh: DeviceMesh | None) -> None:
+        parts = [_local(param, param) for param in params]
+        copies = [1 if mesh is None else mesh.size() // _shards(param) for param in params]
+        self.params = params
+        self.cuts = [Cut.of(part.numel(), share) if _is_dense(part) else None for part in parts]
+        self.count = sum(param.numel() for param in params)
+        self.scale: Tensor | None = None
+        self._sharded = mesh is not None
+        self._shapes = [
+            part.shape if cut is None else torch.Size(cut[:2]) for part, cut in zip(parts, self.cuts, strict=True)
+        ]
+        self._rows = torch.empty(0, 0)
+        self._places: list[list[Tensor]] = []
+        weights = [
+            (1.0 if cut is None else part.numel() / (cut.number * cut.length)) / copy
+            for part, cut, copy in zip(parts, self.cuts, copies, strict=True)
+        ]
+        if any(weight != 1.0 for weight in weights):
+            sizes = torch.tensor([shape.numel() for shape in self._shapes])
+            self.scale = torch.tensor(weights).sqrt().repeat_interleave(sizes).to(self.device)
 
     @property
     def device(self) -> torch.device:
         """Where the sample is gathered: the first parameter's device."""
         return self.params[0].device
 
-    def gather(self, pick: Callable[[Tensor], Tensor | None]) -> Tensor | None:
-        """The sampled elements of what `pick` gives for each parameter, scaled, in one vector (n,).
+    def gather(self, *sources: Sequence[Tensor | None]) -> Tensor:
+        """The sampled elements of some tensors of each parameter, such as their gradients.
 
         Args:
-            pick: from a parameter to a tensor of its shape, or to None, which stands for zeros.
+            sources: each with one tensor of a parameter's shape for each parameter; None stands for zeros.
 
         Returns:
-            The vector, in float32 or more; None where `pick` gave None for every parameter.
+            A row for each source, in float32 or more, not scaled: (S, n). It is the same memory at each call.
         """
-        picked = [pick(param) for param in self.params]
-        if all(tensor is None for tensor in picked):
-            return None
-        pieces: list[Tensor] = []
-        for param, tensor, cuts in zip(self.params, picked, self.cuts, strict=True):
-            if self.sharded:
-                tensor, param = None if tensor is None else _local(tensor, param), _local(param, param)
-            if tensor is not None and tensor.is_sparse:
-                taken = _sparse_pieces(tensor.detach(), cuts)
-            else:
-                flat = _flat(torch.zeros_like(param) if tensor is None else tensor.detach(), param)
-                taken = [flat] if cuts is None else [flat[cut] for cut in cuts]
-            pieces += taken if param.device == self.device else [piece.to(self.device) for piece in taken]
-        vector = torch.cat(pieces)
-        if vector.dtype in (torch.float16, torch.bfloat16):
-            vector = vector.float()
-        return vector if self.scale is None else vector * self.scale
+        self._make_room(len(sources))
+        places, taken = [], []
+        for row, tensors in zip(self._places, sources, strict=False):
+            for place, tensor, param, cut in zip(row, tensors, self.params, self.cuts, strict=True):
+                if tensor is None:
+                    place.zero_()
+                    continue
+                if self._sharded:
+                    tensor, param = _local(tensor, param), _local(param, param)
+                if tensor.is_sparse:
+                    tensor = tensor.to_dense() if cut is None else cut.of_sparse(tensor)
+                elif cut is not None:
+                    tensor = cut.view(_laid_out(tensor, param))
+                places.append(place)
+                taken.append(tensor)
+        torch._foreach_copy_(places, taken)  # in one call, whatever their precision, layout and device
+        return self._rows[: len(sources)]
+
+    def scaled(self, rows: Tensor) -> Tensor:
+        """Rows (..., n), each element times the root of how many it stands for."""
+        return rows if self.scale is None else rows * self.scale
+
+    def _make_room(self, rows: int) -> None:
+        if len(self._places) >= rows and self._rows.device == self.device:
+            return
+        sizes = [shape.numel() for shape in self._shapes]
+        kinds = {torch.float32, *(param.dtype for param in self.params)}
+        dtype = reduce(torch.promote_types, kinds)
+        self._rows = torch.empty(rows, sum(sizes), dtype=dtype, device=self.device)
+        self._places = [
+            [piece.view(shape) for piece, shape in zip(row.split(sizes), self._shapes, strict=True)]
+            for row in self._rows
+        ]
 
 
-def _flat(tensor: Tensor, param: Tensor) -> Tensor:
-    """All elements in the order of the parameter's memory, without a copy where the strides allow it."""
-    if tensor.is_contiguous():
-        return tensor.view(-1)
-    if tensor.stride() == param.stride() and param.is_contiguous(memory_format=torch.channels_last):
-        return tensor.as_strided((tensor.numel(),), (1,))
-    return tensor.reshape(-1)
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor fills its memory without a gap."""
+    formats = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
+    return any(tensor.is_contiguous(memory_format=layout) for layout in formats)
 
 
-def _sparse_pieces(tensor: Tensor, cuts: list[slice] | None) -> list[Tensor]:
-    """The cuts of a sparse tensor, filled in from its values: no dense copy of a large embedding is made."""
-    tensor = tensor.coalesce()
-    if cuts is None:
-        return [tensor.to_dense().flatten()]
-    values = tensor.values()
-    rows = values[0].numel() if len(values) else 1  # elements of a hybrid tensor's row, one after another
-    sizes = torch.tensor(tensor.shape[: tensor.sparse_dim()], device=tensor.device)
-    strides = torch.flip(torch.cumprod(torch.flip(sizes, (0,)), 0), (0,)) // sizes
-    starts = (tensor.indices() * strides[:, None]).sum(0) * rows
-    positions = (starts[:, None] + torch.arange(rows, device=tensor.device)).flatten()
-    pieces = []
-    for cut in cuts:
-        inside = (positions >= cut.start) & (positions < cut.stop)
-        piece = values.new_zeros(cut.stop - cut.start)
-        piece[positions[inside] - cut.start] = values.flatten()[inside]
-        pieces.append(piece)
-    return pieces
+def _laid_out(tensor: Tensor, param: Tensor) -> Tensor:
+    """A tensor in the memory layout of its parameter; a copy where it has another."""
+    tensor = tensor.detach()
+    return tensor if tensor.stride() == param.stride() else torch.empty_like(param).copy_(tensor)
 
 
 def _local(tensor: Tensor, param: Tensor) -> Tensor:
@@ -118,6 +182,14 @@ def _local(tensor: Tensor, param: Tensor) -> Tensor:
         tensor = tensor.redistribute(placements=param.placements)  # type: ignore[attr-defined]
     local: Tensor = tensor.to_local()
     return local
+
+
+def _shards(param: Tensor) -> int:
+    """Number of parts that a parameter is split into."""
+    if not hasattr(param, "placements"):
+        return 1
+    pairs = zip(param.device_mesh.shape, param.placements, strict=True)  # type: ignore[attr-defined]
+    return math.prod(size for size, placement in pairs if not placement.is_replicate())
 
 
 def mesh_of(optimizer: Optimizer) -> DeviceMesh | None:
@@ -150,7 +222,7 @@ class ParameterSample:
 
     Args:
         optimizer: whose parameters with `requires_grad` are sampled.
-        limit: elements in all.
+        limit: elements in all; of each tensor `LEAST` in any case.
 
     Raises:
         ValueError: for parameters that FSDP1 flattened, or on device meshes apart.
@@ -160,8 +232,8 @@ class ParameterSample:
         trained = [[p for p in group["params"] if p.requires_grad] for group in optimizer.param_groups]
         self._mesh = mesh_of(optimizer)
         share = min(1.0, limit / max(1, sum(p.numel() for params in trained for p in params)))
-        self.groups = [_sample_group(params, share, self._mesh) for params in trained]
-        self._ids = [[id(p) for p in params] for params in trained]
+        self.groups = [GroupSample(params, share, self._mesh) for params in trained]
+        self._known = _known(optimizer.param_groups)
 
     def total(self, sums: Tensor) -> Tensor:
         """Sums over this rank's part of the sample -> sums over all of it, the same on every rank."""
@@ -175,39 +247,9 @@ class ParameterSample:
         return whole
 
     def fits(self, groups: Sequence[dict[str, Any]]) -> bool:
-        """Whether these are still the trained parameters of the optimizer's groups."""
-        trained = [[id(p) for p in group["params"] if p.requires_grad] for group in groups]
-        return trained == self._ids
+        """Whether these are still the trained parameters of the optimizer's groups, of the same sizes."""
+        return _known(groups) == self._known
 
 
-def _sample_group(params: list[Tensor], share: float, mesh: DeviceMesh | None) -> GroupSample:
-    sizes = [_local(param, param).numel() for param in params]
-    copies = [1 if mesh is None else mesh.size() // _shards(param) for param in params]
-    cuts = [_cuts(size, share) for size in sizes]
-    count = sum(size / copy for size, copy in zip(sizes, copies, strict=True))
-    if all(cut is None for cut in cuts) and all(copy == 1 for copy in copies):
-        return GroupSample(params, cuts, None, count, mesh is not None)
-    scales = []
-    for param, size, copy, cut in zip(params, sizes, copies, cuts, strict=True):
-        taken = size if cut is None else sum(c.stop - c.start for c in cut)
-        scales.append(torch.full((taken,), math.sqrt(size / max(1, taken) / copy), device=param.device))
-    return GroupSample(params, cuts, torch.cat(scales), count, mesh is not None)
-
-
-def _shards(param: Tensor) -> int:
-    """Number of parts that a parameter is split into."""
-    if not hasattr(param, "placements"):
-        return 1
-    pairs = zip(param.device_mesh.shape, param.placements, strict=True)  # type: ignore[attr-defined]
-    return math.prod(size for size, placement in pairs if not placement.is_replicate())
-
-
-def _cuts(count: int, share: float) -> list[slice] | None:
-    """Evenly spaced slices of `share` of a tensor, or None for the whole of it."""
-    wanted = math.ceil(share * count)
-    if count <= _SMALL or wanted >= count:
-        return None
-    length = max(1, wanted // SLICES)
-    number = max(1, wanted // length)
-    stride = count / number
-    return [slice(int(i * stride), int(i * stride) + length) for i in range(number)]
+def _known(groups: Sequence[dict[str, Any]]) -> list[list[tuple[int, int]]]:
+    return [[(id(p), p.numel()) for p in group["params"] if p.requires_grad] for group in groups]

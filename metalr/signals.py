@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from metalr.arrays import Array, namespace
 from metalr.direction import Direction
 from metalr.sample import GroupSample, ParameterSample
 
 
 class Signals(NamedTuple):
-    """One step of R runs, float32, each of shape (R,).
+    """One step of R runs, float32, each of shape (R,); or of one run on the host, each a float.
 
     u is the direction that the optimizer applied last, for a unit rate; at the first step, when nothing has been
     applied yet, it stands for the one that comes: the gradient for SGD, its sign for any other optimizer (what
@@ -29,77 +30,89 @@ class Signals(NamedTuple):
         optimizer: +1 for SGD, -1 for any other.
     """
 
-    loss: Tensor
-    grad_norm: Tensor
-    param_norm: Tensor
-    update_norm: Tensor
-    alignment: Tensor
-    optimizer: Tensor
-
-    def finite(self) -> Tensor:
-        """Where everything measured is finite, bool, shape (R,)."""
-        total = self.loss + self.grad_norm + self.param_norm + self.update_norm + self.alignment
-        return torch.isfinite(total)
+    loss: Array
+    grad_norm: Array
+    param_norm: Array
+    update_norm: Array
+    alignment: Array
+    optimizer: Array
 
 
-def alignment(dot: Tensor, grad_norm: Tensor, update_norm: Tensor) -> Tensor:
+def alignment(dot: Array, grad_norm: Array, update_norm: Array) -> Array:
     """Cosine from a dot product and two norms; 0 where either norm is 0."""
-    return (dot / (grad_norm * update_norm).clamp_min(1e-30)).clamp(-1.0, 1.0)
+    xp = namespace(dot)
+    return xp.clip(dot / xp.clip(grad_norm * update_norm, 1e-30), -1.0, 1.0)
 
 
 def measure(
-    loss: Tensor, optimizer: Optimizer, base_lrs: Sequence[float], direction: Direction, sample: ParameterSample
-) -> Signals:
+    loss: Tensor | float,
+    optimizer: Optimizer,
+    base_lrs: Sequence[float],
+    direction: Direction,
+    sample: ParameterSample,
+    on_host: bool = False,
+) -> tuple[Signals, list[Tensor | None]]:
     """Reads the signals of a real run between `backward()` and `optimizer.step()`.
 
     Args:
-        loss: scalar tensor.
+        loss: a scalar.
         optimizer: with gradients in its parameters; one without a gradient counts as zero.
         base_lrs: lr_g(0) of each parameter group.
         direction: reads the direction that this optimizer applied last.
         sample: of the optimizer's parameters.
+        on_host: bring them to the host, which waits for the parameters' device.
 
     Returns:
-        Signals of shape (1,) on the parameters' device.
+        Signals, of shape (1,) on the parameters' device, or floats; and the gathered rows of each group, for
+        `direction.remember`, None for a group without a gradient.
 
     Raises:
         RuntimeError: when no parameter has a gradient.
     """
-    groups = zip(sample.groups, optimizer.param_groups, base_lrs, strict=True)
-    squares = [
-        _group_squares(index, part, -lr if group.get("maximize", False) else lr, direction)
-        for index, (part, group, lr) in enumerate(groups)
-    ]
-    rows = [row for row in squares if row is not None]
-    if not rows:
+    groups = optimizer.param_groups
+    rows = [direction.gather(index, part) for index, part in enumerate(sample.groups)]
+    updates = [None if row is None else direction.read(index, row) for index, row in enumerate(rows)]
+    parts = zip(rows, updates, sample.groups, strict=True)
+    sums = [_sums(row, update, part) for row, update, part in parts if row is not None]
+    if not sums:
         raise RuntimeError(
             "no parameter has a gradient: call loss.backward() before meta_lr.step(loss), and "
             "optimizer.zero_grad() before loss.backward(), not after"
         )
-    total = torch.stack([row.to(rows[0].device) for row in rows]).sum(0) if len(rows) > 1 else rows[0]
-    total = sample.total(total)
-    grad_norm, param_norm, update_norm = total[:3].float().sqrt().unbind()
-    cosine = alignment(total[3].float(), grad_norm, update_norm)
-    kind = torch.full_like(grad_norm, 1.0 if direction.is_sgd else -1.0)
-    values = (loss.detach().to(grad_norm), grad_norm, param_norm, update_norm, cosine, kind)
-    return Signals(*(value.reshape(1) for value in values))
+    whole = sample.total(torch.stack([part.to(sums[0].device) for part in sums]))
+    each: Array = iter(whole.tolist() if on_host else whole.float()[..., None])
+
+    grad_square = param_square = update_square = product = 0.0
+    for group, part, row, update, lr in zip(groups, sample.groups, rows, updates, base_lrs, strict=True):
+        if row is None:
+            continue
+        grad, param, square, dot = next(each)
+        if not direction.is_sgd:  # nothing has been applied, or a GradScaler skipped the first steps: sign(g) stands
+            square = namespace(square).where(square > 0, square, part.count)
+        elif update is None:
+            square = grad
+        grad_square = grad_square + grad
+        param_square = param_square + param
+        update_square = update_square + lr * lr * square
+        product = product + (-lr if group.get("maximize", False) else lr) * dot
+    return _signals(loss, grad_square, param_square, update_square, product, direction.is_sgd), rows
 
 
-def _group_squares(index: int, sample: GroupSample, base_lr: float, direction: Direction) -> Tensor | None:
-    """|g|^2, |w|^2, |lr(0) u|^2 and lr(0) <g, u> of one group, (4,); None where no parameter has a gradient."""
-    grad = sample.gather(lambda p: p.grad)
-    if grad is None:
-        return None
-    param = sample.gather(lambda p: p)
-    update = direction.read(index, sample)
-    grad_square = grad.dot(grad)
-    param_square = param.dot(param) if param is not None else torch.zeros_like(grad_square)
-    first = grad_square if direction.is_sgd else torch.full_like(grad_square, sample.count)
-    if update is None:  # nothing has been applied yet: u = g for SGD, sign(g) for any other
-        products = (first * base_lr**2, torch.zeros_like(grad_square))
-    else:
-        square = update.dot(update)
-        if not direction.is_sgd:  # a fused optimizer whose first steps a GradScaler skipped has moments, all zero
-            square = torch.where(square > 0, square, first)
-        products = (square * base_lr**2, grad.dot(update) * base_lr)
-    return torch.stack((grad_square, param_square, *products))
+def _sums(rows: Tensor, update: Tensor | None, sample: GroupSample) -> Tensor:
+    """|g|^2, |w|^2, |u|^2 and <g, u> of one group, (4,); zeros for what has not been applied."""
+    vectors = [sample.scaled(row) for row in ((rows[0], rows[1]) if update is None else (rows[0], rows[1], update))]
+    squares = torch.stack([torch.linalg.vector_norm(vector) for vector in vectors]).square()
+    if update is None:
+        return torch.nn.functional.pad(squares, (0, 2))
+    return torch.cat((squares, vectors[0].dot(vectors[2])[None]))
+
+
+def _signals(loss: Tensor | float, grad: Array, param: Array, update: Array, product: Array, is_sgd: bool) -> Signals:
+    """From the loss, three squares and a dot product."""
+    xp = namespace(grad)
+    grad, param, update = xp.sqrt(grad), xp.sqrt(param), xp.sqrt(update)
+    kind = 1.0 if is_sgd else -1.0
+    cosine = alignment(product, grad, update)
+    if not isinstance(grad, Tensor):
+        return Signals(float(loss), grad, param, update, cosine, kind)
+    return Signals(torch.as_tensor(loss).to(grad).reshape(1), grad, param, update, cosine, torch.full_like(grad, kind))

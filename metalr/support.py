@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metalr.arrays import Array, namespace
+from metalr.arrays import Array, largest, namespace
 from metalr.features import CLIP
 
 QUANTILE = 0.999
@@ -75,9 +75,10 @@ class Support(NamedTuple):
         up to a quarter of its range's width (or 0.125, if that is more) for a feature, and 1.5 times the ellipsoid's
         distance from the centre. 1 at twice as far outside.
         """
-        xp = namespace(features)
         low, high = self.ranges[:, 0], self.ranges[:, 1]
-        beyond = xp.maximum(low - features, features - high) / ((high - low) / 2.0).clip(_LEAST_MARGIN)
+        margin = ((high - low) / 2.0).clip(_LEAST_MARGIN)
+        beyond = largest(namespace(features).maximum(low - features, features - high) / margin)
+        xp = namespace(beyond)
         distance = xp.sqrt(xp.square((features - self.centre) @ self.whitener.T).sum(-1))
-        outside = xp.maximum(xp.amax(beyond, -1), distance / self.reach - 1.0)
-        return (2.0 * outside - 1.0).clip(0.0, 1.0)
+        outside = xp.maximum(beyond, distance / self.reach - 1.0)
+        return xp.clip(2.0 * outside - 1.0, 0.0, 1.0)

@@ -2,7 +2,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from metalr.direction import AdamDirection, GradientDirection, MeasuredDirection, MomentumDirection, direction_of
+from metalr.direction import (
+    AdamDirection,
+    Direction,
+    GradientDirection,
+    MeasuredDirection,
+    MomentumDirection,
+    direction_of,
+)
 from metalr.sample import ParameterSample
 from metalr.signals import measure
 from tests.problem import OPTIMIZERS, batches, make_model
@@ -16,6 +23,12 @@ READ_OFF = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _gathered_without_gradients(monkeypatch):
+    """As `MetaLR.step` is."""
+    monkeypatch.setattr(Direction, "gather", torch.no_grad()(Direction.gather))
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_cheapest_right_reader_is_chosen(name):
     reader = direction_of(OPTIMIZERS[name](make_model().parameters()))
@@ -27,7 +40,7 @@ def test_the_cheapest_right_reader_is_chosen(name):
 @pytest.mark.parametrize("name", READ_OFF)
 def test_reading_the_state_gives_what_the_parameters_change_gives(name, limit, monkeypatch):
     """Without decoupled decay, u is the change over the rate, however it is found, on any sample."""
-    monkeypatch.setattr("metalr.sample._SMALL", 8)
+    monkeypatch.setattr("metalr.sample.LEAST", 8)
     model = make_model().double()
     optimizer = OPTIMIZERS[name](model.parameters())
     for group in optimizer.param_groups:
@@ -38,17 +51,21 @@ def test_reading_the_state_gives_what_the_parameters_change_gives(name, limit, m
     for x, y in batches(4):
         optimizer.zero_grad()
         F.cross_entropy(model(x.double()), y).backward()
-        measured.remember(sample)
-        read.remember(sample)
+        for direction in (measured, read):
+            direction.remember([direction.gather(0, sample.groups[0])])
         optimizer.step()
-        a, b = read.read(0, sample.groups[0]), measured.read(0, sample.groups[0])
+        a, b = (direction.read(0, direction.gather(0, sample.groups[0])).clone() for direction in (read, measured))
         assert torch.allclose(a, b, rtol=2e-5, atol=1e-9)  # the step count is float32
 
 
 def test_nothing_is_known_before_the_first_update():
     for name in OPTIMIZERS:
-        optimizer = OPTIMIZERS[name](make_model().parameters())
-        assert direction_of(optimizer).read(0, ParameterSample(optimizer).groups[0]) is None
+        model = make_model()
+        optimizer = OPTIMIZERS[name](model.parameters())
+        direction, group = direction_of(optimizer), ParameterSample(optimizer).groups[0]
+        assert direction.gather(0, group) is None
+        model(torch.ones(2, 8)).sum().backward()
+        assert direction.read(0, direction.gather(0, group)) is None
 
 
 def test_a_subclass_is_measured():
@@ -69,8 +86,8 @@ def test_maximising_descends_too(momentum):
         sign = -1.0 if maximize else 1.0
         for _ in range(2):
             weight.grad = sign * torch.tensor([1.0, 2.0, 3.0])
-            signals = measure(torch.zeros(()), optimizer, [0.1], direction, sample)
-            direction.remember(sample)
+            signals, rows = measure(torch.zeros(()), optimizer, [0.1], direction, sample)
+            direction.remember(rows)
             optimizer.step()
         cosines.append(float(signals.alignment))
     assert cosines == pytest.approx([1.0, 1.0])
@@ -90,14 +107,14 @@ def directions(options: dict, lr: float, dtype: torch.dtype, alter=lambda p: Non
     generator = torch.Generator().manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(200, generator=generator).to(dtype))
     optimizer = torch.optim.SGD([weight], lr=lr, **options)
-    direction, sample = direction_of(optimizer), ParameterSample(optimizer)
+    direction, group = direction_of(optimizer), ParameterSample(optimizer).groups[0]
     read = []
     for _ in range(3):
         weight.grad = torch.randn(200, generator=generator).to(dtype)
-        direction.remember(sample)
+        direction.remember([direction.gather(0, group)])
         alter(weight)
         optimizer.step()
-        read.append(direction.read(0, sample.groups[0]).double())
+        read.append(direction.read(0, direction.gather(0, group)).double())
     return read
 
 
@@ -135,15 +152,16 @@ def test_a_direction_before_the_first_update_of_a_loaded_state_is_the_stored_one
     def make():
         weight = torch.nn.Parameter(torch.arange(3.0))
         optimizer = torch.optim.SGD([weight], lr=0.1, weight_decay=0.1)
-        return weight, optimizer, direction_of(optimizer), ParameterSample(optimizer)
+        weight.grad = torch.ones(3)
+        return weight, optimizer, direction_of(optimizer), ParameterSample(optimizer).groups[0]
 
-    weight, optimizer, direction, sample = make()
-    weight.grad = torch.ones(3)
-    direction.remember(sample)
+    weight, optimizer, direction, group = make()
+    direction.remember([direction.gather(0, group)])
     optimizer.step()
-    other_weight, _, other, other_sample = make()
+    other_weight, _, other, other_group = make()
     other_weight.data.copy_(weight.data)
     other.load_state_dict(direction.state_dict())
-    assert torch.equal(other.read(0, other_sample.groups[0]), direction.read(0, sample.groups[0]))
+    rows = other.gather(0, other_group)
+    assert torch.equal(other.read(0, rows), direction.read(0, direction.gather(0, group)))
     other.forget()
-    assert other.read(0, other_sample.groups[0]) is None
+    assert other.read(0, rows) is None
