@@ -297,7 +297,7 @@ class MetaLR:
         parts = {name: Contribution(*pair) for name, *pair in zip(self.policy.features, values, nats, strict=True)}
         guards = tuple(name for name, acted in zip(GUARDS, seen.acted[:, 0].tolist(), strict=True) if acted)
         change, constant = float(found.change), float(found.constant)
-        return Explanation(seen.step, float(seen.displacement), change, constant, parts, guards)
+        return Explanation(seen.step, self.displacement, change, constant, parts, guards)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to go on with the same rates: tensors, numbers and strings only."""
