@@ -5,7 +5,8 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from models import ImageClassifier, VisionNet
+from datamodules import DigitsDataModule
+from models import ConvNet, ImageClassifier, VisionNet
 from models.vision import ARCHITECTURES
 
 
@@ -63,6 +64,26 @@ def test_a_classifier_for_other_classes_than_the_data_has_is_refused_before_it_s
 
     with pytest.raises(ValueError, match="classes=10, and the data has 1000"):
         L.Trainer(logger=False, accelerator="cpu").test(ImageClassifier(VisionNet("resnet18")), Data(), verbose=False)
+
+
+def test_a_saved_classifier_tests_the_same(tmp_path):
+    class Model(ImageClassifier):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def model(seed):
+        torch.manual_seed(seed)
+        return Model(ConvNet(batch_norm=True))
+
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    quiet |= {"default_root_dir": tmp_path, "enable_checkpointing": False}
+    run, data = L.Trainer(max_steps=20, limit_val_batches=0, **quiet), DigitsDataModule()
+    run.fit(model(0), data)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    (before,) = run.test(run.lightning_module, data, verbose=False)
+    assert before["test/accuracy"] > 0.3  # it has learned: a fresh one has 0.1
+    (after,) = L.Trainer(**quiet).test(model(1), data, ckpt_path=tmp_path / "model.ckpt", verbose=False)
+    assert after == before
 
 
 def test_the_classifier_takes_mixed_labels_and_counts_top_five():
