@@ -12,7 +12,14 @@ from torch.optim import Optimizer
 
 from metalr.compare.grid import Grid
 from metalr.compare.options import Options
+from metalr.inspection.options import Inspection
 from metalr.schedules import HorizonLR
+
+OWN = {
+    "compare": ("Runs a grid of fits and reports on it.", (Grid, Options)),
+    "inspect": ("Shows a policy, or what an inspector kept of a run.", (Inspection,)),
+}
+"""Subcommands beside the Trainer's: what each does, and what its arguments make."""
 
 
 class MetaLRCLI(LightningCLI):
@@ -22,8 +29,9 @@ class MetaLRCLI(LightningCLI):
     `metalr.schedules.HorizonLR` takes its horizon from the Trainer. The run's full configuration is stored beside
     its logs, also where that folder exists already (a resumed run).
 
-    Beside the Trainer's subcommands there is `compare`, which takes a grid (`metalr.compare.Grid`) in place of a
-    model and data, and runs its cells as `fit` of the same script.
+    Beside the Trainer's subcommands there are `compare`, which takes a grid (`metalr.compare.Grid`) in place of a
+    model and data, and runs its cells as `fit` of the same script; and `inspect`, which shows a policy, or what an
+    inspector kept of a run.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -41,20 +49,21 @@ class MetaLRCLI(LightningCLI):
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
-        own = self.init_parser(**kwargs.get("compare", {"description": "Runs a grid of fits and reports on it."}))
-        for group in (Grid, Options):
-            own.add_class_arguments(group)
-        self._subcommand_parsers["compare"] = own
         subcommands: Any = parser._subcommands_action
-        subcommands.add_subcommand("compare", own, help="Runs a grid of fits and reports on it.")
+        for name, (description, groups) in OWN.items():
+            own = self.init_parser(**kwargs.get(name, {"description": description}))
+            for group in groups:
+                own.add_class_arguments(group, as_positional=group is Inspection)
+            self._subcommand_parsers[name] = own
+            subcommands.add_subcommand(name, own, help=description)
 
     def _set_seed(self) -> None:
-        if self.subcommand != "compare":  # its cells have seeds of their own
+        if self.subcommand not in OWN:  # a grid's cells have seeds of their own
             super()._set_seed()
 
     def instantiate_classes(self) -> None:
-        """Model, data and Trainer; for `compare`, the grid alone."""
-        if self.subcommand == "compare":
+        """Model, data and Trainer; for a subcommand beside the Trainer's, its own arguments alone."""
+        if self.subcommand in OWN:
             self.config_init = instantiate(self.parser, self.config)
         else:
             self._refuse_lone_scheduler()
@@ -70,19 +79,33 @@ class MetaLRCLI(LightningCLI):
             )
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if subcommand != "compare":
-            super()._run_subcommand(subcommand)
-            return
         try:
-            from metalr.compare.command import compare  # late: tables and plots
+            if subcommand == "compare":
+                self._compare()
+            elif subcommand == "inspect":
+                self._inspect()
+            else:
+                super()._run_subcommand(subcommand)
         except ModuleNotFoundError as error:
-            raise ImportError(f"compare needs {error.name}: pip install 'metalr[compare]'") from error
+            if subcommand not in OWN:
+                raise
+            raise ImportError(f"{subcommand} needs {error.name}: pip install 'metalr[{subcommand}]'") from error
+
+    def _compare(self) -> None:
+        from metalr.compare.command import compare  # late: tables and plots
+
         given = self.config_init["compare"]
         grid = Grid(**{field.name: given[field.name] for field in fields(Grid)})
         options = Options(**{field.name: given[field.name] for field in fields(Options)})
         fit = self._parser("fit")
         fit.exit_on_error = False
         self.report = compare(grid, options, fit.parse_args)
+
+    def _inspect(self) -> None:
+        from metalr.inspection.command import inspect  # late: tables and plots
+
+        given = self.config_init["inspect"]
+        self.pictures = inspect(Inspection(**{field.name: given[field.name] for field in fields(Inspection)}))
 
     @staticmethod
     def configure_optimizers(

@@ -34,3 +34,14 @@ THEMES = {
     ),
 }
 """By name; the report of `compare` has the same on its page."""
+
+
+def theme_named(name: str) -> Theme:
+    """The theme of that name.
+
+    Raises:
+        ValueError: for another than "light" and "dark".
+    """
+    if name not in THEMES:
+        raise ValueError(f"theme={name!r}: choose one of {', '.join(THEMES)}")
+    return THEMES[name]

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch.optim import Optimizer
 
 from metalr.compare.files import write_text
+from metalr.stopwatch import Stopwatch
 
 CHECKPOINT = "resume.ckpt"
 """In a cell's folder: the state at the end of the last whole epoch."""
@@ -51,8 +52,8 @@ class CellCallback(Checkpoint):
         self.every = every
         self._epoch = 0
         self._lr = float("nan")
-        self._before = 0.0  # seconds that an earlier part of the run took
-        self._start = self._noted = time.monotonic()
+        self._watch = Stopwatch()
+        self._noted = time.monotonic()
         self._resumed = self._checked = False
         self._total: int | None = None
 
@@ -64,16 +65,16 @@ class CellCallback(Checkpoint):
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Looks for the metrics."""
-        _check(trainer, self.metrics, "validation")
+        check_logged(trainer, self.metrics, "validation")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Looks for the metrics where there was no sanity check."""
         if not trainer.sanity_checking:
-            _check(trainer, self.metrics, "validation")
+            check_logged(trainer, self.metrics, "validation")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
-        self._start = time.monotonic()
+        self._watch.start()
         total = trainer.estimated_stepping_batches
         self._total = None if total in (-1, float("inf")) else int(total)
         self._note(trainer)
@@ -93,12 +94,12 @@ class CellCallback(Checkpoint):
     ) -> None:
         """Logs rate and time at the Trainer's `log_every_n_steps`; looks for the training loss."""
         if self.train_loss is not None and not self._checked:
-            _check(trainer, [self.train_loss], "training")
+            check_logged(trainer, [self.train_loss], "training")
             self._checked = True
         if trainer._logger_connector.should_update_logs:
             step = trainer.fit_loop.epoch_loop._batches_that_stepped
             for logger in trainer.loggers:
-                logger.log_metrics({"compare/lr": self._lr, "compare/seconds": self._seconds()}, step=step)
+                logger.log_metrics({"compare/lr": self._lr, "compare/seconds": self._watch.seconds}, step=step)
         if time.monotonic() - self._noted >= self.every:
             self._note(trainer)
 
@@ -114,11 +115,11 @@ class CellCallback(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Seconds so far, and the epoch that comes next."""
-        return {"seconds": self._seconds(), "epoch": self._epoch + 1}
+        return {"seconds": self._watch.seconds, "epoch": self._epoch + 1}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the clock, and seeds the epoch to come."""
-        self._before = state_dict["seconds"]
+        self._watch.go_on(state_dict["seconds"])
         self._seed(state_dict["epoch"])
         self._resumed = True
 
@@ -127,19 +128,17 @@ class CellCallback(Checkpoint):
         mixed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
         L.seed_everything(mixed, workers=True, verbose=False)
 
-    def _seconds(self) -> float:
-        return self._before + time.monotonic() - self._start
-
     def _note(self, trainer: L.Trainer) -> None:
         self._noted = time.monotonic()
         if trainer.is_global_zero:
             batches = trainer.num_training_batches
             epoch = None if batches == float("inf") else max(1, int(batches) // trainer.accumulate_grad_batches)
-            note = {"step": trainer.global_step, "total": self._total, "epoch": epoch, "seconds": self._seconds()}
+            note = {"step": trainer.global_step, "total": self._total, "epoch": epoch, "seconds": self._watch.seconds}
             write_text(self.folder / PROGRESS, json.dumps(note))
 
 
-def _check(trainer: L.Trainer, names: Sequence[str], stage: str) -> None:
+def check_logged(trainer: L.Trainer, names: Sequence[str], stage: str) -> None:
+    """Raises ValueError for metrics that no `self.log` of the module has logged, with those that one has."""
     logged = sorted(trainer.callback_metrics)
     if unknown := [name for name in names if name not in logged]:
         raise ValueError(f"metric {', '.join(unknown)} is not logged in {stage}: choose of {', '.join(logged)}")

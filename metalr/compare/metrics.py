@@ -90,9 +90,14 @@ def steps_to(steps: Sequence[int], values: Sequence[float], threshold: float, mo
         The step, or infinity where the threshold was not reached (the run is censored at its end).
     """
     for step, value in zip(steps, values, strict=True):
-        if value <= threshold if mode == "min" else value >= threshold:
+        if reaches(value, threshold, mode):
             return float(step)
     return math.inf
+
+
+def reaches(value: float, threshold: float, mode: str) -> bool:
+    """Whether a value is as good as the threshold; NaN is not."""
+    return value <= threshold if mode == "min" else value >= threshold
 
 
 def summarise(values: ArrayLike) -> Summary:

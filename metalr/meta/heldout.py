@@ -12,7 +12,7 @@ from torch import Tensor
 from metalr.meta.distribution import mix_seed
 from metalr.meta.inner import Inner
 from metalr.meta.optimizers import OPTIMIZERS, Hyper
-from metalr.meta.rollout import rollout
+from metalr.meta.rollout import Rollout, rollout
 from metalr.meta.task import TaskFamily
 from metalr.policy import LRPolicy
 
@@ -62,26 +62,32 @@ class HeldOutTask:
     def score(self, policy: LRPolicy, known: bool, device: torch.device) -> HeldOutScore:
         """Runs the policy; the reference schedule's runs are made once."""
         if known not in self._best:
-            zero = LRPolicy(policy.features, policy.hidden).to(device)
-            self._best[known] = self._final(zero, known, device).amin(0)
-        final = self._final(policy, known, device)
+            self._best[known] = self._final(self.reference_runs(policy, known, device)).amin(0)
+        final = self._final(self.runs(policy, known, device))
         ratio = (final / self._best[known]).log()
         return HeldOutScore(ratio.quantile(0.5, dim=0).mean(), ratio.amax(0).mean())
 
-    def _final(self, policy: LRPolicy, known: bool, device: torch.device) -> Tensor:
-        """Final validation losses, (rates, instances), capped where a run diverged."""
+    @property
+    def grid(self) -> Tensor:
+        """Initial rates, ascending, (rates,)."""
+        decades = torch.linspace(-self.decades / 2, self.decades / 2, self.rates)
+        return OPTIMIZERS[self.optimizer].usual_lr * (decades * math.log(10.0)).exp()
+
+    def runs(self, policy: LRPolicy, known: bool, device: torch.device, record: bool = False) -> Rollout:
+        """Trains every instance from every rate: runs (rates * instances), the first rate's instances first."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.name))
         task = self.family.sample(self.instances, generator)
         task = task.select(torch.arange(self.instances).repeat(self.rates)).to(device)
-        runs = self.rates * self.instances
-        inner = Inner(self.optimizer, self._hyper(runs), self.total_steps, known, self.seed)
+        hyper = Hyper.of(self.grid.repeat_interleave(self.instances)[:, None], 0.9, 0.999)
+        inner = Inner(self.optimizer, hyper, self.total_steps, known, self.seed)
         layers = [(w.detach(), b.detach()) for w, b in policy.shared_layers()]
-        result = rollout(task, inner, layers, policy.columns)
-        final = result.initial * result.curve[-1].exp()
-        return final.view(self.rates, self.instances)
+        return rollout(task, inner, layers, policy.columns, record=record)
 
-    def _hyper(self, runs: int) -> Hyper:
-        optimizer = OPTIMIZERS[self.optimizer]
-        grid = torch.linspace(-self.decades / 2, self.decades / 2, self.rates) * math.log(10.0)
-        lr = (optimizer.usual_lr * grid.exp()).repeat_interleave(runs // self.rates)[:, None]
-        return Hyper.of(lr, 0.9, 0.999)
+    def reference_runs(self, policy: LRPolicy, known: bool, device: torch.device) -> Rollout:
+        """The same with the reference schedule alone: a policy of that shape which outputs zero."""
+        return self.runs(LRPolicy(policy.features, policy.hidden).to(device), known, device)
+
+    def _final(self, runs: Rollout) -> Tensor:
+        """Final validation losses, (rates, instances), capped where a run diverged."""
+        final = runs.initial * runs.curve[-1].exp()
+        return final.view(self.rates, self.instances)

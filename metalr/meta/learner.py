@@ -84,6 +84,11 @@ class MetaLearner(L.LightningModule):
         self._restored: list[dict[str, Any]] | None = None
         self._step_scores: list[tuple[str, HeldOutScore]] = []
 
+    @property
+    def family(self) -> str:
+        """Name of the family that was drawn last; empty before the first draw."""
+        return self._family
+
     def configure_optimizers(self) -> Any:
         """The injected optimizer, Adam at 1e-3 without one, and its scheduler."""
         optimizer = self.optimizer(self.policy.parameters())

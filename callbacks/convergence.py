@@ -1,0 +1,104 @@
+"""ConvergenceSpeed: the steps and seconds that a run takes to reach thresholds of a validation metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+
+from metalr.compare.callback import check_logged
+from metalr.compare.metrics import reaches
+from metalr.inspection import Mark
+from metalr.stopwatch import Stopwatch
+
+_DECADES = 3
+
+
+class ConvergenceSpeed(L.Callback):
+    """Marks when a metric reaches each threshold, as `steps_to/<metric>_<threshold>` and `seconds_to/...`.
+
+    The metric is looked at after each validation. Seconds count from the start of training, validation included and
+    what an earlier part of a resumed run took.
+
+    Args:
+        monitor: name of the metric.
+        mode: "min" where less is better, "max" where more is.
+        thresholds: to be reached; without any, the numbers 1, 2 and 5 times a power of ten that lie between the
+            first value and the present one, over three decades: they are the same for all runs, which can so be
+            compared. In mode "max" they are distances from 1.
+
+    Attributes:
+        marks: what was reached: the metric with the threshold, and the optimizer steps done.
+
+    Raises:
+        ValueError: for another mode, or a threshold that is not finite; on fit, for a metric that is not logged.
+    """
+
+    def __init__(self, monitor: str = "val/loss", mode: str = "min", thresholds: Sequence[float] | None = None) -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode={mode!r}: choose 'min' or 'max'")
+        if thresholds is not None and not all(math.isfinite(threshold) for threshold in thresholds):
+            raise ValueError(f"thresholds={list(thresholds)}: give finite numbers")
+        self.monitor = monitor
+        self.mode = mode
+        self.thresholds = None if thresholds is None else list(thresholds)
+        self.marks: list[Mark] = []
+        self._first: float | None = None
+        self._watch = Stopwatch()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock."""
+        self._watch.start()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks at the metric."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        check_logged(trainer, [self.monitor], "validation")
+        value = float(trainer.callback_metrics[self.monitor])
+        if self._first is None:
+            self._first = value
+        known = {mark.label for mark in self.marks}
+        for threshold in self._between(value):
+            label = f"{self.monitor} {threshold:.4g}"
+            if reaches(value, threshold, self.mode) and label not in known:
+                self._mark(trainer, label, threshold)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was reached, and what the next threshold depends on."""
+        marks = [tuple(mark) for mark in self.marks]
+        return {"marks": marks, "first": self._first, "seconds": self._watch.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self.marks = [Mark(*mark) for mark in state_dict["marks"]]
+        self._first = state_dict["first"]
+        self._watch.go_on(state_dict["seconds"])
+
+    def _between(self, value: float) -> Sequence[float]:
+        if self.thresholds is not None or self._first is None:
+            return self.thresholds or ()
+        if self.mode == "min":
+            return round_numbers(value, self._first)
+        return [1.0 - distance for distance in round_numbers(1.0 - value, 1.0 - self._first)]
+
+    def _mark(self, trainer: L.Trainer, label: str, threshold: float) -> None:
+        step = trainer.global_step
+        self.marks.append(Mark(label, step))
+        name = f"{self.monitor}_{threshold:.4g}"
+        for logger in trainer.loggers:
+            logger.log_metrics({f"steps_to/{name}": step, f"seconds_to/{name}": self._watch.seconds}, step=step)
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Numbers 1, 2 and 5 times a power of ten in [low, high), descending, of the three decades below `high`.
+
+    There are none of a `high` that is not positive and finite, or where `low` is not a number.
+    """
+    if not 0.0 < high < math.inf or math.isnan(low):
+        return []
+    low, top = max(low, high * 10.0**-_DECADES), math.floor(math.log10(high))
+    numbers = [float(f"{digit}e{top - power}") for power in range(_DECADES + 1) for digit in (5, 2, 1)]
+    return [number for number in numbers if low <= number < high]

@@ -1,0 +1,141 @@
+"""Inspector: shows in TensorBoard what MetaLRCallback decides, and why."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from callbacks.convergence import ConvergenceSpeed
+from callbacks.loggers import tensorboard
+from metalr import MetaLRCallback
+from metalr.inspection import Recorder
+from metalr.inspection.folder import Inspected, save_run
+from metalr.inspection.scalars import layout, suffix, write_decisions
+from metalr.inspection.thinning import Pace, Thinning
+from metalr.palette import theme_named
+
+_PENDING, _SECONDS = 64, 30.0
+
+
+class Inspector(L.Callback):
+    """Logs the decisions of the MetaLRCallback beside it, each exactly attributed to the features.
+
+    To TensorBoard go, for every decision that is kept: the applied rate beside its reference schedule, s, the
+    increment and its bound, every feature, what each added to the increment, and the actions of each guard. As
+    images: all of that over time, with the parts of the features as a heat map and the thresholds that a
+    `ConvergenceSpeed` beside it marks; the features; and the policy's response to each around the run's own states.
+    In `<log folder>/inspection` lie the decisions that are kept and the policy, for `python train.py inspect`.
+
+    A long run stays small and fast: the first decisions are kept, and of the others one in a stride which doubles. A
+    step whose decision is not kept costs a comparison of numbers, and at none but one in 64 of those that are kept
+    does the host wait for a device. Images are drawn at the end, and before at each doubling of the step while they
+    take less than `share` of the time.
+
+    Args:
+        first: decisions that are all kept.
+        capacity: decisions kept of the others, at most.
+        share: of the time that drawing may take before the end, in (0, 1].
+        theme: of the images, "light" or "dark".
+
+    Raises:
+        ValueError: for settings out of range; on fit, without a TensorBoardLogger or a MetaLRCallback.
+    """
+
+    def __init__(self, first: int = 32, capacity: int = 512, share: float = 0.01, theme: str = "light") -> None:
+        Thinning(first, capacity)  # says what is out of range before any data is prepared
+        self.first = first
+        self.capacity = capacity
+        self.share = share
+        self.theme = theme_named(theme)
+        self.recorders: list[Recorder] = []
+        self._pace = Pace(share)
+        self._restored: list[dict[str, Any]] = []
+        self._meta_lr: MetaLRCallback | None = None
+        self._written = 0.0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Looks for what it shows, and where."""
+        if stage != "fit":
+            return
+        found = [callback for callback in trainer.callbacks if isinstance(callback, MetaLRCallback)]
+        if not found:
+            raise ValueError(
+                "Inspector shows what a MetaLRCallback decides, and there is none among the callbacks: add "
+                "MetaLRCallback, or leave Inspector out"
+            )
+        self._meta_lr = found[0]
+        tensorboard(trainer, self)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock."""
+        self.recorders, self._pace, self._written = [], Pace(self.share), time.monotonic()
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        """Finds the controllers at the first batch: they stand by then, in whichever order the callbacks are."""
+        if self.recorders or self._meta_lr is None or not trainer.is_global_zero:
+            return
+        self.recorders = [Recorder(c, Thinning(self.first, self.capacity)) for c in self._meta_lr.controllers]
+        for recorder, state in zip(self.recorders, self._restored, strict=False):
+            recorder.load_state_dict(state)
+        self._restored = []
+        charts = {f"optimizer {i}": layout(recorder.trace, suffix(i)) for i, recorder in enumerate(self.recorders)}
+        tensorboard(trainer, self).experiment.add_custom_scalars(charts)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        """Keeps the decisions that are due."""
+        kept = [recorder.offer() for recorder in self.recorders]  # each is asked
+        if not any(kept):
+            return
+        late = time.monotonic() - self._written >= _SECONDS
+        if late or any(recorder.pending >= _PENDING for recorder in self.recorders):
+            self._write(trainer)
+        step = self.recorders[0].controller.last_step
+        if self._pace.due(step):
+            with self._pace.spend(step):
+                self._draw(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Shows the whole run."""
+        if self.recorders:
+            self._draw(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Keeps what led to it."""
+        if self.recorders:
+            self._write(trainer)
+            self._save(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The decisions that are kept."""
+        return {"recorders": [recorder.state_dict() for recorder in self.recorders] or self._restored}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Kept until the controllers exist."""
+        self._restored = list(state_dict["recorders"])
+
+    def _write(self, trainer: L.Trainer) -> None:
+        """What is pending, as scalars."""
+        self._written = time.monotonic()
+        for index, recorder in enumerate(self.recorders):
+            write_decisions(tensorboard(trainer, self).experiment, recorder.resolve(), suffix(index))
+
+    def _save(self, trainer: L.Trainer) -> list[Inspected]:
+        marks = [mark for c in trainer.callbacks if isinstance(c, ConvergenceSpeed) for mark in c.marks]
+        parts = [Inspected(r.policy, replace(r.trace, marks=tuple(marks))) for r in self.recorders if len(r.trace)]
+        save_run(Path(tensorboard(trainer, self).log_dir), parts)
+        return parts
+
+    def _draw(self, trainer: L.Trainer) -> None:
+        from metalr.inspection import figures  # late: matplotlib
+        from metalr.inspection.canvas import image
+
+        self._write(trainer)
+        writer = tensorboard(trainer, self).experiment
+        for index, part in enumerate(self._save(trainer)):
+            for name, draw in figures.of_run(part.policy, part.trace).items():
+                pixels = image(draw, self.theme)
+                writer.add_image(f"metalr{suffix(index)}/{name}", pixels, int(part.trace.step[-1]), dataformats="HWC")

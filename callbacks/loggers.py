@@ -1,0 +1,18 @@
+"""The TensorBoard logger that a callback writes to."""
+
+from __future__ import annotations
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+
+
+def tensorboard(trainer: L.Trainer, who: object) -> TensorBoardLogger:
+    """The first TensorBoardLogger of a Trainer.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            return logger
+    raise ValueError(f"{type(who).__name__} writes to TensorBoard: give trainer.logger a TensorBoardLogger")

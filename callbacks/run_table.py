@@ -1,0 +1,88 @@
+"""RunTable: a run's row in TensorBoard's table of hyperparameters and final metrics."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch.optim import Optimizer
+
+from callbacks.convergence import ConvergenceSpeed
+from callbacks.loggers import tensorboard
+from metalr import MetaLRCallback
+from metalr.inspection.scalars import write_run
+from metalr.schedules import HorizonLR
+
+_OWN = ("weight_decay", "momentum")
+
+
+class RunTable(L.Callback):
+    """Writes a run's hyperparameters with its final metrics, so that TensorBoard's HParams tab compares runs.
+
+    The columns are the schedule, the optimizer and its initial rate, the batch size, the seed and the steps, the
+    model and the data, whatever the model saved by `save_hyperparameters`, and what is given here; the metrics are
+    the last values of all that the module logged, and the steps that a `ConvergenceSpeed` marks. The row is written
+    when training ends, to `<log folder>/table`.
+
+    Args:
+        more: further columns.
+
+    Raises:
+        ValueError: on fit, without a TensorBoardLogger.
+    """
+
+    def __init__(self, more: dict[str, float | int | str | bool] | None = None) -> None:
+        self.more = dict(more or {})
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Finds the logger, and keeps it from writing a table of its own that has no metrics."""
+        if stage == "fit":
+            tensorboard(trainer, self)._default_hp_metric = False
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes the row."""
+        if not trainer.is_global_zero:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        for callback in trainer.callbacks:
+            if isinstance(callback, ConvergenceSpeed):
+                metrics |= {f"steps_to/{mark.label}": float(mark.step) for mark in callback.marks}
+        folder = Path(tensorboard(trainer, self).log_dir) / "table"
+        write_run(str(folder), described(trainer, pl_module) | self.more, metrics, trainer.global_step)
+
+
+def described(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
+    """What sets a run apart from others, by name."""
+    optimizer = trainer.optimizers[0]
+    saved = {k: v for k, v in module.hparams.items() if isinstance(v, (bool, int, float, str))}
+    return saved | {
+        "schedule": _schedule(trainer),
+        "optimizer": type(optimizer).__name__,
+        "lr": _initial_lr(trainer, optimizer),
+        **{name: optimizer.defaults[name] for name in _OWN if isinstance(optimizer.defaults.get(name), (int, float))},
+        "batch_size": getattr(trainer.train_dataloader, "batch_size", None) or 0,
+        "steps": trainer.global_step,
+        "seed": int(os.environ.get("PL_GLOBAL_SEED", -1)),
+        "model": type(module).__name__,
+        "data": type(trainer.datamodule).__name__ if trainer.datamodule is not None else "dataloaders",
+    }
+
+
+def _meta_lr(trainer: L.Trainer) -> MetaLRCallback | None:
+    return next((callback for callback in trainer.callbacks if isinstance(callback, MetaLRCallback)), None)
+
+
+def _schedule(trainer: L.Trainer) -> str:
+    if _meta_lr(trainer) is not None:
+        return "metalr"
+    if not trainer.lr_scheduler_configs:
+        return "none"
+    scheduler = trainer.lr_scheduler_configs[0].scheduler
+    return scheduler.shape if isinstance(scheduler, HorizonLR) else type(scheduler).__name__
+
+
+def _initial_lr(trainer: L.Trainer, optimizer: Optimizer) -> float:
+    callback, group = _meta_lr(trainer), optimizer.param_groups[0]
+    return callback.controllers[0].base_lrs[0] if callback else float(group.get("initial_lr", group["lr"]))

@@ -1,0 +1,109 @@
+"""Figures say what they show: labels, units, every feature and guard, on light and on dark ground."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from metalr.inspection import MetaHistory, TaskRuns, figures, responses
+from metalr.inspection.canvas import diverging, image, save_png
+from metalr.inspection.response import known_states
+from metalr.inspection.thinning import Thinning
+from metalr.palette import THEMES
+from tests.conftest import random_policy
+from tests.inspection.runs import marked, recorded
+
+
+@pytest.fixture(scope="module")
+def run():
+    policy = random_policy()
+    trace = marked(recorded(policy)[1].trace)
+    counts = trace.counts.copy()
+    counts[-3:, 1] = (1, 1, 4)
+    return policy, replace(trace, counts=counts)
+
+
+def texts(figure) -> str:
+    import matplotlib.text
+
+    return "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
+def history(policy, runs: bool = True) -> MetaHistory:
+    found = responses(policy, known_states(policy), whole=True)
+    kept = MetaHistory.start(10, found)
+    for step in range(20, 200, 10):
+        kept = kept.add(step, found, Thinning(2, 6))
+    curve = -np.linspace(0.1, 1.0, 6).reshape(2, 3)
+    one = TaskRuns("task_a", np.array([0.01, 0.1]), np.arange(4), np.ones((2, 4)), np.array([1, 2, 4]), curve, curve)
+    return replace(kept, runs=(one, replace(one, name="task_b")) if runs else (), runs_at=190)
+
+
+def test_the_decisions_are_labelled(run):
+    figure = figures.of_run(*run)["decisions"](THEMES["light"])
+    told = texts(figure)
+    for words in ("applied rate", "reference schedule", "nats", "optimizer step", "increment (sum)", "constant (biases)"):
+        assert words in told
+    for words in ("share of the largest change allowed", "val/loss 0.2", "guard limit", "first 32 steps"):
+        assert words in told
+    assert "guard climb" not in told  # it did not act
+    assert all(name in told for name in run[0].features)
+    (mesh,) = [axis.collections[0] for axis in figure.axes if len(axis.collections) == 1 and axis.get_yticks().size > 9][
+        :1
+    ]
+    assert mesh.get_array().shape[0] == len(run[0].features) + 2
+
+
+def test_every_figure_of_a_run_is_drawn(run):
+    drawn = figures.of_run(*run)
+    assert set(drawn) == {"decisions", "features", "responses"}
+    for name, draw in drawn.items():
+        pixels = image(draw, THEMES["light"], dpi=40)
+        assert pixels.shape[2] == 3
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20, name
+        told = texts(draw(THEMES["light"]))
+        assert all(feature in told for feature in run[0].features)
+        assert "dimensionless" in told or name == "decisions"
+
+
+def test_a_figure_on_dark_ground_is_dark(run, tmp_path):
+    draw = figures.of_run(*run)["features"]
+    light, dark = (image(draw, THEMES[name], dpi=30) for name in ("light", "dark"))
+    assert light.mean() > 200
+    assert dark.mean() < 80
+    path = save_png(tmp_path / "deep" / "features.png", draw, THEMES["dark"], dpi=30)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_short_run_has_one_column():
+    policy = random_policy()
+    trace = recorded(policy, steps=6)[1].trace
+    assert "first 32 steps" not in texts(figures.of_run(policy, trace)["decisions"](THEMES["light"]))
+
+
+def test_raising_and_lowering_differ_in_lightness_too():
+    """In grey, as in print, both ends are darker than the middle; for the colour-blind they are orange and blue."""
+    colours = diverging(THEMES["light"])(np.array([0.0, 0.25, 0.5, 0.75, 1.0]))[:, :3]
+    grey = colours @ (0.299, 0.587, 0.114)
+    assert grey[2] > 0.95
+    assert grey[0] < grey[1] < grey[2] > grey[3] > grey[4]
+    assert colours[1, 2] > colours[1, 0]
+    assert colours[3, 0] > colours[3, 2]
+
+
+def test_a_history_is_stored_and_drawn(policy, tmp_path):
+    kept = history(policy)
+    assert len(kept.step) <= 8
+    assert kept.curves.shape == (len(kept.step), len(policy.features), kept.grid.shape[1])
+    kept.save(tmp_path / "history.safetensors")
+    read = MetaHistory.load(tmp_path / "history.safetensors")
+    np.testing.assert_array_equal(read.curves, kept.curves)
+    assert [runs.name for runs in read.runs] == ["task_a", "task_b"]
+    np.testing.assert_array_equal(read.runs[1].learned, kept.runs[1].learned)
+    drawn = figures.of_meta(read)
+    assert set(drawn) == {"responses_over_time", "fixed_tasks"}
+    assert "meta-step" in texts(drawn["responses_over_time"](THEMES["light"]))
+    told = texts(drawn["fixed_tasks"](THEMES["light"]))
+    for words in ("task_a", "task_b", "initial rate", "reference schedule", "inner step", "meta-step 190"):
+        assert words in told
+    assert set(figures.of_meta(history(policy, runs=False))) == {"responses_over_time"}

@@ -1,0 +1,98 @@
+"""What is kept of a run is what happened in it."""
+
+import numpy as np
+import pytest
+import torch
+
+from metalr.inspection import Recorder, Trace
+from metalr.inspection.thinning import Thinning
+from metalr.law import log_reference
+from tests.inspection.runs import marked, recorded
+from tests.problem import batches, make_run
+
+
+@pytest.mark.parametrize("horizon", [True, False])
+def test_a_trace_is_what_was_explained(policy, anytime_policy, horizon):
+    chosen = policy if horizon else anytime_policy
+    run = make_run("adam", chosen, 12 if horizon else None)
+    recorder, told = Recorder(run.meta_lr, Thinning()), []
+    for batch in batches(12):
+        run.train([batch])
+        assert recorder.offer()
+        assert not recorder.offer()  # no new decision
+        told.append(run.meta_lr.explain())
+    fresh = recorder.resolve()
+    trace = recorder.trace
+    assert len(fresh) == len(trace) == 12
+    assert len(recorder.resolve()) == 0
+    assert trace.features == chosen.features
+    np.testing.assert_allclose(trace.lr, [rates[0] for rates in run.rates], rtol=1e-5)
+    reference = [1e-2 * np.exp(log_reference(t, 12 if horizon else None)) for t in range(12)]
+    np.testing.assert_allclose(trace.reference, reference, rtol=1e-6)
+    np.testing.assert_allclose(trace.displacement, [each.displacement for each in told], atol=1e-6)
+    np.testing.assert_allclose(np.diff(trace.displacement), trace.change[1:], atol=1e-5)
+    for row, each in enumerate(told):
+        assert trace.step[row] == each.step
+        values = [(part.value, part.nats) for part in each.features.values()]
+        np.testing.assert_allclose(np.column_stack((trace.values[row], trace.nats[row])), values, atol=1e-5)
+        assert trace.constant[row] == pytest.approx(each.constant, abs=1e-5)
+    assert np.all(np.abs(trace.nats.sum(1) + trace.constant) <= trace.bound + 1e-5)
+    assert np.all(trace.loss > 0)
+
+
+def test_a_long_run_is_thinned_and_its_guards_are_all_counted(policy):
+    run = make_run("sgd", policy, 90)
+    recorder = Recorder(run.meta_lr, Thinning(8, 16))
+    for index, batch in enumerate(batches(90)):
+        run.train([batch], change=lambda loss, i=index: loss * float("nan") if i in (3, 41) else loss)
+        recorder.offer()
+        if recorder.pending == 5:
+            recorder.resolve()
+    recorder.resolve()
+    trace = recorder.trace
+    assert trace.step[:8].tolist() == list(range(8))
+    assert len(trace) <= 24
+    counts = trace.counts[:, trace.guards.index("non_finite")]
+    assert counts[-1] == run.meta_lr.guard_counts["non_finite"] == 2
+    assert counts[2] == 0
+    assert counts[3] == 1
+
+
+def test_a_trace_is_stored_and_read(policy, tmp_path):
+    trace = marked(recorded(policy)[1].trace)
+    trace.save(tmp_path / "deep" / "trace.safetensors")
+    read = Trace.load(tmp_path / "deep" / "trace.safetensors")
+    assert (read.features, read.guards, read.marks) == (trace.features, trace.guards, trace.marks)
+    for name, array in trace.arrays.items():
+        np.testing.assert_array_equal(getattr(read, name), array)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["trace.safetensors"]
+
+
+def test_what_is_no_trace_is_told(policy, tmp_path):
+    (tmp_path / "junk").write_bytes(b"\x00" * 64)
+    with pytest.raises(ValueError, match="junk is damaged"):
+        Trace.load(tmp_path / "junk")
+    policy.save(tmp_path / "policy.safetensors")
+    with pytest.raises(ValueError, match=r"policy.safetensors is (damaged|no)"):
+        Trace.load(tmp_path / "policy.safetensors")
+
+
+def test_a_resumed_recorder_goes_on(policy, tmp_path):
+    whole = recorded(policy)[1].trace
+    run = make_run("adam", policy, 90)
+    recorder = Recorder(run.meta_lr, Thinning(8, 16))
+    for batch in batches(90)[:50]:
+        run.train([batch])
+        recorder.offer()
+    torch.save({"run": run.state(), "recorder": recorder.state_dict()}, tmp_path / "state")
+    state = torch.load(tmp_path / "state", weights_only=True)
+    resumed = make_run("adam", policy, 90, seed=3).load(state["run"])
+    recorder = Recorder(resumed.meta_lr, Thinning(8, 16))
+    recorder.load_state_dict(state["recorder"])
+    assert not recorder.offer()  # nothing has been decided since
+    for batch in batches(90)[50:]:
+        resumed.train([batch])
+        recorder.offer()
+    recorder.resolve()
+    assert recorder.trace.step.tolist() == whole.step.tolist()
+    np.testing.assert_allclose(recorder.trace.nats, whole.nats, atol=1e-5)
