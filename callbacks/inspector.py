@@ -101,11 +101,15 @@ class Inspector(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Shows the whole run."""
         if self.recorders:
+            for recorder in self.recorders:
+                recorder.finish()
             self._draw(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Keeps what led to it."""
         if self.recorders:
+            for recorder in self.recorders:
+                recorder.finish()
             self._write(trainer)
             self._save(trainer)
 

@@ -45,6 +45,21 @@ def test_digits_with_every_schedule(run, tmp_path, schedule):
         assert rates[0] == pytest.approx(0.1)
 
 
+def test_any_fit_can_be_inspected(run, tmp_path):
+    configs = [f"--config=configs/{name}.yaml" for name in ("digits", "schedule/metalr", "inspect")]
+    cli = run("fit", *configs, "--trainer.max_steps=3", "--trainer.val_check_interval=3")
+    assert len(scalars(Path(cli.trainer.log_dir), "added_nats/loss_noise")) == 3
+    assert len(scalars(Path(cli.trainer.log_dir) / "table", "val/loss")) == 1
+    pictures = MetaLRCLI(args=["inspect", str(tmp_path / "digits")]).pictures
+    assert [path.name for path in pictures] == ["decisions.png", "features.png", "responses.png"]
+
+
+def test_any_fit_can_be_a_row_of_the_table(run):
+    configs = [f"--config=configs/{name}.yaml" for name in ("digits", "schedule/cosine", "table")]
+    cli = run("fit", *configs, "--trainer.max_steps=3", "--trainer.val_check_interval=3")
+    assert len(scalars(Path(cli.trainer.log_dir) / "table", "val/loss")) == 1
+
+
 def test_a_scheduler_without_an_optimizer_is_refused(run):
     scheduler = ["--lr_scheduler=metalr.schedules.HorizonLR", "--lr_scheduler.shape=cosine"]
     with pytest.raises(ValueError, match="HorizonLR without an optimizer: give optimizer, too"):
@@ -76,7 +91,9 @@ def test_every_meta_training(run, tmp_path, name):
     if name == "default_2":  # goes on from a run that a fresh clone does not have
         smaller.append("--model.init_args.init_from=default")
     few = '{"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
-    cli = run("fit", f"--config=configs/meta/{name}.yaml", *smaller, *bounds, f"--data.init_args.components={few}")
+    configs = [f"--config=configs/meta/{name}.yaml", "--config=configs/inspect_meta.yaml"]
+    cli = run("fit", *configs, *smaller, *bounds, f"--data.init_args.components={few}")
+    assert len(scalars(Path(cli.trainer.log_dir), "gradient_norm/m")) == 2
     policy = LRPolicy.load(Path(cli.trainer.log_dir) / "policy.safetensors")
     assert policy.needs_horizon is (name != "anytime")
     assert len(scalars(Path(cli.trainer.log_dir), "outer_loss/m")) == 2

@@ -39,6 +39,7 @@ class Recorder:
         self._pending: list[tuple[float, Snapshot]] = []
         self._last = -1
         self._seen = controller.last_step
+        self._left_out = False
 
     @property
     def pending(self) -> int:
@@ -51,11 +52,19 @@ class Recorder:
         if taken == self._seen:
             return False
         self._seen = taken
-        if not self.thinning.due(taken - 1, self._last):
-            return False
+        self._left_out = not self.thinning.due(taken - 1, self._last)
+        if not self._left_out:
+            self._take()
+        return not self._left_out
+
+    def finish(self) -> None:
+        """Keeps the last decision in any case, at the end of a run."""
+        if self._left_out:
+            self._take()
+
+    def _take(self) -> None:
         self._pending.append((time.time(), self.controller.snapshot()))
-        self._last = taken - 1
-        return True
+        self._last, self._left_out = self.controller.last_step - 1, False
 
     def resolve(self) -> Trace:
         """Works out what is pending, and thins the trace.

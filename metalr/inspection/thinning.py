@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 class Thinning:
     """Keeps the first steps of a run, and of the rest one in every stride, which doubles when there are too many.
 
-    Of T steps at most `first + capacity` are kept, evenly spaced beyond the first, whatever T is and without knowing
+    Of T steps at most `first + capacity + 1` are kept, evenly spaced beyond the first, whatever T is and without knowing
     it; and no more than `first + capacity (1 + log2(T / capacity))` were ever kept for a time.
 
     Attributes:
@@ -38,13 +38,18 @@ class Thinning:
         return step > last and (step < self.first or last < 0 or step // self.stride > last // self.stride)
 
     def keep(self, steps: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the steps that were kept so far stay, (N,); doubles the stride until they are few enough."""
+        """Which of the steps that were kept so far stay, (N,), the last among them.
+
+        Doubles the stride until they are few enough.
+        """
         early = steps < self.first
         while True:
             cells = steps // self.stride
             fresh = np.diff(cells, prepend=-1) > 0
             if int((fresh & ~early).sum()) <= self.capacity:
-                return early | fresh
+                kept = early | fresh
+                kept[-1:] = True
+                return kept
             self.stride *= 2
 
 

@@ -12,6 +12,7 @@ def recorded(policy: LRPolicy, steps: int = 90, optimizer: str = "adam", capacit
     for batch in batches(steps):
         run.train([batch])
         recorder.offer()
+    recorder.finish()
     recorder.resolve()
     return run, recorder
 
