@@ -22,3 +22,18 @@ def test_a_task_family_of_ones_own():
     estimate = FullES(pairs=4).estimate(MetaLearner().policy, Episode(draw.task, draw.inner, range(4)))
     assert bool(torch.isfinite(estimate.losses).all())
     assert float(estimate.gradient.norm()) > 0
+
+
+def test_a_trainer_with_every_inspecting_callback():
+    names: dict = {}
+    exec(compile(code("inspection.md"), "inspection.md", "exec"), names)
+    shown = {type(callback).__name__ for callback in names["trainer"].callbacks}
+    assert {"MetaLRCallback", "Inspector", "ConvergenceSpeed", "RunTable"} <= shown
+
+
+def test_the_pictures_and_configs_of_the_inspections_page_are_there():
+    page = (DOCS / "inspection.md").read_text()
+    named = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page)
+    assert len(named) == 2
+    assert all((DOCS / name).is_file() for name in named)
+    assert all((DOCS.parent / name).is_file() for name in re.findall(r"configs/\S+\.yaml", page))

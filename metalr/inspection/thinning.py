@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 class Thinning:
     """Keeps the first steps of a run, and of the rest one in every stride, which doubles when there are too many.
 
-    Of T steps at most `first + capacity + 1` are kept, evenly spaced beyond the first, whatever T is and without knowing
-    it; and no more than `first + capacity (1 + log2(T / capacity))` were ever kept for a time.
+    Of T steps at most `first + capacity + 1` are kept, evenly spaced beyond the first, without knowing T; and no
+    more than `first + capacity (1 + log2(T / capacity))` were ever kept for a time.
 
     Attributes:
         first: steps that are all kept: a rate that is wrong by decades is put right in these.
