@@ -125,7 +125,7 @@ class Inspector(L.Callback):
         """What is pending, as scalars."""
         self._written = time.monotonic()
         for index, recorder in enumerate(self.recorders):
-            write_decisions(tensorboard(trainer, self).experiment, recorder.resolve(), suffix(index))
+            write_decisions(tensorboard(trainer, self).experiment, recorder.drain(), suffix(index))
 
     def _save(self, trainer: L.Trainer) -> list[Inspected]:
         marks = [mark for c in trainer.callbacks if isinstance(c, ConvergenceSpeed) for mark in c.marks]

@@ -1,5 +1,6 @@
 """Every YAML of the core through the real CLI, in this process."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ def test_any_fit_can_be_inspected(run, tmp_path):
     assert [path.name for path in pictures] == ["decisions.png", "features.png", "responses.png"]
 
 
+def test_a_meta_training_can_be_inspected(run, tmp_path):
+    family = {"family": {"class_path": "metalr.meta.families.QuadraticTasks"}}
+    data = {"components": {"q": family | {"horizons": [5, 5]}}}
+    data["heldout"] = [family | {"name": "q", "total_steps": 6, "instances": 1, "rates": 2}]
+    configs = ["--config=configs/meta/small.yaml", "--config=configs/inspect_meta.yaml"]
+    smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.support_draws=1"]
+    bounds = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.num_sanity_val_steps=0"]
+    given = [f"--data.init_args.{name}={json.dumps(value)}" for name, value in data.items()]
+    cli = run("fit", *configs, *smaller, *bounds, *given)
+    assert len(scalars(Path(cli.trainer.log_dir), "gradient_norm/q")) == 2
+    pictures = MetaLRCLI(args=["inspect", str(tmp_path / "meta_small")]).pictures
+    assert [path.name for path in pictures] == ["responses.png", "responses_over_time.png", "fixed_tasks.png"]
+
+
 def test_any_fit_can_be_a_row_of_the_table(run):
     configs = [f"--config=configs/{name}.yaml" for name in ("digits", "schedule/cosine", "table")]
     cli = run("fit", *configs, "--trainer.max_steps=3", "--trainer.val_check_interval=3")
@@ -91,9 +106,7 @@ def test_every_meta_training(run, tmp_path, name):
     if name == "default_2":  # goes on from a run that a fresh clone does not have
         smaller.append("--model.init_args.init_from=default")
     few = '{"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
-    configs = [f"--config=configs/meta/{name}.yaml", "--config=configs/inspect_meta.yaml"]
-    cli = run("fit", *configs, *smaller, *bounds, f"--data.init_args.components={few}")
-    assert len(scalars(Path(cli.trainer.log_dir), "gradient_norm/m")) == 2
+    cli = run("fit", f"--config=configs/meta/{name}.yaml", *smaller, *bounds, f"--data.init_args.components={few}")
     policy = LRPolicy.load(Path(cli.trainer.log_dir) / "policy.safetensors")
     assert policy.needs_horizon is (name != "anytime")
     assert len(scalars(Path(cli.trainer.log_dir), "outer_loss/m")) == 2

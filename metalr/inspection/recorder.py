@@ -36,6 +36,7 @@ class Recorder:
         self.policy = controller.policy
         self.thinning = thinning
         self.trace = Trace.empty(self.policy.features)
+        self._fresh = self.trace
         self._pending: list[tuple[float, Snapshot]] = []
         self._last = -1
         self._seen = controller.last_step
@@ -66,18 +67,20 @@ class Recorder:
         self._pending.append((time.time(), self.controller.snapshot()))
         self._last, self._left_out = self.controller.last_step - 1, False
 
-    def resolve(self) -> Trace:
-        """Works out what is pending, and thins the trace.
-
-        Returns:
-            The decisions that were pending.
-        """
+    def resolve(self) -> None:
+        """Works out what is pending, and thins the trace."""
         if not self._pending:
-            return Trace.empty(self.policy.features)
-        fresh = _resolve(self.policy, self._pending)
+            return
+        found = _resolve(self.policy, self._pending)
         self._pending = []
-        joined = self.trace.joined(fresh)
+        self._fresh = self._fresh.joined(found)
+        joined = self.trace.joined(found)
         self.trace = joined.select(self.thinning.keep(joined.step))
+
+    def drain(self) -> Trace:
+        """The decisions since the last call, thinned or not, to be logged."""
+        self.resolve()
+        fresh, self._fresh = self._fresh, Trace.empty(self.policy.features)
         return fresh
 
     def state_dict(self) -> dict[str, Any]:

@@ -21,10 +21,11 @@ def test_a_trace_is_what_was_explained(policy, anytime_policy, horizon):
         assert recorder.offer()
         assert not recorder.offer()  # no new decision
         told.append(run.meta_lr.explain())
-    fresh = recorder.resolve()
+    recorder.state_dict()  # a checkpoint takes nothing away from what is to be logged
+    fresh = recorder.drain()
     trace = recorder.trace
     assert len(fresh) == len(trace) == 12
-    assert len(recorder.resolve()) == 0
+    assert len(recorder.drain()) == 0
     assert trace.features == chosen.features
     np.testing.assert_allclose(trace.lr, [rates[0] for rates in run.rates], rtol=1e-5)
     reference = [1e-2 * np.exp(log_reference(t, 12 if horizon else None)) for t in range(12)]
