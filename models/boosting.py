@@ -31,7 +31,9 @@ class Ensemble:
     def __init__(self, params: dict[str, Any], base_score: float = 0.5, raw: bytes | None = None) -> None:
         import xgboost  # late: only who boosts needs it
 
-        self._xgboost = xgboost
+        from models.growing_booster import GrowingBooster
+
+        self._xgboost, self._make = xgboost, GrowingBooster
         self.params = params | {"objective": "binary:logistic"}
         self.base_score = base_score
         self._train: Any = None
@@ -41,10 +43,10 @@ class Ensemble:
         rows = [] if self._train is None else [self._train]  # XGBoost keeps the margins of rows that it knows
         self._rate = math.nan
         if raw is None:
-            self.booster = self._xgboost.Booster(self.params | {"base_score": self.base_score}, rows)
+            self.booster = self._make(self.params | {"base_score": self.base_score}, rows)
             self.rounds = 0
         else:
-            self.booster = self._xgboost.Booster(self.params, rows)  # base_score would override the model's own
+            self.booster = self._make(self.params, rows)  # base_score would override the model's own
             self.booster.load_model(bytearray(raw))
             self.booster.set_param(self.params)  # a stored model has the trees, not how to grow more
             self.rounds = int(self.booster.num_boosted_rounds())
