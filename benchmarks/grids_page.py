@@ -11,13 +11,14 @@ from jsonargparse import ArgumentParser
 
 from metalr.cli import instantiate
 from metalr.compare import Grid, tables
+from metalr.compare.analysis import Analysis, analyse
 from metalr.compare.cell import Script, Task
 from metalr.compare.files import write_text
 from metalr.compare.metrics import better
 from metalr.compare.options import Options
 from metalr.compare.plots import overview
 from metalr.compare.record import Record, fingerprint
-from metalr.compare.summary import Analysis, Result, Standing, analyse
+from metalr.compare.summary import Result, Standing
 from metalr.compare.tables import Table, arrow, number
 
 DOCS = Path("docs")

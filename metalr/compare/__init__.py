@@ -6,7 +6,7 @@
 - `callback`: what a cell adds to an ordinary fit. `cell`: runs one. `record`: what it leaves.
 - `executor`: where cells run. `runner`: which cells run.
 - `metrics`: the figures, as functions of numbers. `summary`: those of a grid.
-- `plots`, `report`: the page.
+- `analysis`, `verdicts`: the claims, and who won. `axes`, `plots`, `tables`, `report`: the page.
 """
 
 from metalr.compare.callback import CellCallback

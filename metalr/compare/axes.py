@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
+from metalr.compare.analysis import Analysis
 from metalr.compare.record import Curve
-from metalr.compare.summary import Analysis, Result, final
+from metalr.compare.summary import Result, final
 from metalr.palette import DASHES, MARKERS, PALETTE
 
 INK = "#101112"

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from metalr.compare.analysis import Analysis
 from metalr.compare.axes import (
     INK,
     Look,
@@ -22,7 +23,7 @@ from metalr.compare.axes import (
     steps_to_threshold,
     win_matrix,
 )
-from metalr.compare.summary import Analysis, Result
+from metalr.compare.summary import Result
 from metalr.palette import PALETTE, THEMES, Theme
 
 Draw = Callable[[Axes, Result, Mapping[str, Look], str], None]

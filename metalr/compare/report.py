@@ -14,12 +14,12 @@ from rich.table import Table as Grid_
 from rich.text import Text
 
 from metalr.compare import tables
+from metalr.compare.analysis import Analysis, analyse
 from metalr.compare.cell import Task
 from metalr.compare.files import write_text
 from metalr.compare.grid import VARIABLE, Grid
 from metalr.compare.plots import plots, standalone, variables
 from metalr.compare.runner import Outcome
-from metalr.compare.summary import Analysis, analyse
 from metalr.compare.tables import Table
 from metalr.compare.verdicts import in_short, verdicts
 from metalr.palette import THEMES

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from metalr.compare.analysis import Analysis
 from metalr.compare.cell import Task
 from metalr.compare.grid import Grid
 from metalr.compare.metrics import Interval, Summary, better
 from metalr.compare.record import Record
 from metalr.compare.runner import Outcome
-from metalr.compare.summary import Analysis, Result, Speed, Standing
+from metalr.compare.summary import Result, Speed, Standing
 
 
 @dataclass(frozen=True)

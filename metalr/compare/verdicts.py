@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metalr.compare.analysis import Analysis, Claim
 from metalr.compare.metrics import better
-from metalr.compare.summary import Analysis, Claim, Result, Standing
+from metalr.compare.summary import Result, Standing
 from metalr.compare.tables import arrow, interval, number
 
 BETTER, WORSE, EVEN, NONE = "better", "worse", "even", "none"

@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from metalr.compare import Grid, Workload
+from metalr.compare.analysis import analyse
 from metalr.compare.cell import Script, Task
 from metalr.compare.grid import Schedule
 from metalr.compare.plots import overview
 from metalr.compare.record import Record, averaged, fingerprint, thin
 from metalr.compare.report import write_report
 from metalr.compare.runner import Outcome, clear_changed, finished, run
-from metalr.compare.summary import analyse
 from metalr.compare.verdicts import in_short, verdicts
 
 ROOT = Path(__file__).parents[2]
