@@ -1,7 +1,7 @@
 """A fixed sample of an optimizer's parameters: norms and products whose cost does not grow with the model.
 
 Below the limit the sample is everything. Above it, each tensor gives evenly spaced slices in proportion to its size
-(and no fewer than a thousand elements), and what is summed over them is scaled up tensor by tensor. The slices are
+(and no fewer than four thousand elements), and what is summed over them is scaled up tensor by tensor. The slices are
 many and short, so that they meet every part of a tensor whose rows differ, as those of an embedding do: a batch
 reaches few of them, and frequent tokens often lie side by side. Of sharded parameters (DTensor: FSDP2, tensor
 parallelism) each rank samples its own part, and the ranks' sums are added up.
@@ -27,7 +27,7 @@ LIMIT = 2**18
 LENGTH = 32
 """Elements of a slice: two lines of a cache."""
 
-LEAST = 1024
+LEAST = 4096
 """Elements that every tensor gives, or all that it has."""
 
 
