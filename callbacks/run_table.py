@@ -45,7 +45,8 @@ class RunTable(L.Callback):
         """Writes the row."""
         if not trainer.is_global_zero:
             return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        logged = trainer.callback_metrics.items()
+        metrics = {name: float(value) for name, value in logged if not name.startswith("lr-")}  # a monitor's
         for callback in trainer.callbacks:
             if isinstance(callback, ConvergenceSpeed):
                 metrics |= {f"steps_to/{mark.label}": float(mark.step) for mark in callback.marks}

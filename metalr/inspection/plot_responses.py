@@ -75,7 +75,7 @@ def task_runs(history: MetaHistory, theme: Theme) -> Figure:
     for axis in grid[-1]:
         axis.set_xlabel("inner step")
     grid[0, 1].plot([], [], color=theme.soft, lw=0.8, ls=(0, (2, 2)), label="reference schedule, from each rate")
-    grid[0, 1].legend(frameon=False, fontsize=8, loc="upper right")
+    figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside upper right", frameon=False)
     title = f"the policy at meta-step {history.runs_at}, from each initial rate"
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     return figure

@@ -41,16 +41,15 @@ def write_decisions(writer: Any, trace: Trace, own: str = "") -> None:
 
 
 def layout(trace: Trace, own: str = "") -> dict[str, list[Any]]:
-    """Charts of TensorBoard's Custom Scalars that show together what belongs together."""
-    tags = [tag for tag, _ in columns(trace, own)]
-    groups = {group: [tag for tag in tags if tag.startswith(f"{group}{own}/")] for group in ("feature", "added_nats")}
+    """Charts of TensorBoard's Custom Scalars that show together what belongs together.
+
+    It draws all lines of a run in one colour, so the features are left to the pictures.
+    """
     decision = f"decision{own}"
     charts = {
         "rate beside its reference schedule": [f"{decision}/lr", f"{decision}/lr_reference"],
         "s = log(rate / reference), nats": [f"{decision}/s_nats"],
         "increment and its bound, nats": [f"{decision}/increment_nats", f"{decision}/increment_bound_nats"],
-        "what each feature added, nats": groups["added_nats"],
-        "features": groups["feature"],
         "actions of the guards so far": [f"guard{own}/{name}" for name in trace.guards],
     }
     return {title: ["Multiline", [f"^{tag}$" for tag in chart]] for title, chart in charts.items()}

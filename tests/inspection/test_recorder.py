@@ -99,3 +99,14 @@ def test_a_resumed_recorder_goes_on(policy, tmp_path):
     assert recorder.trace.step[-1] == 89
     assert recorder.trace.step.tolist() == whole.step.tolist()
     np.testing.assert_allclose(recorder.trace.nats, whole.nats, atol=1e-5)
+
+
+def test_its_cost_is_measured(capsys):
+    from benchmarks.inspection import main
+
+    main(steps=130)
+    told = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert set(told) == {"metalr_step_us", "left_out_us", "kept_us", "written_us", "bytes_a_decision"}
+    assert 500 < float(told["bytes_a_decision"]) < 3000
+    with pytest.raises(ValueError, match="steps=3"):
+        main(steps=3)
