@@ -35,6 +35,7 @@ from metalr.meta import (
     TruncatedBackprop,
 )
 from metalr.meta.families import MLPTasks
+from metalr.meta.moments import GradientMoments
 
 ESTIMATORS: dict[str, GradientEstimator] = {
     "ActionES": ActionES(),
@@ -84,12 +85,13 @@ def main(
     print("| estimator | signal | noise | signal/noise | agreement | ms / 1,000 steps |\n|---|---|---|---|---|---|")
     for name, estimator in ESTIMATORS.items():
         gradients, seconds, steps = estimates(estimator, made, distribution, range(draws))
-        mean = gradients.mean(0)
-        noise = float((gradients - mean).square().sum(1).sum() / (draws - 1))
-        signal = float(mean.square().sum()) - noise / draws
+        moments = GradientMoments()
+        for gradient in gradients:
+            moments.add(gradient)
+        found = moments.signal_noise()
         halves = torch.cosine_similarity(gradients[::2].mean(0), gradients[1::2].mean(0), dim=0)
         print(
-            f"| {name} | {signal:.3g} | {noise:.3g} | {signal / noise:.4f} | {float(halves):.2f} "
+            f"| {name} | {found.signal:.3g} | {found.noise:.3g} | {found.ratio:.4f} | {float(halves):.2f} "
             f"| {1e6 * seconds / steps:.0f} |",
             flush=True,
         )

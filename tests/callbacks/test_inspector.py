@@ -139,3 +139,50 @@ def test_runs_are_rows_of_one_table(tmp_path):
     }
     (last,) = events(Path(trainer.log_dir) / "table").Scalars("val/loss")
     assert last.value == pytest.approx(float(trainer.callback_metrics["val/loss"]))
+
+
+def test_of_two_ranks_the_first_writes_for_both(tmp_path):
+    callbacks = [MetaLRCallback(random_policy()), Inspector(), ConvergenceSpeed(thresholds=[100.0]), RunTable()]
+    fit(tmp_path, *callbacks, epochs=2, strategy="ddp_fork", devices=2)
+    (version,) = (tmp_path / "fit").glob("version_*")
+    (part,) = load_run(version)
+    assert part.trace.step.tolist() == [0, 1, 2, 3]
+    assert len(events(version).Scalars("decision/lr")) == 4
+    assert len(events(version / "table").Scalars("val/loss")) == 1
+
+
+class TwoOptimizers(Line):
+    """The first optimizer steps at every batch, the second at every other one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.second = torch.nn.Linear(3, 1)
+
+    def training_step(self, batch, batch_idx):
+        for index, (optimizer, layers) in enumerate(zip(self.optimizers(), (self.layers, self.second), strict=True)):
+            if batch_idx % (index + 1) == 0:
+                optimizer.zero_grad()
+                self.manual_backward(torch.nn.functional.mse_loss(layers(batch[0]), batch[1]))
+                optimizer.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(part.parameters(), lr=0.1) for part in (self.layers, self.second)]
+
+
+def test_each_of_two_optimizers_is_shown(tmp_path):
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=TensorBoardLogger(tmp_path),
+        callbacks=[MetaLRCallback(random_policy(), total_steps=[4, 2]), Inspector(theme="dark")],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(TwoOptimizers(), Points())
+    steps = [part.trace.step.tolist() for part in load_run(Path(trainer.log_dir))]
+    assert steps == [[0, 1, 2, 3], [0, 1]]
+    found = events(Path(trainer.log_dir))
+    assert len(found.Scalars("added_nats-1/loss_noise")) == 2
+    assert {"metalr/decisions", "metalr-1/decisions"} <= set(found.Tags()["images"])
