@@ -64,8 +64,9 @@ class CellCallback(Checkpoint):
         self.folder = Path(trainer.logger.save_dir)
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Looks for the metrics."""
-        check_logged(trainer, self.metrics, "validation")
+        """Looks for the metrics; those of several loaders Lightning shows at the first validation only."""
+        if len(trainer.num_val_batches) == 1:
+            check_logged(trainer, self.metrics, "validation")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Looks for the metrics where there was no sanity check."""

@@ -88,6 +88,27 @@ def test_a_metric_that_is_not_logged_is_told_before_training(tmp_path, callback,
     assert trainer.global_step <= 1
 
 
+def test_of_several_validation_loaders_the_first_validation_is_looked_at(tmp_path):
+    class Twice(Points):
+        def val_dataloader(self):
+            return [super().val_dataloader()] * 2
+
+    class Named(Line):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            self.log(f"val{dataloader_idx}/loss", self._loss(batch), add_dataloader_idx=False)
+
+    def run(metric):
+        L.seed_everything(0, verbose=False)
+        callbacks = [CellCallback([metric], "train/loss")]
+        trainer = L.Trainer(max_epochs=2, accelerator="cpu", callbacks=callbacks, logger=TensorBoardLogger(tmp_path))
+        trainer.fit(Named(), Twice())
+        return trainer.global_step
+
+    assert run("val1/loss") == 8
+    with pytest.raises(ValueError, match=r"val/loss is not logged in validation: .*val0/loss"):
+        run("val/loss")
+
+
 def test_a_run_needs_a_seed_and_a_logger(tmp_path, monkeypatch):
     L.seed_everything(0, verbose=False)
     with pytest.raises(ValueError, match="trainer.logger with a save_dir"):
