@@ -20,6 +20,7 @@ from metalr.controller import MetaLR
 from metalr.guards import DEFAULT_GUARDS, Guards
 from metalr.monitor import DeferredMonitors
 from metalr.policy import LRPolicy
+from metalr.scaler import skips
 
 
 class MetaLRCallback(L.Callback):
@@ -120,7 +121,7 @@ class MetaLRCallback(L.Callback):
         scaler = _scaler(trainer)
         if scaler is not None:
             hopeless = controller.last_step == 0 and bool(torch.isnan(loss))  # controller.step says so
-            if _skipped_by(scaler, controller.optimizer) and not hopeless:
+            if skips(scaler, controller.optimizer) and not hopeless:
                 return
         if trainer.world_size > 1:
             loss = trainer.strategy.reduce(loss, reduce_op="mean")
@@ -234,15 +235,6 @@ def _time_limit(trainer: L.Trainer) -> Timer | None:
 def _scaler(trainer: L.Trainer) -> Any:
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return scaler if scaler is not None and scaler.is_enabled() else None
-
-
-def _skipped_by(scaler: Any, optimizer: Optimizer) -> bool:
-    """Whether the scaler found a gradient that is not finite, once the gradients are unscaled."""
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
-        # Lightning leaves a fused optimizer's gradients scaled, for its step to unscale. unscale_ takes the pass over
-        # them that the scaler would take anyway to look for overflows, and the step then has nothing left to unscale.
-        scaler.unscale_(optimizer)
-    return any(bool(found) for found in scaler._found_inf_per_device(optimizer).values())
 
 
 def _refuse_strategies(trainer: L.Trainer) -> None:

@@ -95,6 +95,17 @@ class StopAt(L.Callback):
         trainer.should_stop = trainer.should_stop or trainer.global_step >= self.step
 
 
+class Crash(L.Callback):
+    """Ends the fit before an optimizer step, by an error."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("crash")
+
+
 def make_trainer(folder, callback, *callbacks, **options) -> L.Trainer:
     defaults = {
         "max_epochs": 4,

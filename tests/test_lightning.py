@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from metalr import MetaLR, MetaLRCallback
 from tests.conftest import random_policy
-from tests.fit import BATCHES, Module, Resumable, StopAt, applied, loader, make_trainer, scaled
+from tests.fit import BATCHES, Crash, Module, Resumable, StopAt, applied, loader, make_trainer, scaled
 from tests.problem import batches, make_model, make_run
 
 
@@ -85,15 +85,6 @@ def test_accumulated_losses_are_their_mean_also_in_a_short_window(tmp_path, poli
     trainer = make_trainer(tmp_path, MetaLRCallback(policy), max_epochs=1, accumulate_grad_batches=4)
     trainer.fit(Recorder(), loader())
     assert decided == pytest.approx([fmean(batch_losses[:4]), fmean(batch_losses[4:])], rel=1e-6)
-
-
-class Crash(L.Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if trainer.global_step == self.step:
-            raise RuntimeError("crash")
 
 
 @pytest.mark.parametrize("horizon", [True, False])

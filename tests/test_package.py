@@ -73,6 +73,7 @@ def test_importing_metalr_brings_torch_and_nothing_heavier(tmp_path):
         "jsonargparse",
         "tensorboard",
         "transformers",
+        "xgboost",
         "scipy",
         "pandas",
         "matplotlib",
@@ -99,7 +100,7 @@ def test_metalr_imports_none_of_the_collections():
 
 
 def test_controller_and_meta_do_not_stand_on_each_other():
-    above = ("metalr.lightning", "metalr.cli", "metalr.schedules")
+    above = ("metalr.lightning", "metalr.integrations", "metalr.cli", "metalr.schedules")
     for path in (ROOT / "metalr" / "meta").rglob("*.py"):
         assert not any(name.startswith(("metalr.controller", *above)) for name in imports(path)), path
     for name in ("signals", "sample", "features", "law", "policy", "direction", "controller"):

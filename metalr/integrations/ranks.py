@@ -1,0 +1,18 @@
+"""The loss of all ranks, from that of one."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def mean_over_ranks(loss: Tensor) -> Tensor:
+    """Mean of a scalar over the default process group, so that all ranks decide alike; itself where there is none.
+
+    A mean that was taken before stays what it is.
+    """
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return loss
+    total = loss.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
