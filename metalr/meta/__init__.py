@@ -1,11 +1,13 @@
 """Meta-training: tasks, batched inner runs, gradient estimators, and the LightningModule that learns a policy."""
 
 from metalr.meta.action_es import ActionES
+from metalr.meta.datamodule import MetaTasksDataModule
 from metalr.meta.distribution import Component, Draw, TaskDistribution
 from metalr.meta.estimator import Episode, Estimate, GradientEstimator
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
 from metalr.meta.inner import Inner, Measured, Optimizees, Problem
 from metalr.meta.learner import MetaLearner
+from metalr.meta.module_net import ModuleNet
 from metalr.meta.nets import MLP, ConvNet, Net, Quadratic, Transformer
 from metalr.meta.parameter_es import NRES, PES, FullES, antithetic_gradient
 from metalr.meta.rollout import Rollout, Unroll, rollout
@@ -29,6 +31,8 @@ __all__ = [
     "Inner",
     "Measured",
     "MetaLearner",
+    "MetaTasksDataModule",
+    "ModuleNet",
     "Net",
     "Optimizees",
     "Problem",

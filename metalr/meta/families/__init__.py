@@ -1,6 +1,7 @@
 """The task families that ship: what the inner runs of meta-training train on."""
 
 from metalr.meta.families.images import ConvNetTasks
+from metalr.meta.families.modules import ModuleTasks
 from metalr.meta.families.quadratics import QuadraticTasks
 from metalr.meta.families.tables import TabularTasks
 from metalr.meta.families.tokens import SentenceTasks, TransformerTasks
@@ -11,6 +12,7 @@ __all__ = [
     "ConvNetTasks",
     "FineTuningTasks",
     "MLPTasks",
+    "ModuleTasks",
     "QuadraticTasks",
     "SentenceTasks",
     "TabularTasks",
