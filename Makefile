@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint install clean help reduced targets
+.PHONY: docs demo test lint install clean help reduced targets
 help:
 	@echo "make demo     compare the shipped policy with other schedules on real data, from several rates"
 	@echo "make test     lint, types and every test"
+	@echo "make docs     the pages of documentation, in dist/site"
 	@echo "make lint     ruff and mypy alone"
 	@echo "make reduced  the reduced twin of every grid of the plan, and docs/reduced.md (needs METALR_DATA)"
 	@echo "make targets  every workload against its target, and docs/targets.md (needs METALR_DATA)"
@@ -37,6 +38,9 @@ demo: $(STAMP)
 reduced targets: $(STAMP)
 	@test -d "$$METALR_DATA" || { echo "METALR_DATA is not set: export METALR_DATA=<the folder of real data>"; exit 1; }
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/grids.py $@
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

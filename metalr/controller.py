@@ -65,7 +65,7 @@ class Explanation:
 class MetaLR:
     """Sets the learning rate of a torch optimizer at each step, by a meta-trained policy.
 
-    Call `step(loss)` between `backward()` and `optimizer.step()`::
+    Call `step(loss)` between `backward()` and `optimizer.step()`:
 
         meta_lr = MetaLR(optimizer, total_steps=10_000)
         for x, y in loader:

@@ -1,22 +1,34 @@
-"""The pages' code runs."""
+"""The pages' code runs, and the site holds together."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+import xgboost
+import yaml
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from metalr.meta import Component, Episode, FullES, MetaLearner, TaskDistribution
+from tests.test_readme import Small
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 
 
-def code(page: str) -> str:
-    return "\n".join(re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL))
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
 
 
 def test_a_task_family_of_ones_own():
     names: dict = {}
-    exec(compile(code("meta-training.md"), "meta-training.md", "exec"), names)
+    exec(compile("\n".join(blocks("meta-training.md")), "meta-training.md", "exec"), names)
     distribution = TaskDistribution({"line": Component(names["LineTasks"](), horizons=(10, 20))})
     draw = distribution.draw(0, 4)
     estimate = FullES(pairs=4).estimate(MetaLearner().policy, Episode(draw.task, draw.inner, range(4)))
@@ -26,7 +38,7 @@ def test_a_task_family_of_ones_own():
 
 def test_a_trainer_with_every_inspecting_callback():
     names: dict = {}
-    exec(compile(code("inspection.md"), "inspection.md", "exec"), names)
+    exec(compile("\n".join(blocks("inspection.md")), "inspection.md", "exec"), names)
     shown = {type(callback).__name__ for callback in names["trainer"].callbacks}
     assert {"MetaLRCallback", "Inspector", "ConvergenceSpeed", "RunTable"} <= shown
 
@@ -37,3 +49,97 @@ def test_the_pictures_and_configs_of_the_inspections_page_are_there():
     assert len(named) == 2
     assert all((DOCS / name).is_file() for name in named)
     assert all((DOCS.parent / name).is_file() for name in re.findall(r"configs/\S+\.yaml", page))
+
+
+class Labelled(nn.Module):
+    """In the shape of a Hugging Face model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(4, 3)
+
+    def forward(self, x, labels=None):
+        return {"loss": F.cross_entropy(self.net(x), labels)}
+
+
+def given() -> dict:
+    """What the pages take as given: a model, an optimizer, data."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    x, y = torch.randn(40, 4), torch.randint(3, (40,))
+    random = np.random.default_rng(0)
+    tables = [xgboost.DMatrix(random.normal(size=(60, 3)), random.integers(2, size=60)) for _ in range(2)]
+    return {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        "criterion": F.cross_entropy,
+        "loader": DataLoader(TensorDataset(x, y), batch_size=8),
+        "lightning_module": Small(),
+        "hf_model": Labelled(),
+        "dataset": [{"x": a, "labels": b} for a, b in zip(x, y, strict=True)],
+        "short": {"use_cpu": True, "report_to": [], "save_strategy": "no", "disable_tqdm": True},
+        "dtrain": tables[0],
+        "dvalid": tables[1],
+        "__name__": "page",
+    }
+
+
+@pytest.mark.parametrize("page", sorted(p.name for p in DOCS.glob("*.md")))
+def test_the_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
+    """Those of own-policy.md are the files of an example, which have a test of their own."""
+    monkeypatch.chdir(tmp_path)
+    names = given()
+    if page == "how-it-works.md":
+        exec("\n".join(blocks("index.md")), names)
+    for block in blocks(page):
+        if "--8<--" not in block:
+            exec(compile(block, page, "exec"), names)
+    if page == "index.md":
+        printed = re.findall(r"rate (\S+)   loss (\S+)", capsys.readouterr().out)
+        assert float(printed[-1][1]) < 0.5 * float(printed[0][1])
+    if page == "adding.md":
+        assert names["booster"].num_boosted_rounds() >= 1
+        assert names["Scheduled"]().configure_optimizers is not None
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+        assert names["averaged"](torch.tensor(3.0)).item() == 3.0
+        dist.destroy_process_group()
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    """And fetches nothing from anywhere: no page loads a script, a style or a font from another host."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    pages = list((tmp_path / "site").glob("*.html"))
+    assert len(pages) > 12
+    for page in pages:
+        assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?https?://[^>]+", page.read_text()), page.name
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text().split("nav:\n")[1]
+    for page in DOCS.glob("*.md"):
+        assert f": {page.name}\n" in navigation, page.name
+
+
+def test_every_command_of_the_figures_page_is_real():
+    for command in re.findall(r"`([^`]*(?:python|make) [^`]+)`", (DOCS / "figures.md").read_text()):
+        module = re.search(r"-m (\S+)", command)
+        script = re.search(r"python (\S+\.py)", command)
+        target = re.match(r"make (\w+)", command)
+        if module:
+            path = ROOT / module[1].replace(".", "/")
+            assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), command
+        elif script:
+            assert (ROOT / script[1]).exists(), command
+        elif target:
+            assert re.search(
+                rf"^([a-z]+ )*{target[1]}( [a-z]+)*:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE
+            ), command
+        else:
+            pytest.fail(command)
+
+
+def test_the_examples_configs_are_yaml():
+    for path in (ROOT / "examples").rglob("*.yaml"):
+        assert yaml.safe_load(path.read_text())["data"]["init_args"]["components"]
