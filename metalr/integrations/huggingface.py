@@ -25,7 +25,7 @@ from metalr.scaler import skips
 logger = logging.getLogger("metalr")
 
 
-class MetaLRTrainerCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
+class MetaLRTrainerCallback(TrainerCallback, ExportableState):
     """Sets the learning rate of a `transformers.Trainer` at each optimizer step.
 
     `Trainer(..., callbacks=[MetaLRTrainerCallback()])`. `TrainingArguments.learning_rate` is the initial rate, and
@@ -104,7 +104,7 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):  # type: ignore[m
             if skips(scaler, self.meta_lr.optimizer):
                 return
         self.meta_lr.step(mean_over_ranks(loss))
-        _own(kwargs["lr_scheduler"])._last_lr = self.meta_lr.last_lr  # what is logged
+        _own(kwargs["lr_scheduler"])._last_lr = list(self.meta_lr.last_lr)  # what is logged
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -119,7 +119,7 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):  # type: ignore[m
         if not loss.requires_grad:
             return
         value = loss.detach().float().clone()  # the Trainer may scale it in place
-        loss.register_hook(lambda weight: self._losses.append((value * weight.float()).reshape(())))
+        loss.register_hook(lambda weight: self._losses.append((value * weight.float()).reshape(())))  # type: ignore[no-untyped-call]
 
     def state(self) -> dict[str, Any]:
         """Of the callback, as JSON: its arguments, and all of the controller's state."""
@@ -143,7 +143,7 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):  # type: ignore[m
             lambda _, g=g: meta_lr.last_lr[g] / float(scheduler.base_lrs[g])  # type: ignore[misc]
             for g in groups
         ]
-        scheduler._last_lr = meta_lr.last_lr
+        scheduler._last_lr = list(meta_lr.last_lr)
         if str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)) != "constant":
             name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
             logger.warning(
@@ -200,7 +200,8 @@ def _encode(meta_lr: MetaLR) -> str:
 
 def _stored(state: TrainerState, name: str) -> dict[str, Any] | None:
     """The controller's state in a checkpoint that the training is resumed from; None where there is none."""
-    found = (state.stateful_callbacks or {}).get(name)
+    states: Any = state.stateful_callbacks or {}  # as a checkpoint holds them, by name
+    found = states.get(name)
     if isinstance(found, list):
         raise ValueError(f"the checkpoint has {len(found)} callbacks {name}: use one")
     text = found["attributes"]["stored"] if found and state.global_step > 0 else None

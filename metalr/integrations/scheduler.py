@@ -72,7 +72,7 @@ class MetaLRScheduler(LRScheduler):
         """Tells the loss of the step that comes: a scalar, of either sign."""
         self._told.append(torch.as_tensor(loss).detach().float().reshape(()))
 
-    def step(self, loss: Tensor | float | None = None) -> None:  # type: ignore[override]
+    def step(self, loss: Tensor | float | None = None) -> None:
         """Takes the loss of the step that was; without one, there is nothing left to do.
 
         Raises:

@@ -54,10 +54,7 @@ LOSSES: dict[str, Loss] = {
 
 
 class _Boosting(Optimizer):
-    """The booster as `MetaLR` sees it: a rate, and margins that move when a tree is grown."""
-
-    def step(self, closure: Any = None) -> None:
-        raise RuntimeError("XGBoost grows the trees")
+    """The booster as `MetaLR` sees it: a rate, and margins that move when XGBoost grows a tree; it has no step."""
 
 
 class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):

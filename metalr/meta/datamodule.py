@@ -11,7 +11,7 @@ from metalr.meta.distribution import Component, TaskDistribution
 from metalr.meta.heldout import HeldOutTask
 
 
-class _Endless(IterableDataset):
+class _Endless(IterableDataset[TaskDistribution]):
     """Yields the distribution for every meta-step; the step's number chooses the draw."""
 
     def __init__(self, distribution: TaskDistribution) -> None:
@@ -22,7 +22,7 @@ class _Endless(IterableDataset):
             yield self.distribution
 
 
-class _Each(IterableDataset):
+class _Each(IterableDataset[HeldOutTask]):
     """Every held-out task on every rank: an iterable is not split over ranks, and all must agree on the score."""
 
     def __init__(self, tasks: list[HeldOutTask]) -> None:
@@ -64,10 +64,10 @@ class MetaTasksDataModule(L.LightningDataModule):
         self.distribution = TaskDistribution(components, decades, optimizers, reparameterised, curriculum, seed)
         self.heldout = list(heldout or [])
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[TaskDistribution]:
         """One item a meta-step, the same on every rank."""
         return DataLoader(_Endless(self.distribution), batch_size=None)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[HeldOutTask]:
         """One item a held-out task."""
         return DataLoader(_Each(self.heldout), batch_size=None)
