@@ -1,7 +1,7 @@
 """Ships a meta-trained policy: puts it among the package's weights, with a model card.
 
-python -m metalr.meta.ship logs/meta_default_2/version_0/policy.safetensors default \
-    --command "python train.py fit --config configs/meta/default_2.yaml" \
+python -m metalr.meta.ship logs/meta_default/version_0/policy.safetensors default \
+    --command "python train.py fit --config configs/meta/default.yaml" \
     --figures '[results/sensitivity.txt]' --limits "On what it has not seen."
 """
 
