@@ -25,8 +25,9 @@ class MLPTasks(PooledFamily):
     """Perceptrons, shallow to deep, on teachers, clusters or digits: 64 inputs, 10 classes or real targets.
 
     Args:
-        sources: out of "teacher" (labels or values of a random network), "clusters" (a Gaussian for each class)
-            and "digits" (scikit-learn's bundled 8x8 images).
+        sources: out of "teacher" (labels or values of a random network), "values" (of one whose inputs may be nearly
+            in a few directions, with less noise and in other units), "clusters" (a Gaussian for each class) and
+            "digits" (scikit-learn's bundled 8x8 images).
         train_sizes: numbers of training samples, one drawn for a task.
         valid_size: number of validation samples.
     """
@@ -64,13 +65,27 @@ class MLPTasks(PooledFamily):
         return (train if targets.is_floating_point() else corrupt(train, generator)), valid
 
 
-def _teacher(instances: int, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    spectrum = torch.arange(1, _INPUTS + 1) ** -uniform((instances, 1, 1), 0.0, 1.0, generator)
+def _network_outputs(
+    instances: int, samples: int, steepest: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Inputs whose spectrum falls by a power of up to `steepest`, and what a random network makes of them."""
+    spectrum = torch.arange(1, _INPUTS + 1) ** -uniform((instances, 1, 1), 0.0, steepest, generator)
     inputs = torch.randn(instances, samples, _INPUTS, generator=generator) * spectrum
     inputs = inputs / inputs.square().mean((1, 2), keepdim=True).sqrt()
     first = torch.randn(instances, _INPUTS, 24, generator=generator) / _INPUTS**0.5
     last = torch.randn(instances, 24, CLASSES, generator=generator) / 24**0.5
-    outputs = torch.tanh(2.0 * inputs @ first) @ last
+    return inputs, torch.tanh(2.0 * inputs @ first) @ last
+
+
+def _values(instances: int, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    inputs, outputs = _network_outputs(instances, samples, 1.5, generator)
+    noise = log_uniform((instances, 1, 1), 0.003, 0.3, generator)
+    outputs = outputs / outputs.std((1, 2), keepdim=True) + noise * torch.randn(outputs.shape, generator=generator)
+    return inputs, outputs * log_uniform((instances, 1, 1), 0.3, 3.0, generator)
+
+
+def _teacher(instances: int, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    inputs, outputs = _network_outputs(instances, samples, 1.0, generator)
     if pick(generator, (0, 0, 1)):
         noise = log_uniform((instances, 1, 1), 0.01, 0.5, generator)
         return inputs, outputs / outputs.std() + noise * torch.randn(outputs.shape, generator=generator)
@@ -108,7 +123,7 @@ def _real_digits(instances: int, samples: int, generator: torch.Generator) -> tu
     return images[rows] * scale, labels[rows]
 
 
-_SOURCES = {"teacher": _teacher, "clusters": _clusters, "digits": _real_digits}
+_SOURCES = {"teacher": _teacher, "values": _values, "clusters": _clusters, "digits": _real_digits}
 
 
 class AutoencoderTasks(PooledFamily):
