@@ -103,6 +103,8 @@ def test_every_meta_training(run, tmp_path, name):
     smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false"]
     bounds = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.limit_val_batches=1"]
     smaller.append("--model.init_args.support_draws=1")
+    if name == "default_long":  # goes on from what another run makes
+        smaller.append("--model.init_args.init_from=default")
     few = '{"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
     cli = run("fit", f"--config=configs/meta/{name}.yaml", *smaller, *bounds, f"--data.init_args.components={few}")
     policy = LRPolicy.load(Path(cli.trainer.log_dir) / "policy.safetensors")

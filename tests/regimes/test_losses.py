@@ -67,7 +67,7 @@ def test_a_loss_that_crosses_zero(make):
     torch.manual_seed(0)
     model = make()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
-    meta_lr, losses, features = MetaLR(optimizer, 300, random_policy(strength=0.01)), [], []
+    meta_lr, losses, features = MetaLR(optimizer, 300, random_policy(strength=0.001)), [], []
     for x, y in batches_of(300):
         optimizer.zero_grad()
         loss = model.loss(x, y)
