@@ -71,9 +71,10 @@ class Support(NamedTuple):
     def strangeness(self, features: Array) -> Array:
         """How far outside it features (R, F) lie, in [0, 1], shape (R,).
 
-        0 within the region and near it, as one state in a hundred of a healthy run lies just outside of some bound:
-        up to a quarter of its range's width (or 0.125, if that is more) for a feature, and 1.5 times the ellipsoid's
-        distance from the centre. 1 at twice as far outside.
+        0 within the region and near it, as some states of a healthy run lie just outside of some bound: up to half of
+        its range's width (or 0.25, if that is more) for a feature, and twice the ellipsoid's distance from the
+        centre. 1 at twice as far outside. A fade that comes sooner does harm: a gradient that grows as it seldom did
+        in meta-training is what the policy answers by bringing the rate down.
         """
         low, high = self.ranges[:, 0], self.ranges[:, 1]
         margin = ((high - low) / 2.0).clip(_LEAST_MARGIN)
@@ -81,4 +82,4 @@ class Support(NamedTuple):
         xp = namespace(beyond)
         distance = xp.sqrt(xp.square((features - self.centre) @ self.whitener.T).sum(-1))
         outside = xp.maximum(beyond, distance / self.reach - 1.0)
-        return xp.clip(2.0 * outside - 1.0, 0.0, 1.0)
+        return xp.clip(outside - 1.0, 0.0, 1.0)

@@ -26,7 +26,7 @@ def test_the_bounds_hold_nearly_all_states_and_none_of_them_is_strange():
 def test_a_value_beyond_its_range_is_strange():
     support = Support.of(correlated(20_000))
     low, high = support.ranges[2]
-    x = torch.tensor([[0.0, 0.0, float(high)], [0.0, 0.0, float(high) + 0.1875], [0.0, 0.0, float(low) - 1.0]])
+    x = torch.tensor([[0.0, 0.0, float(high)], [0.0, 0.0, float(high) + 0.375], [0.0, 0.0, float(low) - 1.0]])
     assert support.strangeness(x).tolist() == pytest.approx([0.0, 0.5, 1.0], abs=1e-4)
 
 
