@@ -34,7 +34,7 @@ class ActionES(GradientEstimator):
         pairs: P, antithetic pairs a step.
         sigma: standard deviation of the noise on the output.
         decisions: blocks of equal noise in a span.
-        squash: what a pair's difference of losses passes through: "none", "tanh" or "sign".
+        squash: what a pair's difference of losses passes through, see `metalr.meta.estimator.squashed`.
     """
 
     pairs: int = 32

@@ -15,7 +15,7 @@ from metalr.meta.inner import Inner, Problem
 from metalr.meta.rollout import Unroll
 from metalr.policy import LRPolicy
 
-SQUASHES = ("none", "tanh", "sign")
+SQUASHES = ("none", "tanh", "log", "sign")
 """What a pair's difference of losses may pass through before it weighs the noise."""
 
 
@@ -118,13 +118,15 @@ def squashed(difference: Tensor, everyone: Tensor, squash: str) -> Tensor:
     Args:
         difference: L+ - L- of some pairs, or a part of it, any shape.
         everyone: L+ - L- of all pairs on all ranks; its median size sets the scale.
-        squash: "none", "sign", or "tanh" of the difference over the scale.
+        squash: "none", "sign", "tanh" of the difference over the scale, or "log": its sign times log(1 + its size over
+            the scale), by which a run that is lost counts more than one that ends a little worse.
     """
     if squash == "none":
         return difference
     if squash == "sign":
         return difference.sign()
-    return torch.tanh(difference / everyone.abs().median().clamp_min(1e-12))
+    scaled = difference / everyone.abs().median().clamp_min(1e-12)
+    return torch.tanh(scaled) if squash == "tanh" else scaled.sign() * scaled.abs().log1p()
 
 
 def flat_gradient(loss: Tensor, policy: LRPolicy) -> Tensor:

@@ -42,7 +42,7 @@ class FullES(GradientEstimator):
     Attributes:
         pairs: P, antithetic pairs a step.
         sigma: width of the perturbation of the policy's weights.
-        squash: what a pair's difference of losses passes through: "none", "tanh" or "sign".
+        squash: what a pair's difference of losses passes through, see `metalr.meta.estimator.squashed`.
     """
 
     pairs: int = 32
@@ -75,7 +75,7 @@ class _TruncatedES(GradientEstimator):
         pairs: P, antithetic pairs a step.
         sigma: width of the perturbation of the policy's weights.
         truncations: pieces of a run, of even length.
-        squash: what a pair's difference of losses passes through: "none", "tanh" or "sign".
+        squash: what a pair's difference of losses passes through, see `metalr.meta.estimator.squashed`.
     """
 
     pairs: int = 32
