@@ -48,7 +48,8 @@ class BoostedTrees(BinaryClassifier):
             raise ValueError(f"params={params}: {', '.join(sorted(reserved))} is an argument or fixed; leave it out")
         self.n_estimators = n_estimators
         self.base_score = base_score
-        self.params = {"max_depth": max_depth, "seed": seed, "tree_method": "hist"} | (params or {})
+        fixed = {"max_depth": max_depth, "seed": seed, "seed_per_iteration": True}  # drawn rows are those of a resume
+        self.params = fixed | {"tree_method": "hist"} | (params or {})
         self.margins = Margins(torch.empty(0))  # an optimizer is made before the data is known
         self.register_buffer("labels", torch.empty(0), persistent=False)
 

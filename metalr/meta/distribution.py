@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from metalr.meta.inner import Inner, Problem
-from metalr.meta.optimizers import OPTIMIZERS
+from metalr.meta.optimizers import HYPER, OPTIMIZERS
 from metalr.meta.task import TaskFamily
 
 _REPARAMETERISATION = 1.5
@@ -99,12 +99,14 @@ class TaskDistribution:
         names = list(self.components)
         name = chance.choices(names, [self.components[n].weight for n in names])[0]
         total_steps = self._horizon(self.components[name], index, chance)
+        family = self.components[name].family
         optimizer = chance.choices(list(self.optimizers), list(self.optimizers.values()))[0]
+        optimizer = family.optimizer or optimizer
         generator = torch.Generator().manual_seed(mix_seed(self.seed, index, "task"))
-        task = self.components[name].family.sample(instances, generator)
+        task = family.sample(instances, generator)
         if chance.random() < self.reparameterised:
             task = task.reparameterised(_REPARAMETERISATION, generator)
-        hyper = OPTIMIZERS[optimizer].draw(instances, generator, self.decades)
+        hyper = HYPER[optimizer].draw(instances, generator, self.decades)
         batches = mix_seed(self.seed, index, "batches")
         return Draw(name, task, Inner(optimizer, hyper, total_steps, known, batches))
 

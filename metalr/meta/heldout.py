@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metalr.meta.distribution import mix_seed
 from metalr.meta.inner import Inner
-from metalr.meta.optimizers import OPTIMIZERS, Hyper
+from metalr.meta.optimizers import HYPER, Hyper
 from metalr.meta.rollout import Rollout, rollout
 from metalr.meta.task import TaskFamily
 from metalr.policy import LRPolicy
@@ -41,7 +41,7 @@ class HeldOutTask:
     Attributes:
         name: in the logs.
         family: of tasks.
-        optimizer: "sgd" (momentum 0.9) or "adam" (0.9, 0.999).
+        optimizer: "sgd" (momentum 0.9), "adam" (0.9, 0.999), or "boosting" for boosted trees.
         total_steps: horizon, steps.
         instances: of the task.
         rates: points of the grid.
@@ -71,7 +71,7 @@ class HeldOutTask:
     def grid(self) -> Tensor:
         """Initial rates, ascending, (rates,)."""
         decades = torch.linspace(-self.decades / 2, self.decades / 2, self.rates)
-        return OPTIMIZERS[self.optimizer].usual_lr * (decades * math.log(10.0)).exp()
+        return HYPER[self.optimizer].usual_lr * (decades * math.log(10.0)).exp()
 
     def runs(self, policy: LRPolicy, known: bool, device: torch.device, record: bool = False) -> Rollout:
         """Trains every instance from every rate: runs (rates * instances), the first rate's instances first."""

@@ -17,7 +17,7 @@ class Inner:
     """How inner runs are trained.
 
     Attributes:
-        optimizer: a name out of `metalr.meta.optimizers.OPTIMIZERS`.
+        optimizer: a name out of `metalr.meta.optimizers.HYPER`.
         hyper: hyperparameters of the P instances, (P, 1) each.
         total_steps: horizon T, steps.
         known: whether the policy is told T; otherwise the runs are in the anytime mode.

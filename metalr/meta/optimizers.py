@@ -55,24 +55,14 @@ class Buffers(NamedTuple):
     direction: Tensor
 
 
-class BatchedOptimizer(ABC):
-    """One optimizer for R runs.
+class HyperDistribution(ABC):
+    """Where the hyperparameters of runs are drawn from.
 
     Attributes:
-        is_sgd: as `metalr.direction.Direction.is_sgd`.
-        usual_lr: centre of the initial rates that meta-training draws.
+        usual_lr: centre of the initial rates.
     """
 
-    is_sgd: bool
     usual_lr: float
-
-    @abstractmethod
-    def start(self, theta: Tensor) -> Buffers:
-        """Buffers before the first step."""
-
-    @abstractmethod
-    def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
-        """Buffers after this step, with the direction u to apply. `step` counts from 0, shape ()."""
 
     @abstractmethod
     def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
@@ -82,6 +72,34 @@ class BatchedOptimizer(ABC):
         """Initial rates, log-uniform over `decades` about the usual one, (R, 1)."""
         half = 10.0 ** (decades / 2)
         return _log_uniform(runs, self.usual_lr / half, self.usual_lr * half, generator)
+
+
+class Shrinkage(HyperDistribution):
+    """Of boosted trees: a rate is all that they have, as a problem of theirs brings how trees grow."""
+
+    usual_lr = 0.1
+
+    def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
+        """Rates alone."""
+        return Hyper.of(self._rates(runs, generator, decades))
+
+
+class BatchedOptimizer(HyperDistribution):
+    """One optimizer for R runs.
+
+    Attributes:
+        is_sgd: as `metalr.direction.Direction.is_sgd`.
+    """
+
+    is_sgd: bool
+
+    @abstractmethod
+    def start(self, theta: Tensor) -> Buffers:
+        """Buffers before the first step."""
+
+    @abstractmethod
+    def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
+        """Buffers after this step, with the direction u to apply. `step` counts from 0, shape ()."""
 
     def apply(self, theta: Tensor, direction: Tensor, lr: Tensor, hyper: Hyper) -> Tensor:
         """Parameters after the step at rates lr, shape (R, 1)."""
@@ -219,4 +237,7 @@ class Lion(BatchedOptimizer):
 
 
 OPTIMIZERS: dict[str, BatchedOptimizer] = {"sgd": SGD(), "adam": Adam(), "rmsprop": RMSprop(), "lion": Lion()}
-"""By the name that a draw gives."""
+"""Of networks, by the name that a draw gives."""
+
+HYPER: dict[str, HyperDistribution] = OPTIMIZERS | {"boosting": Shrinkage()}
+"""Distributions of hyperparameters, by the name of an optimizer, boosted trees' among them."""

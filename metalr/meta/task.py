@@ -103,7 +103,14 @@ class Task(Problem):
 
 
 class TaskFamily(ABC):
-    """A distribution over tasks. Subclass it to meta-train on tasks of your own."""
+    """A distribution over tasks. Subclass it to meta-train on tasks of your own.
+
+    Attributes:
+        optimizer: the only one that its tasks are trained by, a name out of `metalr.meta.optimizers.HYPER`; None for
+            those that the distribution draws.
+    """
+
+    optimizer: str | None = None
 
     @abstractmethod
     def sample(self, instances: int, generator: torch.Generator) -> Problem:

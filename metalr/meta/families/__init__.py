@@ -1,5 +1,6 @@
 """The task families that ship: what the inner runs of meta-training train on."""
 
+from metalr.meta.families.boosted_trees import BoostedTreesTasks
 from metalr.meta.families.images import ConvNetTasks
 from metalr.meta.families.modules import ModuleTasks
 from metalr.meta.families.quadratics import QuadraticTasks
@@ -9,6 +10,7 @@ from metalr.meta.families.vectors import AutoencoderTasks, FineTuningTasks, MLPT
 
 __all__ = [
     "AutoencoderTasks",
+    "BoostedTreesTasks",
     "ConvNetTasks",
     "FineTuningTasks",
     "MLPTasks",

@@ -1,0 +1,193 @@
+"""Boosted trees as optimizees: XGBoost descends on the margins of its training rows (Friedman 2001), a tree a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metalr.meta.inner import Inner, Measured, Optimizees, Problem
+
+_RATES_APART = 4.0
+"""Factor between an ensemble's own rate and that of a tree."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a binary classification.
+
+    Attributes:
+        features: (N, F) float32, NaN where missing, codes from 0 in a column of categories.
+        labels: (N,) float32 in {0, 1}, both of them there.
+        types: "q" for a column of numbers and "c" for one of categories, F of them.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    types: tuple[str, ...]
+
+    @cached_property
+    def matrix(self) -> Any:
+        """The `xgboost.DMatrix`."""
+        import xgboost  # late: only who boosts needs it
+
+        return xgboost.DMatrix(
+            self.features, self.labels, feature_types=list(self.types), enable_categorical=True, nthread=1
+        )
+
+
+@dataclass(frozen=True)
+class BoostingProblem(Problem):
+    """P tables to boost trees on, all of as many training rows and of as many validation rows.
+
+    Attributes:
+        train: a table an instance.
+        valid: likewise.
+        params: XGBoost's, beside the objective and the rate, of each instance.
+    """
+
+    train: Sequence[Table]
+    valid: Sequence[Table]
+    params: Sequence[dict[str, Any]] = field(default_factory=tuple)
+
+    def __len__(self) -> int:
+        """P."""
+        return len(self.train)
+
+    @property
+    def device(self) -> torch.device:
+        """Trees grow on the CPU."""
+        return torch.device("cpu")
+
+    def select(self, instances: slice | Tensor) -> BoostingProblem:
+        """Some of the instances, by a slice or by their numbers."""
+        numbers = torch.arange(len(self))[instances].tolist()
+        parts = ([part[i] for i in numbers] for part in (self.train, self.valid, self.params))
+        return replace(self, **dict(zip(("train", "valid", "params"), parts, strict=True)))
+
+    def to(self, device: torch.device) -> BoostingProblem:
+        """Itself; refuses any device but the CPU."""
+        if device.type != "cpu":
+            raise ValueError(f"device={device}: boosted trees are meta-trained on the CPU; give accelerator: cpu")
+        return self
+
+    def start(self, inner: Inner, copies: int, compiled: bool) -> Boosters:
+        """Ensembles without a tree."""
+        return Boosters(self, inner, copies)
+
+
+class Boosters(Optimizees):
+    """R ensembles, each of which takes its own rate for the next tree.
+
+    The gradient, the margins and the trees' outputs are to the policy what a network's gradient, parameters and
+    directions are, as for `MetaLR` on the optimizer of boosted trees, and in an `xgboost.train` with its callback.
+
+    Args:
+        problem: P instances.
+        inner: the inner training.
+        copies: ensembles for each instance.
+
+    Attributes:
+        margins: of the training rows, log-odds, (R, N).
+        direction: minus the last tree's outputs, (R, N).
+        step: trees an ensemble.
+    """
+
+    def __init__(self, problem: BoostingProblem, inner: Inner, copies: int) -> None:
+        self.problem, self.copies = problem, copies
+        self._labels, self._valid_labels = (
+            torch.stack([torch.from_numpy(table.labels) for table in tables]).repeat(copies, 1)
+            for tables in (problem.train, problem.valid)
+        )
+        self.kind = torch.tensor(-1.0)
+        self.first = torch.tensor(float(self._labels.shape[1]) ** 0.5)
+        self.initial_lr = inner.hyper.repeat(copies).lr[:, 0]
+        share = self._labels.mean(1, keepdim=True)
+        self.margins = (share / (1.0 - share)).log().expand_as(self._labels).clone()
+        self.direction = torch.zeros_like(self.margins)
+        self.step = 0
+        self._gradient = torch.zeros_like(self.margins)
+        self._rates = torch.full_like(self.initial_lr, math.nan)
+        self._boosters = [self._make(run) for run in range(len(self.margins))]
+
+    def _make(self, run: int) -> Any:
+        import xgboost
+
+        instance = run % len(self.problem)
+        tables = self.problem.train[instance], self.problem.valid[instance]
+        fixed = {"objective": "binary:logistic", "base_score": float(self._labels[run].mean()), "nthread": 1}
+        return xgboost.Booster(self.problem.params[instance] | fixed, [table.matrix for table in tables])
+
+    def measure(self) -> Measured:
+        """Of the mean loss of all training rows."""
+        self._gradient = self.margins.sigmoid() - self._labels
+        grad = self._gradient / self._labels.shape[1]
+        loss = F.binary_cross_entropy_with_logits(self.margins, self._labels, reduction="none").mean(1)
+        product = (grad * self.direction).sum(1)
+        return Measured(loss, grad.norm(dim=1), self.margins.norm(dim=1), self.direction.norm(dim=1), product)
+
+    @torch.no_grad()
+    def update(self, lr: Tensor) -> None:
+        """Grows a tree in each ensemble, by the gradient and the hessian of its rows' losses."""
+        probability = self.margins.sigmoid()
+        hessian = (probability * (1.0 - probability)).clamp_(min=1e-16)
+        grown = torch.empty_like(self.margins)
+        self._set_rates(lr)
+        gradient = (lr / self._rates)[:, None] * self._gradient
+        for run, booster in enumerate(self._boosters):
+            table = self.problem.train[run % len(self.problem)]
+            booster.boost(table.matrix, self.step, grad=gradient[run].numpy(), hess=hessian[run].numpy())
+            grown[run] = _margins(booster, table)
+        self.direction = (self.margins - grown) / lr[:, None]
+        self.margins = grown
+        self.step += 1
+
+    def _set_rates(self, lr: Tensor) -> None:
+        """Brings the ensembles' own rates near to the given ones.
+
+        A tree's outputs are its rate times -sum(gradient) / (sum(hessian) + lambda) of a leaf's rows, and all gains of
+        splits have the gradient's square in them: so a gradient that is a few times as large is a rate that is, at
+        the same splits. To set the rate anew takes XGBoost as long as to grow a small tree.
+        """
+        for run in (~((lr / self._rates).log().abs() < math.log(_RATES_APART))).nonzero()[:, 0].tolist():
+            self._rates[run] = lr[run]
+            self._boosters[run].set_param("learning_rate", float(lr[run]))
+
+    def validate(self) -> Tensor:
+        """Mean cross entropy on the validation rows."""
+        if not self.step:
+            share = self._labels.mean(1, keepdim=True)
+            margins = (share / (1.0 - share)).log().expand_as(self._valid_labels)
+        else:
+            tables = self.problem.valid
+            margins = torch.stack([_margins(b, tables[run % len(tables)]) for run, b in enumerate(self._boosters)])
+        return F.binary_cross_entropy_with_logits(margins, self._valid_labels, reduction="none").mean(1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The ensembles in XGBoost's own format, margins and directions."""
+        trees = [torch.frombuffer(b.save_raw("ubj"), dtype=torch.uint8).clone() for b in self._boosters]
+        return {"step": self.step, "tensors": [self.margins, self.direction], "trees": trees if self.step else []}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`."""
+        self.step = int(state["step"])
+        self.margins, self.direction = state["tensors"]
+        for run, trees in enumerate(state["trees"]):
+            instance = run % len(self.problem)
+            booster = self._boosters[run]
+            booster.load_model(bytearray(trees.numpy().tobytes()))
+            booster.set_param(self.problem.params[instance] | {"nthread": 1})
+        self._rates.fill_(math.nan)  # a stored ensemble does not say
+
+
+def _margins(booster: Any, table: Table) -> Tensor:
+    """Of a table's rows, (N,); XGBoost keeps those of rows that it knows up to date."""
+    margins: np.ndarray = booster.predict(table.matrix, output_margin=True, validate_features=False)
+    return torch.from_numpy(margins)

@@ -1,0 +1,112 @@
+"""Boosted trees on tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metalr.meta.boosting import BoostingProblem, Table
+from metalr.meta.families.pool import log_uniform, pick, uniform
+from metalr.meta.task import TaskFamily
+
+_DEPTHS = (2, 3, 4, 5, 6, 6, 7, 8)
+_BINS = 64
+
+
+class BoostedTreesTasks(TaskFamily):
+    """XGBoost on random tables of numbers and categories, or on the real ones that scikit-learn brings.
+
+    A random table's log-odds are a sum of random terms of one to three columns: slopes, steps, waves, products, and
+    an effect of each category; from nearly certain labels to nearly random ones, of equal shares to 1 in 20. Trees are
+    2 to 8 deep, with XGBoost's other parameters at their defaults in half of the instances and about them in the
+    others.
+
+    Args:
+        train_sizes: numbers of training rows, one drawn for a problem.
+        valid_size: number of validation rows.
+        real: draw from scikit-learn's digits and breast cancer, some classes of which against the others, in place of
+            random tables; needs scikit-learn, and as many rows as `train_sizes` and `valid_size` ask for.
+    """
+
+    optimizer = "boosting"
+
+    def __init__(
+        self, train_sizes: Sequence[int] = (300, 1000, 3000), valid_size: int = 1500, real: bool = False
+    ) -> None:
+        self.train_sizes, self.valid_size, self.real = tuple(train_sizes), valid_size, real
+
+    def sample(self, instances: int, generator: torch.Generator) -> BoostingProblem:
+        """Tables and parameters, an instance at a time."""
+        size = pick(generator, self.train_sizes)
+        draw = _real_table if self.real else _random_table
+        tables = [draw(size, size + self.valid_size, generator) for _ in range(instances)]
+        parts = [
+            [Table(t.features[rows], t.labels[rows], t.types) for t in tables]
+            for rows in (slice(size), slice(size, None))
+        ]
+        return BoostingProblem(*parts, [_params(generator) for _ in range(instances)])
+
+
+def _params(generator: torch.Generator) -> dict[str, Any]:
+    params: dict[str, Any] = {"max_depth": pick(generator, _DEPTHS), "max_bin": _BINS, "tree_method": "hist"}
+    params |= {"seed": pick(generator, range(2**16)), "seed_per_iteration": True}  # the latter lets runs go on
+    if pick(generator, (0, 1)):
+        return params
+    weight = float(log_uniform((), 0.1, 30.0, generator))
+    l2 = float(log_uniform((), 0.1, 10.0, generator))
+    rows, columns = uniform((2,), 0.5, 1.0, generator).tolist()
+    return params | {"min_child_weight": weight, "lambda": l2, "subsample": rows, "colsample_bytree": columns}
+
+
+def _random_table(train: int, samples: int, generator: torch.Generator) -> Table:
+    """Labels drawn by chance from the log-odds of a random model."""
+    numbers, categories = pick(generator, range(3, 16)), pick(generator, range(7))
+    x = torch.randn(samples, numbers, generator=generator)
+    mixing = torch.randn(numbers, numbers, generator=generator) / numbers**0.5
+    x = torch.lerp(x, x @ mixing, float(torch.rand((), generator=generator)))
+    cardinalities = [pick(generator, (2, 4, 8, 16)) for _ in range(categories)]
+    codes = [torch.randint(c, (samples,), generator=generator) for c in cardinalities]
+    effects = [torch.randn(c, generator=generator)[code] for c, code in zip(cardinalities, codes, strict=True)]
+    score = torch.stack([_term(x, generator) for _ in range(pick(generator, range(2, 13)))] + effects).sum(0)
+    score = (score - score.mean()) / score.std().clamp_min(1e-6)
+    score = float(log_uniform((), 0.5, 8.0, generator)) * score + float(uniform((), -3.0, 3.0, generator))
+    labels = torch.bernoulli(score.sigmoid(), generator=generator)
+    labels[[0, train]], labels[[1, train + 1]] = 0.0, 1.0  # both classes on either side
+    missing = torch.rand(x.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
+    features = torch.cat((x.masked_fill(missing, float("nan")), *(code.float()[:, None] for code in codes)), dim=1)
+    return Table(features.numpy(), labels.numpy(), ("q",) * numbers + ("c",) * categories)
+
+
+def _term(x: Tensor, generator: torch.Generator) -> Tensor:
+    """One term of the log-odds, (N,)."""
+    columns = torch.randint(x.shape[1], (pick(generator, (1, 1, 2, 2, 3)),), generator=generator)
+    parts, size = x[:, columns], float(log_uniform((), 0.3, 3.0, generator))
+    kind = pick(generator, range(4))
+    if kind == 0:
+        return size * parts.prod(1)
+    if kind == 1:
+        return size * (parts > torch.randn(len(columns), generator=generator)).float().prod(1)
+    if kind == 2:
+        return size * torch.sin(float(uniform((), 1.0, 4.0, generator)) * parts.sum(1))
+    return size * torch.tanh(2.0 * parts.sum(1))
+
+
+def _real_table(train: int, samples: int, generator: torch.Generator) -> Table:
+    """Some classes of a real set against the others, in a random order of its rows, with some labels wrong."""
+    from sklearn.datasets import load_breast_cancer, load_digits
+
+    features, classes = (load_digits, load_breast_cancer)[pick(generator, (0, 1))](return_X_y=True)
+    if len(classes) < samples:
+        features, classes = load_digits(return_X_y=True)
+    if len(classes) < samples:
+        raise ValueError(f"train_sizes and valid_size ask for {samples} rows: the real sets have {len(classes)} at most")
+    positive = torch.randperm(int(classes.max()) + 1, generator=generator)[: (int(classes.max()) + 1) // 2].numpy()
+    rows = torch.randperm(len(classes), generator=generator)[:samples].numpy()
+    labels = torch.from_numpy(np.isin(classes[rows], positive)).float()
+    wrong = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
+    labels = torch.where(wrong, 1.0 - labels, labels)
+    return Table(features[rows].astype(np.float32), labels.numpy(), ("q",) * features.shape[1])

@@ -1,0 +1,133 @@
+"""Inner runs of boosted trees: those of `BoostedTrees` under `MetaLR`, many at once."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from metalr import MetaLR
+from metalr.guards import Guards
+from metalr.meta import Component, HeldOutTask, Inner, TaskDistribution, Unroll, rollout
+from metalr.meta.families import BoostedTreesTasks
+from metalr.meta.optimizers import HYPER, Hyper
+from metalr.policy import LRPolicy
+from models import BoostedTrees, Boosting
+from tests.conftest import random_policy
+
+STEPS = 12
+
+
+def problem(instances: int = 3, **changes):
+    given = {"train_sizes": (120,), "valid_size": 60} | changes
+    return BoostedTreesTasks(**given).sample(instances, torch.Generator().manual_seed(1))
+
+
+def inner(rates, steps: int = STEPS) -> Inner:
+    return Inner("boosting", Hyper.of(torch.tensor(rates)[:, None]), steps)
+
+
+@pytest.mark.parametrize("lr", [0.01, 0.3, 3.0])
+def test_an_inner_run_is_a_real_one(lr):
+    """Feature by feature, rate by rate, tree by tree; the first table has categories, missing values, subsampling."""
+    tables, policy = problem(1), random_policy(strength=0.05)
+    assert "c" in tables.train[0].types
+    runs = rollout(tables, inner([lr]), policy.shared_layers(), policy.columns, record=True, evaluations=STEPS)
+
+    model = BoostedTrees(max_depth=tables.params[0]["max_depth"], params=_others(tables.params[0]), seed=_seed(tables))
+    names = [f"f{i}" for i in range(len(tables.train[0].types))]
+    model.attach(tables.train[0].features, tables.train[0].labels, names, list(tables.train[0].types))
+    optimizer = Boosting([model.margins], lr=lr)
+    meta_lr = MetaLR(optimizer, STEPS, policy, guards=Guards.none())
+    for step, record in enumerate(runs.records):
+        loss = F.binary_cross_entropy_with_logits(model.margins, model.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        meta_lr.step(loss)
+        optimizer.step()
+        assert float(record.loss) == pytest.approx(loss.item(), abs=1e-5), step
+        assert float(record.lr) == pytest.approx(meta_lr.last_lr[0], rel=1e-3), step
+        features = torch.as_tensor(meta_lr._features).reshape(1, -1).float()
+        assert torch.allclose(record.features, features, atol=5e-3), step
+        margins = torch.from_numpy(model.margins.ensemble.margins(tables.valid[0].features))
+        valid = F.binary_cross_entropy_with_logits(margins, torch.from_numpy(tables.valid[0].labels))
+        ratio = (valid / runs.initial).log().clamp(-10, 1.5)
+        assert float(runs.curve[step]) == pytest.approx(float(ratio), abs=1e-3), step
+
+
+def _others(params):
+    return {k: v for k, v in params.items() if k not in ("max_depth", "seed")}
+
+
+def _seed(tables):
+    return tables.params[0]["seed"]
+
+
+def test_copies_of_an_instance_differ_by_their_rates_alone():
+    tables, policy = problem(), LRPolicy()
+    runs = Unroll(tables, inner([0.1, 0.2, 0.3]), copies=2)
+    push = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    runs.advance(policy.shared_layers(), policy.columns)
+    first, second = runs.optimizees.margins.chunk(2)
+    assert torch.equal(first, second)
+    runs.advance(policy.shared_layers(), policy.columns, push)
+    first, second = runs.optimizees.margins.chunk(2)
+    assert not torch.isclose(first, second).all(1).any()
+
+
+def test_runs_go_on_from_their_state():
+    tables, policy = problem(), random_policy(strength=0.05)
+    layers = policy.shared_layers()
+    whole = Unroll(tables, inner([0.1, 0.2, 0.3]), copies=2)
+    for _ in range(5):
+        whole.advance(layers, policy.columns)
+    other = Unroll(tables, inner([0.1, 0.2, 0.3]), copies=2)
+    other.load_state_dict(whole.state_dict())
+    for _ in range(4):
+        a, b = whole.advance(layers, policy.columns), other.advance(layers, policy.columns)
+        assert torch.allclose(a.lr, b.lr, rtol=1e-4)
+    assert torch.allclose(whole.log_ratio(), other.log_ratio(), atol=1e-4)
+
+
+def test_some_of_the_instances_are_what_they_were_among_all():
+    tables, policy = problem(), LRPolicy()
+    layers = policy.shared_layers()
+    whole = rollout(tables, inner([0.1, 0.2, 0.3]), layers, policy.columns).curve
+    part = rollout(tables.select(slice(1, 3)), inner([0.2, 0.3]), layers, policy.columns).curve
+    assert torch.allclose(whole[:, 1:], part)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_trees_learn_the_tables(real):
+    tables, policy = problem(6, train_sizes=(600,), valid_size=400, real=real), LRPolicy()
+    curve = rollout(tables, inner([0.1] * 6, 30), policy.shared_layers(), policy.columns).curve
+    assert float(curve[-1].mean()) < -0.1
+
+
+def test_tables_have_both_classes_and_sometimes_categories_and_gaps():
+    tables = problem(20, train_sizes=(40,), valid_size=20)
+    for part in (*tables.train, *tables.valid):
+        assert set(np.unique(part.labels)) == {0.0, 1.0}
+        assert part.features.shape[1] == len(part.types)
+    assert any("c" in part.types for part in tables.train)
+    assert any(np.isnan(part.features).any() for part in tables.train)
+
+
+def test_a_family_names_its_optimizer():
+    component = Component(BoostedTreesTasks((40,), 20), horizons=(3, 5))
+    for index in range(3):
+        draw = TaskDistribution({"trees": component}, decades=4.0).draw(index, 4)
+        assert draw.inner.optimizer == "boosting"
+        assert bool(((draw.inner.hyper.lr >= 1e-3) & (draw.inner.hyper.lr <= 10.0)).all())
+    assert HYPER["boosting"].usual_lr == Boosting(BoostedTrees().parameters()).defaults["lr"]
+
+
+def test_an_untrained_policy_is_as_good_as_cosine_on_a_held_out_set():
+    task = HeldOutTask("trees", BoostedTreesTasks((100,), 50), "boosting", total_steps=5, instances=2, rates=3)
+    assert float(task.score(LRPolicy(), True, torch.device("cpu")).worst) >= 0
+
+
+def test_bad_requests_are_named():
+    with pytest.raises(ValueError, match="the real sets have 1797 at most"):
+        problem(train_sizes=(1500,), valid_size=1500, real=True)
+    with pytest.raises(ValueError, match="device=cuda: boosted trees are meta-trained on the CPU"):
+        problem().to(torch.device("cuda"))
