@@ -83,7 +83,8 @@ class MetaLR:
             the change of the sampled parameters is measured, of which one copy is kept.
         total_steps: horizon T, optimizer steps. Without one, the policy works in the anytime mode: no reference
             schedule, and a policy that was trained for that.
-        policy: "default" (the shipped one for the horizon's mode), another shipped name, a path, or an `LRPolicy`.
+        policy: "default" (the shipped one for the horizon's mode, or that which the optimizer's class names by an
+            attribute `lr_policy`, as boosted trees' do), another shipped name, a path, or an `LRPolicy`.
         sample: elements of the parameters that norms and products are measured on, so that a step's cost does not
             grow with the model; a model with fewer is measured whole.
         guards: what keeps the rate from doing harm; `Guards.none()` for nothing. `events` tells what they did.
@@ -113,7 +114,7 @@ class MetaLR:
         self._total_steps = _checked_horizon(total_steps)
         _check_optimizer(optimizer)
         self.base_lrs = [_initial_lr(group, index) for index, group in enumerate(optimizer.param_groups)]
-        self.policy = _resolve_policy(policy, self._total_steps)
+        self.policy = _resolve_policy(policy, self._total_steps, optimizer)
         self._decider = Decider(self.policy, guards, device_of_rates(optimizer))
         self._record = GuardRecord(guards)
         self._looked_at = -1
@@ -372,9 +373,11 @@ def _initial_lr(group: dict[str, Any], index: int) -> float:
     return lr
 
 
-def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None) -> LRPolicy:
+def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None, optimizer: Optimizer) -> LRPolicy:
+    if policy == "default":
+        policy = "anytime" if total_steps is None else getattr(optimizer, "lr_policy", "default")
     if not isinstance(policy, LRPolicy):
-        policy = LRPolicy.load("anytime" if policy == "default" and total_steps is None else policy)
+        policy = LRPolicy.load(policy)
     if policy.needs_horizon and total_steps is None:
         raise ValueError(
             "policy reads the progress of the run, and total_steps is None: give total_steps, or policy='anytime'"

@@ -112,7 +112,12 @@ class Boosting(Optimizer):
     Args:
         params: `Margins`, with the gradient of the mean loss of their rows.
         lr: shrinkage, above 0.
+
+    Attributes:
+        lr_policy: name of the shipped policy that `MetaLR` takes for it.
     """
+
+    lr_policy = "boosting"
 
     def __init__(self, params: Iterable[Margins], lr: float = 0.1) -> None:
         if not 0.0 < lr < float("inf"):

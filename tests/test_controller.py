@@ -271,6 +271,17 @@ def test_a_policy_of_the_wrong_mode_is_refused(policy, anytime_policy):
         MetaLR(optimizer, 10, anytime_policy)
 
 
+def test_an_optimizers_class_may_name_its_policy(policy):
+    class Own(torch.optim.SGD):
+        lr_policy = "boosting"
+
+    optimizer = Own(make_model().parameters(), lr=0.1)
+    assert MetaLR(optimizer, 10).policy.fingerprint() == LRPolicy.load("boosting").fingerprint()
+    assert MetaLR(optimizer).policy.fingerprint() == LRPolicy.load("anytime").fingerprint()
+    assert MetaLR(optimizer, 10, policy).policy is policy
+    assert MetaLR(optimizer, 10, "default").policy.fingerprint() == LRPolicy.load("boosting").fingerprint()
+
+
 def test_step_before_backward_is_told(policy):
     run = make_run("sgd", policy)
     with pytest.raises(RuntimeError, match=r"loss\.backward\(\) before"):

@@ -204,8 +204,7 @@ def test_bad_arguments_are_named(bad):
 
 
 def test_shipped_policies_load_and_have_a_card():
-    assert {"default", "anytime"} <= set(shipped_policies())
-    for name, horizon in (("default", True), ("anytime", False)):
+    for name, horizon in (("default", True), ("anytime", False), ("boosting", True)):
         policy = LRPolicy.load(name)
         assert policy.needs_horizon is horizon
         assert {"command", "seed", "inner_steps"} <= set(policy.card)

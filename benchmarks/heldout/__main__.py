@@ -46,6 +46,7 @@ def main(
     schedules: str | None = None,
     default: str = "default",
     anytime: str = "anytime",
+    boosting: str = "boosting",
     rates: int = 8,
     seeds: int = 3,
     scale: float = 1.0,
@@ -62,6 +63,7 @@ def main(
         schedules: to run, comma-separated; all by default. The report is about all that are stored.
         default: policy with a known horizon, a shipped one's name or a file.
         anytime: policy without one.
+        boosting: policy of boosted trees, with a known horizon.
         rates: initial rates, 2 or more.
         seeds: runs from each rate.
         scale: of the horizons; below 1 to try the suite out.
@@ -75,7 +77,7 @@ def main(
         )
     tasks = _checked("only", only, list(TASKS))
     chosen = _checked("schedules", schedules, ORDER)
-    sources = {"default": default, "anytime": anytime}
+    sources = {"default": default, "anytime": anytime, "boosting": boosting}
     policies = {name: fingerprint(source) for name, source in sources.items()}
     one_thread()
     store = Store(out / "runs.jsonl")

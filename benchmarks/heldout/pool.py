@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
-from benchmarks.heldout.runs import Result, Run, one_thread, train
+from benchmarks.heldout.runs import Result, Run, one_thread, policy_of, train
 
 
 def _start_worker() -> None:
@@ -24,15 +24,16 @@ def train_all(
         todo: what to do, begun in this order.
         jobs: worker processes of one thread each; with one, the runs are done in this process.
         root: folder of the real data; None for the hub.
-        sources: name or file of each learned schedule's policy.
+        sources: name or file of each policy, by its name as `policy_of` gives it.
     """
+    policies = [sources.get(policy_of(run.task, run.schedule), "") for run in todo]
     if jobs == 1:
-        for run in todo:
-            yield run, train(run, root, sources.get(run.schedule, ""))
+        for run, policy in zip(todo, policies, strict=True):
+            yield run, train(run, root, policy)
         return
     # Spawned, as forking after OpenMP has run can hang.
     with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker) as pool:
-        futures = {pool.submit(train, run, root, sources.get(run.schedule, "")): run for run in todo}
+        futures = {pool.submit(train, run, root, policy): run for run, policy in zip(todo, policies, strict=True)}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()

@@ -122,15 +122,22 @@ def plan(
         rates: initial rates of each optimizer.
         seeds: runs from each rate.
         scale: of the horizons.
-        policies: fingerprint of each learned schedule.
+        policies: fingerprint of each policy, by its name as `policy_of` gives it.
     """
     runs: list[Run] = []
     for name in tasks:
         for horizon in TASKS[name].horizons:
             steps = max(1, round(scale * horizon))
             for schedule in schedules:
-                runs += _of_schedule(name, steps, schedule, rates, seeds, policies.get(schedule, ""))
+                runs += _of_schedule(name, steps, schedule, rates, seeds, policies.get(policy_of(name, schedule), ""))
     return runs
+
+
+def policy_of(task: str, schedule: str) -> str:
+    """Name of the policy that a learned schedule takes, "boosting" for trees whose horizon is known; "" for others."""
+    if schedule not in LEARNED:
+        return ""
+    return "boosting" if schedule == "default" and TASKS[task].optimizers == ("boosting",) else schedule
 
 
 def _of_schedule(task: str, steps: int, schedule: str, rates: int, seeds: int, policy: str) -> list[Run]:
@@ -152,7 +159,7 @@ def predicted_seconds(runs: Sequence[Run], root: str | None, sources: Mapping[st
     Args:
         runs: what is left to do.
         root: folder of the real data.
-        sources: name or file of each learned schedule's policy.
+        sources: name or file of each policy, by its name as `policy_of` gives it.
     """
     kinds: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
@@ -162,7 +169,7 @@ def predicted_seconds(runs: Sequence[Run], root: str | None, sources: Mapping[st
     for (task, optimizer, schedule), group in kinds.items():
         usual = None if optimizer == "own" else USUAL_LR[optimizer]
         probes = [Run(task, optimizer, steps, schedule, usual, 0) for steps in (POINTS, 3 * POINTS)]
-        times = [train(probe, root, sources.get(schedule, "")).seconds for probe in (probes[0], *probes)][1:]
+        times = [train(probe, root, sources.get(policy_of(task, schedule), "")).seconds for probe in (probes[0], *probes)][1:]
         step = max(0.0, times[1] - times[0]) / (2 * POINTS)
         total += sum(times[0] + step * (run.steps - POINTS) for run in group)
     return total

@@ -56,6 +56,8 @@ LOSSES: dict[str, Loss] = {
 class _Boosting(Optimizer):
     """The booster as `MetaLR` sees it: a rate, and margins that move when XGBoost grows a tree; it has no step."""
 
+    lr_policy = "boosting"
+
 
 class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
     """Sets the learning rate of each boosting round, for that round.
@@ -76,7 +78,7 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
     Args:
         dtrain: the rows that `xgboost.train` is given, with labels, and weights if they have some.
         total_steps: rounds, `num_boost_round`; None for the anytime mode.
-        policy: as for `MetaLR`.
+        policy: as for `MetaLR`; by default the policy of boosted trees.
         guards: as for `MetaLR`.
         loss: losses (N,) of the rows from margins (N,) or (N, K) and labels (N,), by torch: for an objective that is
             not among `LOSSES`, or one of your own (`obj=`), which a callback is not told of.

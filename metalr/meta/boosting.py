@@ -176,7 +176,7 @@ class Boosters(Optimizees):
         return {"step": self.step, "tensors": [self.margins, self.direction], "trees": trees if self.step else []}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`."""
+        """Restores `state_dict`; columns that XGBoost draws are others than they would have been."""
         self.step = int(state["step"])
         self.margins, self.direction = state["tensors"]
         for run, trees in enumerate(state["trees"]):

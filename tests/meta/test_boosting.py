@@ -1,5 +1,7 @@
 """Inner runs of boosted trees: those of `BoostedTrees` under `MetaLR`, many at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -75,7 +77,7 @@ def test_copies_of_an_instance_differ_by_their_rates_alone():
 
 
 def test_runs_go_on_from_their_state():
-    tables, policy = problem(), random_policy(strength=0.05)
+    tables, policy = replace(problem(), params=[{"max_depth": 4}] * 3), random_policy(strength=0.05)
     layers = policy.shared_layers()
     whole = Unroll(tables, inner([0.1, 0.2, 0.3]), copies=2)
     for _ in range(5):
