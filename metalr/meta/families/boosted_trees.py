@@ -21,8 +21,8 @@ class BoostedTreesTasks(TaskFamily):
     """XGBoost on random tables of numbers and categories, or on the real ones that scikit-learn brings.
 
     A random table's log-odds are a sum of random terms of one to three columns: slopes, steps, waves, products, and
-    an effect of each category; from nearly certain labels to nearly random ones, of equal shares to 1 in 20. Trees are
-    2 to 8 deep, with XGBoost's other parameters at their defaults in half of the instances and about them in the
+    an effect of each category; from certain labels to nearly random ones, of equal shares to 1 in 20. Trees are 2 to 8
+    deep, with XGBoost's other parameters at their defaults in half of the instances and about them in the
     others.
 
     Args:
@@ -64,7 +64,7 @@ def _params(generator: torch.Generator) -> dict[str, Any]:
 
 def _random_table(train: int, samples: int, generator: torch.Generator) -> Table:
     """Labels drawn by chance from the log-odds of a random model."""
-    numbers, categories = pick(generator, range(3, 16)), pick(generator, range(7))
+    numbers, categories = pick(generator, (*range(3, 16), 24, 32, 48)), pick(generator, range(7))
     x = torch.randn(samples, numbers, generator=generator)
     mixing = torch.randn(numbers, numbers, generator=generator) / numbers**0.5
     x = torch.lerp(x, x @ mixing, float(torch.rand((), generator=generator)))
@@ -73,8 +73,10 @@ def _random_table(train: int, samples: int, generator: torch.Generator) -> Table
     effects = [torch.randn(c, generator=generator)[code] for c, code in zip(cardinalities, codes, strict=True)]
     score = torch.stack([_term(x, generator) for _ in range(pick(generator, range(2, 13)))] + effects).sum(0)
     score = (score - score.mean()) / score.std().clamp_min(1e-6)
-    score = float(log_uniform((), 0.5, 8.0, generator)) * score + float(uniform((), -3.0, 3.0, generator))
+    clarity = float(log_uniform((), 0.5, 100.0, generator))
+    score = clarity * (score + float(uniform((), -1.0, 1.0, generator)))
     labels = torch.bernoulli(score.sigmoid(), generator=generator)
+    labels = _corrupt(labels, generator)
     labels[[0, train]], labels[[1, train + 1]] = 0.0, 1.0  # both classes on either side
     missing = torch.rand(x.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
     features = torch.cat((x.masked_fill(missing, float("nan")), *(code.float()[:, None] for code in codes)), dim=1)
@@ -107,6 +109,11 @@ def _real_table(train: int, samples: int, generator: torch.Generator) -> Table:
     positive = torch.randperm(int(classes.max()) + 1, generator=generator)[: (int(classes.max()) + 1) // 2].numpy()
     rows = torch.randperm(len(classes), generator=generator)[:samples].numpy()
     labels = torch.from_numpy(np.isin(classes[rows], positive)).float()
-    wrong = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
-    labels = torch.where(wrong, 1.0 - labels, labels)
+    labels = _corrupt(labels, generator)
     return Table(features[rows].astype(np.float32), labels.numpy(), ("q",) * features.shape[1])
+
+
+def _corrupt(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Up to a fifth of the labels wrong, in half of the tables."""
+    wrong = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
+    return torch.where(wrong, 1.0 - labels, labels)
