@@ -117,7 +117,7 @@ class MetaLRCLI(LightningCLI):
         from metalr.compare.command import compare  # late: tables and plots
 
         grid, options = _made(Grid, self.config_init["compare"]), _made(Options, self.config_init["compare"])
-        self.report = compare(grid, options, self._strict_parser("fit").parse_args)
+        self.report: Path | None = compare(grid, options, self._strict_parser("fit").parse_args)
 
     def _submit(self) -> None:
         from metalr.cluster.command import submit, submit_grid  # late: submitit

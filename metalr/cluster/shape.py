@@ -38,6 +38,6 @@ class Shape:
             devices = len(devices)
         if not isinstance(devices, int) or devices < 1:
             raise ValueError(
-                f"trainer.devices={trainer.devices!r}: a job asks for a number of them; give --trainer.devices 1 or more"
+                f"trainer.devices={trainer.devices!r}: a job asks for a number; give --trainer.devices 1 or more"
             )
         return cls(int(trainer.num_nodes), devices, gpus=trainer.accelerator != "cpu")
