@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from datamodules import hub
 from datamodules.adult_table import CATEGORICAL, NUMERIC, Encoder, Table, read_hub, read_raw
-from datamodules.loaders import Columns, as_fetched, check_batch_size, loader_options
+from datamodules.loaders import Columns, as_fetched, check_batch_size, loader_options, make_loader
 
 
 class Arrays(NamedTuple):
@@ -120,7 +120,7 @@ class AdultDataModule(L.LightningDataModule):
         size = self.batch_size
         if size is None or size >= len(self.splits["train"]):
             return self._loader("train")
-        return DataLoader(self.splits["train"], batch_size=size, shuffle=True, drop_last=True, **self.options)
+        return make_loader(self.splits["train"], size, self.trainer, training=True, **self.options)
 
     def val_dataloader(self) -> DataLoader:
         """The part of the training split that is kept back."""
@@ -141,7 +141,7 @@ class AdultDataModule(L.LightningDataModule):
 
     def _loader(self, split: str) -> DataLoader:
         rows: Any = self.splits[split]
-        return DataLoader(rows, batch_size=self.batch_size or len(rows), **self.options)
+        return make_loader(rows, self.batch_size or len(rows), self.trainer, **self.options)
 
 
 def _read_raw(folder: Path) -> list[Table]:

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from datamodules import hub
 from datamodules.images import ImageColumns, check_labels, decode
-from datamodules.loaders import as_fetched, check_batch_size, loader_options
+from datamodules.loaders import as_fetched, check_batch_size, loader_options, make_loader
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 """Of the training images' red, green and blue, in [0, 1]."""
@@ -113,7 +113,7 @@ class CIFAR10DataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled, without the last incomplete batch (unless there is no other)."""
-        return self._loader("train", shuffle=True, drop_last=len(self.splits["train"]) >= self.batch_size)
+        return self._loader("train", training=True)
 
     def val_dataloader(self) -> DataLoader:
         """The part of the training split that is kept back."""
@@ -142,12 +142,6 @@ class CIFAR10DataModule(L.LightningDataModule):
             images[index] = np.asarray(image).transpose(2, 0, 1)
         return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
-    def _loader(self, split: str, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
-        return DataLoader(
-            self.splits[split],
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            collate_fn=as_fetched,
-            **self.options,
-        )
+    def _loader(self, split: str, training: bool = False) -> DataLoader:
+        rows = self.splits[split]
+        return make_loader(rows, self.batch_size, self.trainer, training, collate_fn=as_fetched, **self.options)

@@ -9,6 +9,8 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from datamodules.loaders import make_loader
+
 CLASSES = 10
 
 
@@ -56,14 +58,8 @@ class DigitsDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled, without the last incomplete batch."""
-        return DataLoader(
-            self.splits["train"],
-            batch_size=self.batch_size,
-            shuffle=True,
-            drop_last=True,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        return make_loader(self.splits["train"], self.batch_size, self.trainer, training=True, **workers)
 
     def val_dataloader(self) -> DataLoader:
         """The validation split as one batch."""
@@ -78,4 +74,4 @@ class DigitsDataModule(L.LightningDataModule):
         return self._whole("test")
 
     def _whole(self, split: str) -> DataLoader:
-        return DataLoader(self.splits[split], batch_size=len(self.splits[split]))
+        return make_loader(self.splits[split], len(self.splits[split]), self.trainer)

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from datamodules import hub
 from datamodules.images import ImageColumns, ImageRows, check_labels, decode
-from datamodules.loaders import check_batch_size, loader_options
+from datamodules.loaders import check_batch_size, loader_options, make_loader
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue, in [0, 1]: what torchvision's pretrained weights expect."""
@@ -155,15 +155,11 @@ class ImageNetDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled, without the last incomplete batch (unless there is no other)."""
-        train = self.splits["train"]
-        if isinstance(train, IterableDataset):
-            return DataLoader(train, batch_size=self.batch_size, drop_last=True, **self.options)
-        drop_last = len(train) >= self.batch_size  # type: ignore[arg-type]
-        return DataLoader(train, batch_size=self.batch_size, shuffle=True, drop_last=drop_last, **self.options)
+        return make_loader(self.splits["train"], self.batch_size, self.trainer, training=True, **self.options)
 
     def val_dataloader(self) -> DataLoader:
         """The validation split, in order."""
-        return DataLoader(self.splits["validation"], batch_size=self.batch_size, **self.options)
+        return make_loader(self.splits["validation"], self.batch_size, self.trainer, **self.options)
 
     def test_dataloader(self) -> DataLoader:
         """The validation split: the test split's labels are withheld."""

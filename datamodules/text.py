@@ -9,7 +9,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from datamodules.hub import load, local_folder
-from datamodules.loaders import check_batch_size, loader_options
+from datamodules.loaders import check_batch_size, loader_options, make_loader
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -96,11 +96,11 @@ class TextDataModule(L.LightningDataModule):
         self, rows: Dataset, collate: Callable[[list[dict[str, Any]]], Any], training: bool = False
     ) -> DataLoader:
         """Shuffled, without the last incomplete batch, in training; in order otherwise."""
-        return DataLoader(
+        return make_loader(
             rows,  # type: ignore[arg-type]
-            batch_size=self.batch_size,  # by name: Lightning makes the loader again for prediction
-            shuffle=training,
-            drop_last=training and len(rows) >= self.batch_size,
+            self.batch_size,
+            self.trainer,
+            training,
             collate_fn=collate,
             **self._options,
         )

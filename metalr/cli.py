@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from argparse import ArgumentError
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import lightning as L
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeUnion
 from torch.optim import Optimizer
 
+from metalr.checkpoints import newest_whole
+from metalr.cluster.options import Submission
 from metalr.compare.grid import Grid
 from metalr.compare.options import Options
 from metalr.inspection.options import Inspection
 from metalr.schedules import HorizonLR
 
+log = logging.getLogger("metalr")
+
+T = TypeVar("T")
+
 OWN = {
     "compare": ("Runs a grid of fits and reports on it.", (Grid, Options)),
     "inspect": ("Shows a policy, or what an inspector kept of a run.", (Inspection,)),
+    "submit": ("Hands the command after `--` to a cluster.", (Submission,)),
 }
 """Subcommands beside the Trainer's: what each does, and what its arguments make."""
 
@@ -27,14 +38,16 @@ class MetaLRCLI(LightningCLI):
 
     A learning-rate scheduler given by `--lr_scheduler` is stepped once an optimizer step, and a
     `metalr.schedules.HorizonLR` takes its horizon from the Trainer. The run's full configuration is stored beside
-    its logs, also where that folder exists already (a resumed run).
+    its logs, also where that folder exists already (a resumed run). `--ckpt_path` may be a folder, which need not
+    have anything yet: it stands for the newest checkpoint in it that is whole.
 
     Beside the Trainer's subcommands there are `compare`, which takes a grid (`metalr.compare.Grid`) in place of a
-    model and data, and runs its cells as `fit` of the same script; and `inspect`, which shows a policy, or what an
-    inspector kept of a run.
+    model and data, and runs its cells as `fit` of the same script; `inspect`, which shows a policy, or what an
+    inspector kept of a run; and `submit`, which hands the command after `--` to a cluster.
     """
 
     def __init__(self, **kwargs: Any) -> None:
+        self._inner, kwargs["args"] = _split_inner(kwargs.get("args"))
         defaults: dict[str, Any] = {
             "subclass_mode_model": True,
             "subclass_mode_data": True,
@@ -78,12 +91,21 @@ class MetaLRCLI(LightningCLI):
                 "the schedule in the model's own configure_optimizers"
             )
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        given = super()._prepare_subcommand_kwargs(subcommand)
+        if (path := given.get("ckpt_path")) is not None and Path(path).is_dir():
+            given["ckpt_path"] = newest_whole(Path(path))
+            log.info("ckpt_path=%s: %s", path, given["ckpt_path"] or "no checkpoint yet, a fresh start")
+        return given
+
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             if subcommand == "compare":
                 self._compare()
             elif subcommand == "inspect":
                 self._inspect()
+            elif subcommand == "submit":
+                self._submit()
             else:
                 super()._run_subcommand(subcommand)
         except ModuleNotFoundError as error:
@@ -94,18 +116,36 @@ class MetaLRCLI(LightningCLI):
     def _compare(self) -> None:
         from metalr.compare.command import compare  # late: tables and plots
 
-        given = self.config_init["compare"]
-        grid = Grid(**{field.name: given[field.name] for field in fields(Grid)})
-        options = Options(**{field.name: given[field.name] for field in fields(Options)})
-        fit = self._parser("fit")
-        fit.exit_on_error = False
-        self.report = compare(grid, options, fit.parse_args)
+        grid, options = _made(Grid, self.config_init["compare"]), _made(Options, self.config_init["compare"])
+        self.report: Path | None = compare(grid, options, self._strict_parser("fit").parse_args)
+
+    def _submit(self) -> None:
+        from metalr.cluster.command import submit, submit_grid  # late: submitit
+
+        options = _made(Submission, self.config_init["submit"])
+        name, *arguments = self._inner
+        parser = self._strict_parser(name)
+        try:
+            given = parser.parse_args(arguments)
+        except (ArgumentError, ValueError, TypeError) as error:
+            raise ValueError(f"the command after `--` does not parse: {error}") from error
+        if name == "compare":
+            made = instantiate(parser, given)
+            grid, how = _made(Grid, made), _made(Options, made)
+            self.report = submit_grid(options, grid, how, self._strict_parser("fit").parse_args)
+        else:
+            self.job = submit(options, self._inner, given.trainer)
+
+    def _strict_parser(self, subcommand: str) -> LightningArgumentParser:
+        """A subcommand's parser, which raises errors where it would end the process."""
+        parser = self._parser(subcommand)
+        parser.exit_on_error = False
+        return parser
 
     def _inspect(self) -> None:
         from metalr.inspection.command import inspect  # late: tables and plots
 
-        given = self.config_init["inspect"]
-        self.pictures = inspect(Inspection(**{field.name: given[field.name] for field in fields(Inspection)}))
+        self.pictures = inspect(_made(Inspection, self.config_init["inspect"]))
 
     @staticmethod
     def configure_optimizers(
@@ -119,6 +159,36 @@ class MetaLRCLI(LightningCLI):
         if isinstance(lr_scheduler, HorizonLR) and lr_scheduler.total_steps is None:
             lr_scheduler.total_steps = _horizon(lightning_module.trainer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": "step"}}
+
+
+def _split_inner(args: Any) -> tuple[list[str], Any]:
+    """The command after `--` of `submit`, and the arguments before it; other subcommands keep theirs.
+
+    Raises:
+        ValueError: for a `submit` without a command, or with one that is not to be submitted.
+    """
+    given = sys.argv[1:] if args is None else args
+    if not isinstance(given, list) or given[:1] != ["submit"] or {"-h", "--help"} & set(given[: _end(given)]):
+        return [], args
+    inner, own = given[_end(given) + 1 :], given[: _end(given)]
+    names = ("fit", "validate", "test", "predict", "compare")
+    if not inner or inner[0] not in names:
+        raise ValueError(
+            f"submit: give the command after `--`, one of {', '.join(names)}: submit --cluster configs/cluster/"
+            f"slurm.yaml -- fit --config ...; got {' '.join(inner) or 'none'}"
+        )
+    if args is None:  # Lightning warns of arguments beside those of the command line
+        sys.argv[1:] = own
+    return inner, None if args is None else own
+
+
+def _end(given: list[str]) -> int:
+    return given.index("--") if "--" in given else len(given)
+
+
+def _made(kind: type[T], given: Any) -> T:
+    """A dataclass from the parsed arguments of its fields."""
+    return kind(**{field.name: given[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def instantiate(parser: ArgumentParser, config: Namespace) -> Any:

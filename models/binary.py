@@ -7,7 +7,7 @@ from abc import abstractmethod
 import lightning as L
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryF1Score, BinaryPrecision, BinaryRecall
 
 TabularBatch = tuple[Tensor, Tensor, Tensor]
@@ -32,6 +32,8 @@ class BinaryClassifier(L.LightningModule):
         self.metrics = nn.ModuleDict(
             {f"{s}_metrics": MetricCollection(metrics, prefix=f"{s}/") for s in ("val", "test")}
         )
+        # Lightning's own mean over ranks rounds the number of samples.
+        self.losses = nn.ModuleDict({f"{split}_loss": MeanMetric() for split in ("val", "test")})
 
     @abstractmethod
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
@@ -52,8 +54,8 @@ class BinaryClassifier(L.LightningModule):
     def _evaluate(self, split: str, batch: TabularBatch) -> None:
         numbers, categories, labels = batch
         margins = self(numbers, categories)
-        loss = F.binary_cross_entropy_with_logits(margins, labels)
-        self.log(f"{split}/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(labels))
-        metrics = self.metrics[f"{split}_metrics"]
+        mean, metrics = self.losses[f"{split}_loss"], self.metrics[f"{split}_metrics"]
+        mean.update(F.binary_cross_entropy_with_logits(margins, labels), weight=len(labels))
+        self.log(f"{split}/loss", mean, prog_bar=True, batch_size=len(labels))
         metrics.update(margins.sigmoid(), labels.long())
         self.log_dict(metrics, prog_bar=split == "test", batch_size=len(labels))

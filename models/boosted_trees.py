@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.binary import BinaryClassifier
 from models.boosting import RESERVED, Ensemble, Margins
+from models.boosting_ranks import BoostingRanks
 
 
 class BoostedTrees(BinaryClassifier):
@@ -20,6 +21,10 @@ class BoostedTrees(BinaryClassifier):
     Its one parameter is the training rows' margins; `models.Boosting` is its optimizer. The training rows come
     from the data module's `arrays("train")`, all at once: a training batch only says that it is time for a tree.
     Checkpoints hold the booster in XGBoost's own format, as a uint8 tensor; `booster` is the XGBoost model itself.
+
+    On several ranks (DDP) each grows its trees from its part of the rows, and XGBoost sums over them: the trees are the
+    same everywhere, those of one process but for rounding and the cut points, which XGBoost then merges. Every rank has
+    all margins and their gradient, so that a schedule sees those of one process.
 
     Args:
         n_estimators: trees in all, where the Trainer has no `max_steps`.
@@ -74,7 +79,15 @@ class BoostedTrees(BinaryClassifier):
             )
         if self.trainer.max_steps == -1:
             self.trainer.fit_loop.epoch_loop.max_steps = self.n_estimators
+        if self.trainer.world_size > 1:
+            self.margins.ranks = BoostingRanks(self.trainer)
         self.attach(*datamodule.arrays("train"))
+
+    def teardown(self, stage: str) -> None:
+        """Leaves the other ranks."""
+        if stage == "fit" and self.margins.ranks is not None:
+            self.margins.ranks.leave()
+            self.margins.ranks = None
 
     def attach(self, features: np.ndarray, labels: np.ndarray, names: list[str], types: list[str]) -> None:
         """Takes the training rows: features (N, F) with NaN where missing, labels (N,) in {0, 1}.
@@ -90,12 +103,14 @@ class BoostedTrees(BinaryClassifier):
             raise ValueError(f"all training labels are {positives:.0f}: give base_score, or rows of both classes")
         if self.margins.ensemble is None:
             self.margins.ensemble = self._make(base_score=score)
-        self.margins.ensemble.attach(features, labels, names, types)
-        self.labels = torch.from_numpy(labels).to(self.device)
-        started = self.margins.ensemble.rounds > 0
-        start = self.margins.ensemble.fitted() if started else np.full(len(labels), math.log(score / (1.0 - score)))
         self._resize(len(labels))
-        self.margins.data.copy_(torch.from_numpy(start))
+        own = self.margins.own
+        self.margins.ensemble.attach(features[own], labels[own], names, types)
+        self.labels = torch.from_numpy(labels).to(self.device)
+        if self.margins.ensemble.rounds:
+            self.margins.data.copy_(self.margins.whole(torch.from_numpy(self.margins.ensemble.fitted())))
+        else:
+            self.margins.data.fill_(math.log(score / (1.0 - score)))
 
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
         """Numbers (B, N) and codes (B, C) -> margins (B,)."""
@@ -104,9 +119,11 @@ class BoostedTrees(BinaryClassifier):
         return torch.from_numpy(self._ensemble().margins(features)).to(numbers.device)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Mean cross entropy of all training rows."""
-        loss = F.binary_cross_entropy_with_logits(self.margins, self.labels)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(self.labels))
+        """Mean cross entropy of all training rows; on several ranks, what its mean over the ranks is made of."""
+        own, ranks = self.margins.own, self.trainer.world_size
+        total = F.binary_cross_entropy_with_logits(self.margins[own], self.labels[own], reduction="sum")
+        loss = total * (ranks / len(self.labels))
+        self.log("train/loss", loss, prog_bar=True, sync_dist=ranks > 1, batch_size=len(self.labels))
         return loss
 
     def get_extra_state(self) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from models.boosting_ranks import BoostingRanks
+
 RESERVED = {"objective", "base_score", "learning_rate", "eta", "max_depth", "num_parallel_tree", "seed"}
 """XGBoost's parameters that have an argument of their own, or that would break the arithmetic."""
 
@@ -97,9 +99,24 @@ class Ensemble:
 
 
 class Margins(nn.Parameter):
-    """Log-odds (N,) of the training rows: the parameter that boosting descends on, beside its ensemble."""
+    """Log-odds (N,) of the training rows: the parameter that boosting descends on, beside its ensemble.
+
+    Attributes:
+        ensemble: that grows; of this rank's rows, where there are several.
+        ranks: that share the rows; None for one process.
+    """
 
     ensemble: Ensemble | None = None
+    ranks: BoostingRanks | None = None
+
+    @property
+    def own(self) -> slice:
+        """The rows of the ensemble: this rank's, where there are several."""
+        return slice(None) if self.ranks is None else self.ranks.own(self.numel())
+
+    def whole(self, part: Tensor) -> Tensor:
+        """Margins of all rows, from those of the ensemble's."""
+        return part if self.ranks is None else self.ranks.whole(part.to(self.device), self.numel())
 
 
 class Boosting(Optimizer):
@@ -139,11 +156,11 @@ class Boosting(Optimizer):
                 continue
             if margins.ensemble is None:
                 raise RuntimeError("Boosting.step() before the model's setup: its margins have no ensemble yet")
-            probability = margins.sigmoid()
+            probability = margins[margins.own].sigmoid()
             hessian = (probability * (1.0 - probability)).clamp_(min=1e-16)  # as XGBoost's own objective does
-            gradient = margins.grad * margins.numel()  # of the sum: XGBoost's regularisation counts rows
+            gradient = margins.grad[margins.own] * margins.numel()  # of the sum: XGBoost's regularisation counts rows
             grown = margins.ensemble.grow(gradient.cpu().numpy(), hessian.cpu().numpy(), rate)
-            margins.copy_(torch.from_numpy(grown))
+            margins.copy_(margins.whole(torch.from_numpy(grown)))
         return loss
 
     def _margins(self) -> list[tuple[float, Margins]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning as L
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 
@@ -35,6 +35,8 @@ class ImageClassifier(L.LightningModule):
         self.metrics = nn.ModuleDict(
             {f"{s}_metrics": MetricCollection(metrics, prefix=f"{s}/") for s in ("val", "test")}
         )
+        # Lightning's own mean over ranks rounds the number of samples.
+        self.losses = nn.ModuleDict({f"{split}_loss": MeanMetric() for split in ("val", "test")})
 
     def setup(self, stage: str) -> None:
         """Refuses data with another number of classes, before its labels fail in the loss."""
@@ -69,7 +71,8 @@ class ImageClassifier(L.LightningModule):
     def _evaluate(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
         logits = self(images)
-        self.log(f"{split}/loss", F.cross_entropy(logits, labels), prog_bar=True, sync_dist=True)
-        metrics = self.metrics[f"{split}_metrics"]
+        mean, metrics = self.losses[f"{split}_loss"], self.metrics[f"{split}_metrics"]
+        mean.update(F.cross_entropy(logits, labels), weight=len(labels))
+        self.log(f"{split}/loss", mean, prog_bar=True)
         metrics.update(logits, labels)
         self.log_dict(metrics, prog_bar=True)

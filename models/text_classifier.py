@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     BinaryF1Score,
     MulticlassAccuracy,
@@ -58,7 +58,7 @@ class TextClassifier(TransformerModule):
         self.save_hyperparameters()
         self.num_labels = num_labels
         self.metric_names = metrics
-        self.metrics = nn.ModuleDict()
+        self.metrics, self.losses = nn.ModuleDict(), nn.ModuleDict()
 
     def setup(self, stage: str) -> None:
         """Takes from the data module what was not given, and makes the metrics of each evaluation split."""
@@ -72,6 +72,7 @@ class TextClassifier(TransformerModule):
                 prefix = f"{kind}_{split}/" if split else f"{kind}/"
                 chosen = {name: make_metric(name, self.network.config.num_labels) for name in names}
                 self.metrics[f"{kind}_metrics_{i}"] = MetricCollection(chosen, prefix=prefix)
+                self.losses[f"{kind}_loss_{i}"] = MeanMetric()  # Lightning's mean over ranks rounds the samples
 
     def resize(self, num_labels: int) -> None:
         """Gives the head another number of outputs, with fresh weights.
@@ -136,10 +137,11 @@ class TextClassifier(TransformerModule):
 
     def _evaluate(self, kind: str, batch: dict[str, Tensor], index: int) -> None:
         outputs = self(batch)
-        metrics = self.metrics[f"{kind}_metrics_{index}"]
+        metrics, mean = self.metrics[f"{kind}_metrics_{index}"], self.losses[f"{kind}_loss_{index}"]
+        mean.update(self._loss(outputs, batch["labels"]), weight=len(outputs))
         metrics.update(outputs.float() if outputs.ndim == 1 else outputs.argmax(-1), batch["labels"])
         settings: dict[str, Any] = {"prog_bar": True, "add_dataloader_idx": False, "batch_size": len(outputs)}
-        self.log(f"{metrics.prefix}loss", self._loss(outputs, batch["labels"]), sync_dist=True, **settings)
+        self.log(f"{metrics.prefix}loss", mean, **settings)
         self.log_dict(metrics, **settings)
 
 

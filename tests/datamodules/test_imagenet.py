@@ -118,7 +118,7 @@ def test_a_broken_image_of_a_stream_or_table_is_named(tmp_path):
 
 def test_mixup_gives_probabilities_in_training_alone(shards):
     data = ImageNetDataModule(str(shards), batch_size=8, resolution=32, num_workers=0, mixup=0.2)
-    data.trainer = SimpleNamespace(training=True)
+    data.trainer = SimpleNamespace(training=True, world_size=1)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     _, labels = data.on_after_batch_transfer(batch, 0)

@@ -1,0 +1,133 @@
+"""Jobs on a real SLURM of two nodes: a fit on both, one that is preempted and queued again, a grid as a job array."""
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from metalr.cluster.executor import ClusterExecutor
+from metalr.cluster.options import Cluster
+from metalr.cluster.shape import Shape
+from metalr.compare import Grid, Workload
+from metalr.compare.command import compare
+from metalr.compare.options import Options
+from tests.cluster.problem import rates
+from tests.cluster.slurm import WAIT, ask, needs_slurm, slurm, wait_for
+from tests.compare.test_run import CONFIG, HALVED, LEARNED, ROOT, SCRIPT
+
+pytestmark = [needs_slurm, pytest.mark.timeout(4 * WAIT)]
+
+STEPS = 40
+HERE = ["export MASTER_ADDR=127.0.0.1", "export OMP_NUM_THREADS=1", f"export PYTHONPATH={ROOT}:$PYTHONPATH"]
+FIT = {
+    "model": {"class_path": "tests.cluster.problem.Slow"},
+    "data": {"class_path": "tests.cluster.problem.Points"},
+    "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.9}},
+    "trainer": CONFIG["trainer"]
+    | {
+        "max_epochs": -1,
+        "max_steps": STEPS,
+        "num_nodes": 2,
+        "devices": 1,
+        "strategy": "ddp",
+        "enable_progress_bar": False,
+        "callbacks": [{"class_path": "metalr.MetaLRCallback"}],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with slurm(tmp_path_factory.mktemp("slurm")) as environment:
+        yield environment
+
+
+@pytest.fixture
+def submit(cluster, tmp_path, monkeypatch):
+    """Runs `own.py submit` of a fit, as a user does on a login node."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(SCRIPT)
+    Path("fit.yaml").write_text(yaml.safe_dump(FIT))
+    Path("cluster.yaml").write_text(yaml.safe_dump({"time": 30, "grace": 20, "setup": HERE}))
+
+    def run(name, *options, follow=True):
+        command = ["own.py", "submit", "--cluster=cluster.yaml", f"--name={name}", f"--follow={str(follow).lower()}"]
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = cluster | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, *command, "--", "fit", "--config=fit.yaml", *options],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=WAIT,
+        )
+        return done, Path("logs/submit") / name
+
+    return run
+
+
+def test_a_preempted_job_goes_on_to_the_last_bit_on_two_nodes(submit, cluster):
+    through, whole = submit("through")
+    assert through.returncode == 0, through.stdout + through.stderr
+    assert "MEMBER: 1/2" in through.stdout
+    assert "COMPLETED" in through.stdout
+    assert list(rates(whole)) == list(range(1, STEPS + 1))
+
+    done, folder = submit("preempted", "--model.seconds=0.5", follow=False)
+    assert done.returncode == 0, done.stderr
+    job = yaml.safe_load((folder / "submitted.yaml").read_text())["job"]
+    wait_for(lambda: len(rates(folder)) >= 5)
+    ask(cluster, "scancel", "--signal=USR1", job)  # as SLURM does before it takes a job's nodes away
+    wait_for(lambda: "PENDING" in ask(cluster, "squeue", "-h", "-j", job, "-o", "%T"))
+    assert list(folder.glob("hpc_ckpt_*.ckpt"))
+    assert 5 <= len(rates(folder)) < STEPS
+    ask(cluster, "scontrol", "update", f"JobId={job}", "StartTime=now")  # it would wait two minutes
+    wait_for(lambda: "JobState=COMPLETED" in ask(cluster, "scontrol", "show", "job", "-o", job))
+    assert rates(folder) == rates(whole)
+
+    again, _ = submit("through")
+    assert again.returncode != 0
+    assert "has a job already: give another --name" in again.stderr
+
+
+def test_a_rank_that_dies_ends_the_job_with_its_error(submit):
+    done, _ = submit("dies", "--model.die_on_rank=1")
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout
+    logs = "".join(path.read_text() for path in Path("logs/submit/dies/jobs").glob("*_log.err"))
+    assert "told to die" in logs
+
+
+def test_a_grid_is_a_job_array_and_a_lost_cell_is_lost_alone(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, cluster[name])
+    Path("own.py").write_text(SCRIPT)
+    Path("line.yaml").write_text(yaml.safe_dump(CONFIG))
+    workload = Workload("line", ["line.yaml"])
+    grid = Grid("g", [workload], [LEARNED, HALVED], rates=[0.01, 0.1], seeds=[0], candidate="learned")
+    executor = ClusterExecutor(Cluster(time=30, setup=HERE, parallel=2), Shape(1, 1, False), Path("out/jobs"), "grid")
+    lost = "line/halved/rate=0.1/seed=0"
+    console = Console(file=io.StringIO(), width=200)
+
+    def lose():
+        wait_for(lambda: executor._running)
+        (name,) = [name for name, task in executor._running.items() if task.cell.name == lost]
+        ask(cluster, "scancel", name)
+
+    losing = threading.Thread(target=lose)
+    losing.start()
+    with pytest.raises(SystemExit):
+        compare(grid, Options(out="out", script="own.py"), executor=executor, console=console)
+    losing.join()
+    assert sorted(path.parent.parent.name for path in Path("out").rglob("record.json")) == ["rate=0.01"] * 2 + [
+        "rate=0.1"
+    ]
+    assert f"failed {lost}" in console.file.getvalue()
+    assert Path("out/report.html").is_file()

@@ -1,0 +1,56 @@
+"""torchrun: a worker that dies is started anew, and the run ends as one that Lightning's own launcher ran through."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.problem import rates
+from tests.compare.test_run import CONFIG, ROOT, SCRIPT
+
+STEPS = 24
+FIT = {
+    "model": {"class_path": "tests.cluster.problem.Slow"},
+    "data": {"class_path": "tests.cluster.problem.Points"},
+    "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.9}},
+    "trainer": CONFIG["trainer"]
+    | {
+        "max_epochs": -1,
+        "max_steps": STEPS,
+        "devices": 2,
+        "strategy": "ddp",
+        "enable_progress_bar": False,
+        "callbacks": [
+            {"class_path": "metalr.MetaLRCallback"},
+            {
+                "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                "init_args": {"dirpath": "saved", "every_n_train_steps": 5, "monitor": "step", "mode": "max"},
+            },
+        ],
+    },
+}
+
+
+@pytest.mark.timeout(900)
+def test_a_worker_that_dies_is_started_anew(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def run(name: str, launcher: list[str], *options: str) -> Path:
+        folder = tmp_path / name
+        (folder / "saved").mkdir(parents=True)
+        (folder / "own.py").write_text(SCRIPT)
+        (folder / "fit.yaml").write_text(yaml.safe_dump(FIT))
+        command = [*launcher, "own.py", "fit", "--config=fit.yaml", "--trainer.default_root_dir=.", *options]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return folder
+
+    whole = run("whole", [sys.executable])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=1", "--standalone"]
+    restarted = run("restarted", torchrun, "--model.die_on_rank=1", "--model.once=died", "--ckpt_path=saved")
+    assert (restarted / "died").exists()
+    assert list(rates(whole)) == list(range(1, STEPS + 1))
+    assert rates(restarted) == rates(whole)
