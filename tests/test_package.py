@@ -32,7 +32,12 @@ def test_the_wheel_holds_metalr_and_its_weights_alone(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"metalr"}
-    assert {"metalr/weights/default.safetensors", "metalr/weights/anytime.safetensors", "metalr/weights/boosting.safetensors", "metalr/py.typed"} <= set(names)
+    assert {
+        "metalr/weights/default.safetensors",
+        "metalr/weights/anytime.safetensors",
+        "metalr/weights/boosting.safetensors",
+        "metalr/py.typed",
+    } <= set(names)
 
 
 def test_the_wheel_works_beside_a_foreign_models_package(wheel, tmp_path):

@@ -169,7 +169,9 @@ def predicted_seconds(runs: Sequence[Run], root: str | None, sources: Mapping[st
     for (task, optimizer, schedule), group in kinds.items():
         usual = None if optimizer == "own" else USUAL_LR[optimizer]
         probes = [Run(task, optimizer, steps, schedule, usual, 0) for steps in (POINTS, 3 * POINTS)]
-        times = [train(probe, root, sources.get(policy_of(task, schedule), "")).seconds for probe in (probes[0], *probes)][1:]
+        times = [
+            train(probe, root, sources.get(policy_of(task, schedule), "")).seconds for probe in (probes[0], *probes)
+        ][1:]
         step = max(0.0, times[1] - times[0]) / (2 * POINTS)
         total += sum(times[0] + step * (run.steps - POINTS) for run in group)
     return total

@@ -59,7 +59,10 @@ def test_the_plan_is_every_combination_once():
     assert set(cells.values()) == {8 * 3 * (len(TUNED) + len(LEARNED))}
     assert len(cells) == 2 * sum(len(task.optimizers) for task in TASKS.values())
     assert all(task.horizons[1] == 5 * task.horizons[0] for task in TASKS.values())
-    assert {(run.task == "xgboost", run.policy) for run in runs if run.schedule == "default"} == {(False, "d"), (True, "b")}
+    assert {(run.task == "xgboost", run.policy) for run in runs if run.schedule == "default"} == {
+        (False, "d"),
+        (True, "b"),
+    }
     assert {run.policy for run in runs if run.schedule == "anytime"} == {"a"}
     assert {run.policy for run in runs if run.schedule not in LEARNED} == {""}
     own = [run for run in runs if run.optimizer == "own"]

@@ -21,8 +21,9 @@ class BoostedTreesTasks(TaskFamily):
     """XGBoost on random tables of numbers and categories, or on the real ones that scikit-learn brings.
 
     A random table's log-odds are a sum of random terms of one to three columns: slopes, steps, waves, products, and
-    an effect of each category; from certain labels to nearly random ones, of equal shares to 1 in 20. Trees are 2 to 8
-    deep, with XGBoost's other parameters at their defaults in half of the instances and about them in the
+    an effect of each category; from certain labels to nearly random ones, of equal shares to 1 in 20. Half of the tables
+    are of clusters instead, of a few factors that all columns are noisy views of, as pixels are: a cluster's rows have
+    one label, and most of it can be learned. Trees are 2 to 8 deep, with XGBoost's other parameters at their defaults in half of the instances and about them in the
     others.
 
     Args:
@@ -42,13 +43,28 @@ class BoostedTreesTasks(TaskFamily):
     def sample(self, instances: int, generator: torch.Generator) -> BoostingProblem:
         """Tables and parameters, an instance at a time."""
         size = pick(generator, self.train_sizes)
-        draw = _real_table if self.real else _random_table
-        tables = [draw(size, size + self.valid_size, generator) for _ in range(instances)]
+        tables = [self._table(size, size + self.valid_size, generator) for _ in range(instances)]
         parts = [
             [Table(t.features[rows], t.labels[rows], t.types) for t in tables]
             for rows in (slice(size), slice(size, None))
         ]
         return BoostingProblem(*parts, [_params(generator) for _ in range(instances)])
+
+    def _table(self, train: int, samples: int, generator: torch.Generator) -> Table:
+        """Rows of which the first are for training, with both classes on either side."""
+        if self.real:
+            draw = _real_table
+        else:
+            draw = (_additive_table, _clusters_table)[pick(generator, (0, 1))]
+        features, labels, types = draw(samples, generator)
+        wrong = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
+        labels = torch.where(wrong, 1.0 - labels, labels)
+        labels[[0, train]], labels[[1, train + 1]] = 0.0, 1.0
+        return Table(features.float().numpy(), labels.numpy(), types)
+
+
+Drawn = tuple[Tensor, Tensor, tuple[str, ...]]
+"""Features (N, F), labels (N,), and types of the columns as in `Table`."""
 
 
 def _params(generator: torch.Generator) -> dict[str, Any]:
@@ -62,9 +78,9 @@ def _params(generator: torch.Generator) -> dict[str, Any]:
     return params | {"min_child_weight": weight, "lambda": l2, "subsample": rows, "colsample_bytree": columns}
 
 
-def _random_table(train: int, samples: int, generator: torch.Generator) -> Table:
+def _additive_table(samples: int, generator: torch.Generator) -> Drawn:
     """Labels drawn by chance from the log-odds of a random model."""
-    numbers, categories = pick(generator, (*range(3, 16), 24, 32, 48)), pick(generator, range(7))
+    numbers, categories = pick(generator, (*range(3, 16), 24, 32)), pick(generator, range(7))
     x = torch.randn(samples, numbers, generator=generator)
     mixing = torch.randn(numbers, numbers, generator=generator) / numbers**0.5
     x = torch.lerp(x, x @ mixing, float(torch.rand((), generator=generator)))
@@ -74,13 +90,27 @@ def _random_table(train: int, samples: int, generator: torch.Generator) -> Table
     score = torch.stack([_term(x, generator) for _ in range(pick(generator, range(2, 13)))] + effects).sum(0)
     score = (score - score.mean()) / score.std().clamp_min(1e-6)
     clarity = float(log_uniform((), 0.5, 100.0, generator))
-    score = clarity * (score + float(uniform((), -1.0, 1.0, generator)))
-    labels = torch.bernoulli(score.sigmoid(), generator=generator)
-    labels = _corrupt(labels, generator)
-    labels[[0, train]], labels[[1, train + 1]] = 0.0, 1.0  # both classes on either side
+    labels = torch.bernoulli(
+        (clarity * (score + float(uniform((), -1.0, 1.0, generator)))).sigmoid(), generator=generator
+    )
     missing = torch.rand(x.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
     features = torch.cat((x.masked_fill(missing, float("nan")), *(code.float()[:, None] for code in codes)), dim=1)
-    return Table(features.numpy(), labels.numpy(), ("q",) * numbers + ("c",) * categories)
+    return features, labels, ("q",) * numbers + ("c",) * categories
+
+
+def _clusters_table(samples: int, generator: torch.Generator) -> Drawn:
+    """Rows about the centres of clusters, each of one label, seen through many noisy columns."""
+    factors, clusters = pick(generator, range(2, 9)), pick(generator, range(2, 13))
+    columns = pick(generator, (4, 8, 16, 32, 48))
+    centres = float(uniform((), 0.7, 4.0, generator)) * torch.randn(clusters, factors, generator=generator)
+    which = torch.randint(clusters, (samples,), generator=generator)
+    x = centres[which] + torch.randn(samples, factors, generator=generator)
+    x = x @ torch.randn(factors, columns, generator=generator)
+    x = x + float(log_uniform((), 0.1, 3.0, generator)) * torch.randn(x.shape, generator=generator)
+    if pick(generator, (0, 1)):  # bounded and in whole numbers, as pixels
+        x = (4.0 * x).round().clamp(0, 16)
+    positive = torch.randperm(clusters, generator=generator) < max(1, clusters // pick(generator, (2, 2, 3, 6)))
+    return x, positive[which].float(), ("q",) * columns
 
 
 def _term(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -97,23 +127,19 @@ def _term(x: Tensor, generator: torch.Generator) -> Tensor:
     return size * torch.tanh(2.0 * parts.sum(1))
 
 
-def _real_table(train: int, samples: int, generator: torch.Generator) -> Table:
-    """Some classes of a real set against the others, in a random order of its rows, with some labels wrong."""
+def _real_table(samples: int, generator: torch.Generator) -> Drawn:
+    """Some classes of a real set against the others, in a random order of its rows."""
     from sklearn.datasets import load_breast_cancer, load_digits
 
     features, classes = (load_digits, load_breast_cancer)[pick(generator, (0, 1))](return_X_y=True)
     if len(classes) < samples:
         features, classes = load_digits(return_X_y=True)
     if len(classes) < samples:
-        raise ValueError(f"train_sizes and valid_size ask for {samples} rows: the real sets have {len(classes)} at most")
-    positive = torch.randperm(int(classes.max()) + 1, generator=generator)[: (int(classes.max()) + 1) // 2].numpy()
+        raise ValueError(
+            f"train_sizes and valid_size ask for {samples} rows: the real sets have {len(classes)} at most"
+        )
+    count = int(classes.max()) + 1
+    positive = torch.randperm(count, generator=generator)[: count // 2].numpy()
     rows = torch.randperm(len(classes), generator=generator)[:samples].numpy()
     labels = torch.from_numpy(np.isin(classes[rows], positive)).float()
-    labels = _corrupt(labels, generator)
-    return Table(features[rows].astype(np.float32), labels.numpy(), ("q",) * features.shape[1])
-
-
-def _corrupt(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Up to a fifth of the labels wrong, in half of the tables."""
-    wrong = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
-    return torch.where(wrong, 1.0 - labels, labels)
+    return torch.from_numpy(features[rows]), labels, ("q",) * features.shape[1]
