@@ -21,10 +21,10 @@ class BoostedTreesTasks(TaskFamily):
     """XGBoost on random tables of numbers and categories, or on the real ones that scikit-learn brings.
 
     A random table's log-odds are a sum of random terms of one to three columns: slopes, steps, waves, products, and
-    an effect of each category; from certain labels to nearly random ones, of equal shares to 1 in 20. Half of the tables
-    are of clusters instead, of a few factors that all columns are noisy views of, as pixels are: a cluster's rows have
-    one label, and most of it can be learned. Trees are 2 to 8 deep, with XGBoost's other parameters at their defaults in half of the instances and about them in the
-    others.
+    an effect of each category; from certain labels to nearly random ones, of equal shares to 1 in 20. Half of the
+    tables are of clusters instead, in a few factors that all columns are noisy views of, as pixels are: a cluster's
+    rows have one label, and most of it can be learned. Trees are 2 to 8 deep, with XGBoost's other parameters at their
+    defaults in half of the instances and about them in the others.
 
     Args:
         train_sizes: numbers of training rows, one drawn for a problem.
@@ -52,10 +52,7 @@ class BoostedTreesTasks(TaskFamily):
 
     def _table(self, train: int, samples: int, generator: torch.Generator) -> Table:
         """Rows of which the first are for training, with both classes on either side."""
-        if self.real:
-            draw = _real_table
-        else:
-            draw = (_additive_table, _clusters_table)[pick(generator, (0, 1))]
+        draw = _real_table if self.real else (_additive_table, _clusters_table)[pick(generator, (0, 1))]
         features, labels, types = draw(samples, generator)
         wrong = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
         labels = torch.where(wrong, 1.0 - labels, labels)
