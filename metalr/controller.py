@@ -84,7 +84,7 @@ class MetaLR:
         total_steps: horizon T, optimizer steps. Without one, the policy works in the anytime mode: no reference
             schedule, and a policy that was trained for that.
         policy: "default" (the shipped one for the horizon's mode, or that which the optimizer's class names by an
-            attribute `lr_policy`, as boosted trees' do), another shipped name, a path, or an `LRPolicy`.
+            attribute `lr_policies`, as boosted trees' do), another shipped name, a path, or an `LRPolicy`.
         sample: elements of the parameters that norms and products are measured on, so that a step's cost does not
             grow with the model; a model with fewer is measured whole.
         guards: what keeps the rate from doing harm; `Guards.none()` for nothing. `events` tells what they did.
@@ -375,7 +375,8 @@ def _initial_lr(group: dict[str, Any], index: int) -> float:
 
 def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None, optimizer: Optimizer) -> LRPolicy:
     if policy == "default":
-        policy = "anytime" if total_steps is None else getattr(optimizer, "lr_policy", "default")
+        known, unknown = getattr(optimizer, "lr_policies", ("default", "anytime"))
+        policy = unknown if total_steps is None else known
     if not isinstance(policy, LRPolicy):
         policy = LRPolicy.load(policy)
     if policy.needs_horizon and total_steps is None:

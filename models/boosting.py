@@ -131,10 +131,10 @@ class Boosting(Optimizer):
         lr: shrinkage, above 0.
 
     Attributes:
-        lr_policy: name of the shipped policy that `MetaLR` takes for it.
+        lr_policies: names of the shipped policies that `MetaLR` takes for it, with a known horizon and without.
     """
 
-    lr_policy = "boosting"
+    lr_policies = ("boosting", "anytime")
 
     def __init__(self, params: Iterable[Margins], lr: float = 0.1) -> None:
         if not 0.0 < lr < float("inf"):

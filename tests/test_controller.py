@@ -273,7 +273,7 @@ def test_a_policy_of_the_wrong_mode_is_refused(policy, anytime_policy):
 
 def test_an_optimizers_class_may_name_its_policy(policy):
     class Own(torch.optim.SGD):
-        lr_policy = "boosting"
+        lr_policies = ("boosting", "anytime")
 
     optimizer = Own(make_model().parameters(), lr=0.1)
     assert MetaLR(optimizer, 10).policy.fingerprint() == LRPolicy.load("boosting").fingerprint()

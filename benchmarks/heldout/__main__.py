@@ -63,7 +63,7 @@ def main(
         schedules: to run, comma-separated; all by default. The report is about all that are stored.
         default: policy with a known horizon, a shipped one's name or a file.
         anytime: policy without one.
-        boosting: policy of boosted trees, with a known horizon.
+        boosting: policy of boosted trees with a known horizon.
         rates: initial rates, 2 or more.
         seeds: runs from each rate.
         scale: of the horizons; below 1 to try the suite out.

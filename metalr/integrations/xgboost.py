@@ -56,7 +56,7 @@ LOSSES: dict[str, Loss] = {
 class _Boosting(Optimizer):
     """The booster as `MetaLR` sees it: a rate, and margins that move when XGBoost grows a tree; it has no step."""
 
-    lr_policy = "boosting"
+    lr_policies = ("boosting", "anytime")
 
 
 class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
@@ -78,7 +78,7 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
     Args:
         dtrain: the rows that `xgboost.train` is given, with labels, and weights if they have some.
         total_steps: rounds, `num_boost_round`; None for the anytime mode.
-        policy: as for `MetaLR`; by default the policy of boosted trees.
+        policy: as for `MetaLR`; by default that of boosted trees where `total_steps` is given.
         guards: as for `MetaLR`.
         loss: losses (N,) of the rows from margins (N,) or (N, K) and labels (N,), by torch: for an objective that is
             not among `LOSSES`, or one of your own (`obj=`), which a callback is not told of.
