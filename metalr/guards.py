@@ -1,7 +1,7 @@
 """Guards: what keeps a learned rate from doing harm, each visible when it acts and each off by an argument.
 
-They act on a real run alone, between the law and the rate; meta-training goes without them. None of them acts on a
-healthy run: `benchmarks/sensitivity.py` gives the same figures with and without. docs/guards.md says what each sees.
+They act on a real run alone, between the law and the rate; meta-training goes without them. docs/guards.md says what
+each sees.
 """
 
 from __future__ import annotations
