@@ -1,0 +1,142 @@
+"""How meta-training grows with ranks: measured on one and two processes here, and modelled beyond.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.scaling
+
+Strong scaling shares a fixed number of pairs of inner runs out over the ranks; weak scaling gives each rank as many.
+Efficiency is the speed over that of one rank, and over the number of ranks: measured where ms are. A meta-step of R ranks is modelled as
+
+    t(R) = fixed + per_pair * pairs / R + reduce(R),    reduce(R) = 2 log2(R) latency + 2 bytes / bandwidth,
+
+fixed and per_pair from one rank with two numbers of pairs, bytes those of the policy's gradient, which is all that a
+step reduces beside P losses. Latency and bandwidth between nodes are assumed, see `main`; the model is checked against
+the two processes measured, of which each needs a core of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import lightning as L
+import torch
+from jsonargparse import auto_cli
+
+from metalr.meta import ActionES, Component, MetaLearner, MetaTasksDataModule
+from metalr.meta.families import MLPTasks
+
+BYTES = 4
+
+
+class Clock(L.Callback):
+    """Notes when each meta-step ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.times = path, [0.0]
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        """Of the first step."""
+        if trainer.global_step == 0:
+            self.times = [time.perf_counter()]
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        """The median of the steps so far, but for the first."""
+        self.times.append(time.perf_counter())
+        if trainer.is_global_zero and len(self.times) > 2:
+            steps = [b - a for a, b in zip(self.times[1:], self.times[2:], strict=False)]
+            self.path.write_text(repr(median(steps)))
+
+
+def measure(pairs: int, ranks: int, horizon: int, steps: int) -> float:
+    """Seconds of a meta-step."""
+    with tempfile.TemporaryDirectory() as folder:
+        clock = Clock(Path(folder) / "seconds")
+        family = MLPTasks(sources=("clusters",), train_sizes=(512,))
+        data = MetaTasksDataModule({"mlp": Component(family, horizons=(horizon, horizon))}, heldout=[])
+        several = {"strategy": "ddp_fork", "devices": ranks} if ranks > 1 else {"devices": 1}
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_steps=steps,
+            limit_val_batches=0,
+            enable_checkpointing=False,
+            default_root_dir=folder,
+            callbacks=[clock],
+            **several,
+            **quiet,
+        )
+        trainer.fit(MetaLearner(estimator=ActionES(pairs=pairs), support_draws=1), datamodule=data)
+        return float(clock.path.read_text())
+
+
+@dataclass(frozen=True)
+class Model:
+    """Of a meta-step's seconds.
+
+    Attributes:
+        fixed: whatever the number of pairs.
+        per_pair: for each pair of a rank.
+        latency: of one message between nodes, s.
+        bandwidth: between nodes, bytes/s.
+        weights: of the policy.
+    """
+
+    fixed: float
+    per_pair: float
+    latency: float
+    bandwidth: float
+    weights: int
+
+    def seconds(self, pairs: int, ranks: int) -> float:
+        """Of a meta-step of so many pairs in all."""
+        reduce = 2 * math.log2(ranks) * self.latency + 2 * BYTES * self.weights / self.bandwidth if ranks > 1 else 0.0
+        return self.fixed + self.per_pair * pairs / ranks + reduce
+
+
+def main(pairs: int = 32, horizon: int = 100, steps: int = 8, latency: float = 2e-5, bandwidth: float = 1e10) -> None:
+    """Measures, models, and prints both.
+
+    Args:
+        pairs: of a rank, in weak scaling, and of both of two in strong scaling, of 16 times as many beyond.
+        horizon: of the inner runs, steps.
+        steps: meta-steps of each measurement; the first does not count.
+        latency: between nodes, seconds.
+        bandwidth: between nodes, bytes a second.
+    """
+    if pairs < 2 or pairs % 2 or steps < 3:
+        raise ValueError(f"pairs={pairs}, steps={steps}: give an even number of pairs and three steps or more")
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    one, double = measure(pairs, 1, horizon, steps), measure(2 * pairs, 1, horizon, steps)
+    per_pair = (double - one) / pairs
+    model = Model(one - per_pair * pairs, per_pair, latency, bandwidth, MetaLearner().policy.size)
+    strong = 16 * pairs  # one for each of 512 ranks, at the default
+    two = {"weak": measure(2 * pairs, 2, horizon, steps), "strong": measure(pairs, 2, horizon, steps)}
+    print(f"a meta-step reduces {BYTES * model.weights:,} bytes of gradient, and {2 * pairs} losses\n")
+    print("| scaling | ranks | pairs | ms, measured | ms, modelled | efficiency |")
+    print("|---|---|---|---|---|---|")
+    for total, seconds in ((pairs, one), (2 * pairs, double)):
+        print(f"| | 1 | {total} | {1e3 * seconds:.0f} | {1e3 * model.seconds(total, 1):.0f} | |")
+    modelled = model.seconds(pairs, 2)
+    print(
+        f"| strong | 2 | {pairs} | {1e3 * two['strong']:.0f} | {1e3 * modelled:.0f} | {one / two['strong'] / 2:.2f} |"
+    )
+    for kind in ("strong", "weak"):
+        for ranks in (2, 8, 64, 512) if kind == "weak" else (8, 64, 512):
+            total = pairs * ranks if kind == "weak" else strong
+            modelled = model.seconds(total, ranks)
+            alone = model.seconds(total, 1)
+            seen = two[kind] if ranks == 2 else None
+            share = (double / seen if seen else alone / modelled) / ranks
+            measured = f"{1e3 * seen:.0f}" if seen else ""
+            print(f"| {kind} | {ranks} | {total} | {measured} | {1e3 * modelled:.0f} | {share:.2f} |")
+
+
+if __name__ == "__main__":
+    auto_cli(main)
