@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.scaling
 
 Strong scaling shares a fixed number of pairs of inner runs out over the ranks; weak scaling gives each rank as many.
-Efficiency is the speed over that of one rank, and over the number of ranks: measured where ms are. A meta-step of R ranks is modelled as
+Efficiency is the speed over that of one rank, and over the number of ranks: measured where ms are. A meta-step of R
+ranks is modelled as
 
     t(R) = fixed + per_pair * pairs / R + reduce(R),    reduce(R) = 2 log2(R) latency + 2 bytes / bandwidth,
 
