@@ -44,11 +44,9 @@ class BoostedTreesTasks(TaskFamily):
         """Tables and parameters, an instance at a time."""
         size = pick(generator, self.train_sizes)
         tables = [self._table(size, size + self.valid_size, generator) for _ in range(instances)]
-        parts = [
-            [Table(t.features[rows], t.labels[rows], t.types) for t in tables]
-            for rows in (slice(size), slice(size, None))
-        ]
-        return BoostingProblem(*parts, [_params(generator) for _ in range(instances)])
+        train = [Table(t.features[:size], t.labels[:size], t.types) for t in tables]
+        valid = [Table(t.features[size:], t.labels[size:], t.types) for t in tables]
+        return BoostingProblem(train, valid, [_params(generator) for _ in range(instances)])
 
     def _table(self, train: int, samples: int, generator: torch.Generator) -> Table:
         """Rows of which the first are for training, with both classes on either side."""
