@@ -49,7 +49,7 @@ def test_a_worker_that_dies_is_started_anew(tmp_path):
         return folder
 
     whole = run("whole", [sys.executable])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=1", "--standalone"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=3", "--standalone"]
     restarted = run("restarted", torchrun, "--model.die_on_rank=1", "--model.once=died", "--ckpt_path=saved")
     assert (restarted / "died").exists()
     assert list(rates(whole)) == list(range(1, STEPS + 1))
