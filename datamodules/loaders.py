@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any
 
@@ -82,7 +83,7 @@ def make_loader(
 def even_batch_size(count: int, ranks: int, batch_size: int) -> int:
     """The batch size nearest to the given one that gives each rank as many batches, the smaller of two."""
     fewest, most = count // ranks, -(-count // ranks)
-    sizes = sorted(range(1, max(batch_size, most) + 1), key=lambda size: abs(size - batch_size))
+    sizes = (size for off in itertools.count() for size in (batch_size - off, batch_size + off) if size > 0)
     return next(size for size in sizes if -(-fewest // size) == -(-most // size))
 
 

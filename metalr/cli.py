@@ -168,9 +168,12 @@ def _split_inner(args: Any) -> tuple[list[str], Any]:
         ValueError: for a `submit` without a command, or with one that is not to be submitted.
     """
     given = sys.argv[1:] if args is None else args
-    if not isinstance(given, list) or given[:1] != ["submit"] or {"-h", "--help"} & set(given[: _end(given)]):
+    if not isinstance(given, list) or given[:1] != ["submit"]:
         return [], args
-    inner, own = given[_end(given) + 1 :], given[: _end(given)]
+    end = given.index("--") if "--" in given else len(given)
+    own, inner = given[:end], given[end + 1 :]
+    if {"-h", "--help"} & set(own):
+        return [], args
     names = ("fit", "validate", "test", "predict", "compare")
     if not inner or inner[0] not in names:
         raise ValueError(
@@ -180,10 +183,6 @@ def _split_inner(args: Any) -> tuple[list[str], Any]:
     if args is None:  # Lightning warns of arguments beside those of the command line
         sys.argv[1:] = own
     return inner, None if args is None else own
-
-
-def _end(given: list[str]) -> int:
-    return given.index("--") if "--" in given else len(given)
 
 
 def _made(kind: type[T], given: Any) -> T:

@@ -35,6 +35,10 @@ def apply_layers(layers: Layers, features: Array) -> Array:
     return hidden.squeeze(-1).squeeze(-1) if batched else hidden.item()
 
 
+BOOSTING_POLICIES = ("boosting", "anytime")
+"""Names of the shipped policies that serve boosted trees, with a known horizon and without: their `lr_policies`."""
+
+
 def shipped_policies() -> dict[str, Path]:
     """The policies in the package, by name."""
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.safetensors"))}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from metalr.policy import BOOSTING_POLICIES
 from models.boosting_ranks import BoostingRanks
 
 RESERVED = {"objective", "base_score", "learning_rate", "eta", "max_depth", "num_parallel_tree", "seed"}
@@ -134,7 +135,7 @@ class Boosting(Optimizer):
         lr_policies: names of the shipped policies that `MetaLR` takes for it, with a known horizon and without.
     """
 
-    lr_policies = ("boosting", "anytime")
+    lr_policies = BOOSTING_POLICIES
 
     def __init__(self, params: Iterable[Margins], lr: float = 0.1) -> None:
         if not 0.0 < lr < float("inf"):

@@ -10,7 +10,7 @@ import torch
 
 
 class BoostingRanks:
-    """A group of XGBoost workers, one a rank; nothing where there is one rank.
+    """A group of XGBoost workers, one a rank, of two or more.
 
     Rank 0 runs the tracker that they find each other by. Sums over leaves and over cut points are XGBoost's, so the
     trees are those of all rows; margins are summed up here, so that every rank has those of all rows.
@@ -23,11 +23,7 @@ class BoostingRanks:
     def __init__(self, trainer: L.Trainer) -> None:
         self.count, self.rank = trainer.world_size, trainer.global_rank
         self._tracker: Any = None
-        if self.count > 1:
-            self._join(trainer)
-
-    def _join(self, trainer: L.Trainer) -> None:
-        from xgboost import collective
+        from xgboost import collective  # late: only who boosts needs it
         from xgboost.tracker import RabitTracker
 
         arguments: dict[str, Any] | None = None
@@ -44,8 +40,6 @@ class BoostingRanks:
 
     def whole(self, part: torch.Tensor, rows: int) -> torch.Tensor:
         """All ranks' parts together, (rows,), from this rank's."""
-        if self.count == 1:
-            return part
         whole = torch.zeros(rows, dtype=part.dtype, device=part.device)
         whole[self.own(rows)] = part
         torch.distributed.all_reduce(whole)
@@ -53,8 +47,6 @@ class BoostingRanks:
 
     def leave(self) -> None:
         """Ends the group."""
-        if self.count == 1:
-            return
         from xgboost import collective
 
         collective.finalize()

@@ -137,13 +137,13 @@ def policy_of(task: str, schedule: str) -> str:
     """Name of the policy that a learned schedule takes, "boosting" for trees whose horizon is known; "" for others."""
     if schedule not in LEARNED:
         return ""
-    return "boosting" if schedule == "default" and TASKS[task].optimizers == ("boosting",) else schedule
+    return "boosting" if schedule == "default" and TASKS[task].is_boosted else schedule
 
 
 def _of_schedule(task: str, steps: int, schedule: str, rates: int, seeds: int, policy: str) -> list[Run]:
     if schedule in UNTUNED:
-        if TASKS[task].optimizers == ("boosting",):
-            return []  # XGBoost is its own optimizer
+        if TASKS[task].is_boosted:
+            return []
         return [Run(task, "own", steps, schedule, None, seed) for seed in range(seeds)]
     return [
         Run(task, optimizer, steps, schedule, lr, seed, policy)
@@ -169,9 +169,8 @@ def predicted_seconds(runs: Sequence[Run], root: str | None, sources: Mapping[st
     for (task, optimizer, schedule), group in kinds.items():
         usual = None if optimizer == "own" else USUAL_LR[optimizer]
         probes = [Run(task, optimizer, steps, schedule, usual, 0) for steps in (POINTS, 3 * POINTS)]
-        times = [
-            train(probe, root, sources.get(policy_of(task, schedule), "")).seconds for probe in (probes[0], *probes)
-        ][1:]
+        policy = sources.get(policy_of(task, schedule), "")
+        times = [train(probe, root, policy).seconds for probe in (probes[0], *probes)][1:]
         step = max(0.0, times[1] - times[0]) / (2 * POINTS)
         total += sum(times[0] + step * (run.steps - POINTS) for run in group)
     return total

@@ -171,6 +171,11 @@ class Task:
     optimizers: tuple[str, ...] = ("sgd", "adamw")
     metric: str = "accuracy"
 
+    @property
+    def is_boosted(self) -> bool:
+        """Whether it is boosted trees, which are their own optimizer."""
+        return self.optimizers == ("boosting",)
+
 
 def _adult(root: str | None, seed: int) -> Problem:
     sizes = data.adult_category_sizes(root)

@@ -18,7 +18,8 @@ from metalr.cluster.options import Submission
 from metalr.cluster.shape import Shape
 from metalr.compare.cell import Script
 from metalr.compare.command import Parse, compare
-from metalr.compare.grid import Grid, expand, yaml_value
+from metalr.compare.grid import Grid, expand
+from metalr.compare.grid import options as fit_options
 from metalr.compare.options import Options
 
 POLL = 1.0
@@ -59,7 +60,7 @@ def submit(options: Submission, command: Sequence[str], trainer: Any, console: C
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} has a job already: give another --name, or delete it")
     if options.dry_run:
-        console.print(yaml.safe_dump(note, sort_keys=False, width=1000).strip(), highlight=False, soft_wrap=True)
+        _show(note, console)
         return None
     (job,) = slurm.submit([ScriptJob(script, tuple(arguments))], folder / "jobs", given, array=False)
     (folder / NOTE).write_text(yaml.safe_dump(note | {"job": job.job_id}, sort_keys=False))
@@ -67,6 +68,11 @@ def submit(options: Submission, command: Sequence[str], trainer: Any, console: C
     if options.follow:
         _follow(str(job.job_id), Path(job.paths.stdout), Path(job.paths.stderr), console)
     return str(job.job_id)
+
+
+def _show(note: dict[str, Any], console: Console) -> None:
+    """What a dry run says, as YAML."""
+    console.print(yaml.safe_dump(note, sort_keys=False, width=1000).strip(), highlight=False, soft_wrap=True)
 
 
 def _follow(job_id: str, out: Path, err: Path, console: Console) -> None:
@@ -114,7 +120,7 @@ def submit_grid(
     executor = ClusterExecutor(options.cluster, _cells_shape(grid, parse), out / "jobs", options.name)
     if options.dry_run:
         note = {"cells": len(grid.cells()), "at once": options.cluster.parallel, "slurm": executor.parameters}
-        console.print(yaml.safe_dump(note, sort_keys=False, width=1000).strip(), highlight=False, soft_wrap=True)
+        _show(note, console)
         return None
     return compare(grid, how, parse, executor, console)
 
@@ -123,9 +129,8 @@ def _cells_shape(grid: Grid, parse: Parse) -> Shape:
     """The largest of the shapes of a grid's cells, which depend on the workload alone."""
     shapes = []
     for workload in grid.workloads:
-        options = [f"--{key}={yaml_value(value)}" for key, value in workload.overrides.items()]
-        arguments = expand([*(f"--config={path}" for path in workload.configs), *options])
-        shapes.append(Shape.of(parse(arguments).trainer, auto=1))
+        arguments = fit_options(workload.configs, workload.overrides)
+        shapes.append(Shape.of(parse(expand(arguments)).trainer, auto=1))
     if several := [shape for shape in shapes if shape.nodes > 1]:
         raise ValueError(f"trainer.num_nodes={several[0].nodes}: a cell of a grid runs on one node; give 1")
     return max(shapes, key=lambda shape: shape.devices)

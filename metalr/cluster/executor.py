@@ -32,9 +32,8 @@ class ClusterExecutor:
     """
 
     def __init__(self, cluster: Cluster, shape: Shape, folder: Path, name: str) -> None:
-        self.parameters = slurm.parameters(cluster, Shape(1, 1, shape.gpus), name)
-        if shape.gpus:
-            self.parameters["gres"] = slurm.parameters(cluster, shape, name)["gres"]
+        # One process, which starts those of its devices.
+        self.parameters = slurm.parameters(cluster, shape, name) | {"ntasks_per_node": 1}
         self.folder = folder
         self._running: dict[str, Task] = {}
         self._asked = 0.0

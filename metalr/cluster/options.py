@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+from metalr.compare.grid import NAME
 
 
 @dataclass(frozen=True)
@@ -78,5 +77,5 @@ class Submission:
     follow: bool = False
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r}: give letters, digits, '.', '_', '+' and '-'")

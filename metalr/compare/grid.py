@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -16,7 +16,8 @@ import yaml
 SCHEDULE_FOLDER = Path("configs/schedule")
 """Where a schedule that is given by its name alone is looked for, from the working folder."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+"""What names a folder."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,12 @@ class Cell:
         overrides = self.workload.overrides | dict.fromkeys(keys, self.rate)
         overrides |= dict.fromkeys(self.workload.seed_keys, self.seed)
         configs = [*self.workload.configs, str(schedule_file(self.schedule, out))]
-        return [*(f"--config={path}" for path in configs), *(f"--{k}={yaml_value(v)}" for k, v in overrides.items())]
+        return options(configs, overrides)
+
+
+def options(configs: Iterable[str], overrides: Mapping[str, Any]) -> list[str]:
+    """Arguments of `fit` that merge configs and set options over them."""
+    return [*(f"--config={path}" for path in configs), *(f"--{k}={yaml_value(v)}" for k, v in overrides.items())]
 
 
 def schedule_file(schedule: Schedule, out: Path) -> Path:
@@ -247,7 +253,7 @@ def _logger(folder: Path, name: str) -> list[str]:
 
 
 def _check_name(argument: str, name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ValueError(f"{argument}: {name!r} names a folder: use letters, digits and . _ + - only")
 
 
@@ -262,4 +268,4 @@ def _check_unique(argument: str, names: Sequence[str]) -> None:
         raise ValueError(f"{argument}: {', '.join(twice)} is there twice, and would write to one folder: rename one")
 
 
-__all__ = ["Cell", "Grid", "Schedule", "Workload", "expand", "schedule_file", "yaml_value"]
+__all__ = ["NAME", "Cell", "Grid", "Schedule", "Workload", "expand", "options", "schedule_file", "yaml_value"]

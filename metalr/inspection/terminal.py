@@ -20,10 +20,10 @@ _CELLS = 17
 def card(policy: LRPolicy, name: str) -> Table:
     """What a policy is, and what its makers say of it."""
     mode = "the horizon is known; about a cosine reference" if policy.needs_horizon else "anytime: no horizon needed"
-    layers = " and ".join(map(str, policy.hidden))
     facts = {
         "mode": mode,
-        "network": f"{len(policy.features)} features, hidden layers {layers}, ReLU: {policy.size:,} weights",
+        "reads": f"{len(policy.features)} features",
+        "network": f"MLP {'-'.join(map(str, policy.hidden))}, ReLU: {policy.size:,} weights",
         "fingerprint": policy.fingerprint(),
         "region": "known" if policy.support.is_bounded else "not recorded: it is in its depth everywhere",
     }

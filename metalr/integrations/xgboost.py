@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from metalr.controller import MetaLR
 from metalr.guards import DEFAULT_GUARDS, Guards
-from metalr.policy import LRPolicy
+from metalr.policy import BOOSTING_POLICIES, LRPolicy
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Losses (N,) of the rows from their margins, (N,) or (N, K), and labels (N,)."""
@@ -56,7 +56,7 @@ LOSSES: dict[str, Loss] = {
 class _Boosting(Optimizer):
     """The booster as `MetaLR` sees it: a rate, and margins that move when XGBoost grows a tree; it has no step."""
 
-    lr_policies = ("boosting", "anytime")
+    lr_policies = BOOSTING_POLICIES
 
 
 class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -55,7 +55,7 @@ class BoostingProblem(Problem):
 
     train: Sequence[Table]
     valid: Sequence[Table]
-    params: Sequence[dict[str, Any]] = field(default_factory=tuple)
+    params: Sequence[dict[str, Any]]
 
     def __len__(self) -> int:
         """P."""
@@ -101,16 +101,16 @@ class Boosters(Optimizees):
     """
 
     def __init__(self, problem: BoostingProblem, inner: Inner, copies: int) -> None:
-        self.problem, self.copies = problem, copies
+        self._train, self._valid = [*problem.train] * copies, [*problem.valid] * copies
+        self._params = [*problem.params] * copies
         self._labels, self._valid_labels = (
-            torch.stack([torch.from_numpy(table.labels) for table in tables]).repeat(copies, 1)
-            for tables in (problem.train, problem.valid)
+            torch.stack([torch.from_numpy(table.labels) for table in tables]) for tables in (self._train, self._valid)
         )
         self.kind = torch.tensor(-1.0)
         self.first = torch.tensor(float(self._labels.shape[1]) ** 0.5)
         self.initial_lr = inner.hyper.repeat(copies).lr[:, 0]
-        share = self._labels.mean(1, keepdim=True)
-        self.margins = (share / (1.0 - share)).log().expand_as(self._labels).clone()
+        self._prior = self._labels.mean(1, keepdim=True).logit()
+        self.margins = self._prior.expand_as(self._labels).clone()
         self.direction = torch.zeros_like(self.margins)
         self.step = 0
         self._gradient = torch.zeros_like(self.margins)
@@ -120,10 +120,9 @@ class Boosters(Optimizees):
     def _make(self, run: int) -> Any:
         import xgboost
 
-        instance = run % len(self.problem)
-        tables = self.problem.train[instance], self.problem.valid[instance]
+        tables = self._train[run], self._valid[run]
         fixed = {"objective": "binary:logistic", "base_score": float(self._labels[run].mean()), "nthread": 1}
-        return xgboost.Booster(self.problem.params[instance] | fixed, [table.matrix for table in tables])
+        return xgboost.Booster(self._params[run] | fixed, [table.matrix for table in tables])
 
     def measure(self) -> Measured:
         """Of the mean loss of all training rows."""
@@ -141,8 +140,7 @@ class Boosters(Optimizees):
         grown = torch.empty_like(self.margins)
         self._set_rates(lr)
         gradient = (lr / self._rates)[:, None] * self._gradient
-        for run, booster in enumerate(self._boosters):
-            table = self.problem.train[run % len(self.problem)]
+        for run, (booster, table) in enumerate(zip(self._boosters, self._train, strict=True)):
             booster.boost(table.matrix, self.step, grad=gradient[run].numpy(), hess=hessian[run].numpy())
             grown[run] = _margins(booster, table)
         self.direction = (self.margins - grown) / lr[:, None]
@@ -163,27 +161,25 @@ class Boosters(Optimizees):
     def validate(self) -> Tensor:
         """Mean cross entropy on the validation rows."""
         if not self.step:
-            share = self._labels.mean(1, keepdim=True)
-            margins = (share / (1.0 - share)).log().expand_as(self._valid_labels)
+            margins = self._prior.expand_as(self._valid_labels)
         else:
-            tables = self.problem.valid
-            margins = torch.stack([_margins(b, tables[run % len(tables)]) for run, b in enumerate(self._boosters)])
+            pairs = zip(self._boosters, self._valid, strict=True)
+            margins = torch.stack([_margins(booster, table) for booster, table in pairs])
         return F.binary_cross_entropy_with_logits(margins, self._valid_labels, reduction="none").mean(1)
 
     def state_dict(self) -> dict[str, Any]:
         """The ensembles in XGBoost's own format, margins and directions."""
-        trees = [torch.frombuffer(b.save_raw("ubj"), dtype=torch.uint8).clone() for b in self._boosters]
-        return {"step": self.step, "tensors": [self.margins, self.direction], "trees": trees if self.step else []}
+        grown = self._boosters if self.step else []
+        trees = [torch.frombuffer(booster.save_raw("ubj"), dtype=torch.uint8).clone() for booster in grown]
+        return {"step": self.step, "tensors": [self.margins, self.direction], "trees": trees}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`; columns that XGBoost draws are others than they would have been."""
         self.step = int(state["step"])
         self.margins, self.direction = state["tensors"]
         for run, trees in enumerate(state["trees"]):
-            instance = run % len(self.problem)
-            booster = self._boosters[run]
-            booster.load_model(bytearray(trees.numpy().tobytes()))
-            booster.set_param(self.problem.params[instance] | {"nthread": 1})
+            self._boosters[run].load_model(bytearray(trees.numpy().tobytes()))
+            self._boosters[run].set_param(self._params[run] | {"nthread": 1})
         self._rates.fill_(math.nan)  # a stored ensemble does not say
 
 

@@ -2,12 +2,26 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tests.compare.problem import Line, Points
+from tests.compare.test_run import CONFIG
 
-__all__ = ["Points", "Slow"]
+__all__ = ["Points", "Slow", "fit_config", "rates"]
+
+
+def fit_config(steps: int, *callbacks: dict[str, Any], **trainer: Any) -> dict[str, Any]:
+    """A fit of `Slow` by DDP under MetaLR, with callbacks beside MetaLR's and arguments of the Trainer."""
+    given = {"max_epochs": -1, "max_steps": steps, "strategy": "ddp", "enable_progress_bar": False}
+    given |= {"callbacks": [{"class_path": "metalr.MetaLRCallback"}, *callbacks]}
+    return {
+        "model": {"class_path": "tests.cluster.problem.Slow"},
+        "data": {"class_path": "tests.cluster.problem.Points"},
+        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.9}},
+        "trainer": CONFIG["trainer"] | given | trainer,
+    }
 
 
 class Slow(Line):

@@ -17,7 +17,7 @@ from metalr.cluster.shape import Shape
 from metalr.compare import Grid, Workload
 from metalr.compare.command import compare
 from metalr.compare.options import Options
-from tests.cluster.problem import rates
+from tests.cluster.problem import fit_config, rates
 from tests.cluster.slurm import WAIT, ask, needs_slurm, slurm, wait_for
 from tests.compare.test_run import CONFIG, HALVED, LEARNED, ROOT, SCRIPT
 
@@ -25,21 +25,6 @@ pytestmark = [needs_slurm, pytest.mark.timeout(4 * WAIT)]
 
 STEPS = 40
 HERE = ["export MASTER_ADDR=127.0.0.1", "export OMP_NUM_THREADS=1", f"export PYTHONPATH={ROOT}:$PYTHONPATH"]
-FIT = {
-    "model": {"class_path": "tests.cluster.problem.Slow"},
-    "data": {"class_path": "tests.cluster.problem.Points"},
-    "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.9}},
-    "trainer": CONFIG["trainer"]
-    | {
-        "max_epochs": -1,
-        "max_steps": STEPS,
-        "num_nodes": 2,
-        "devices": 1,
-        "strategy": "ddp",
-        "enable_progress_bar": False,
-        "callbacks": [{"class_path": "metalr.MetaLRCallback"}],
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +38,7 @@ def submit(cluster, tmp_path, monkeypatch):
     """Runs `own.py submit` of a fit, as a user does on a login node."""
     monkeypatch.chdir(tmp_path)
     Path("own.py").write_text(SCRIPT)
-    Path("fit.yaml").write_text(yaml.safe_dump(FIT))
+    Path("fit.yaml").write_text(yaml.safe_dump(fit_config(STEPS, num_nodes=2, devices=1)))
     Path("cluster.yaml").write_text(yaml.safe_dump({"time": 30, "grace": 20, "setup": HERE}))
 
     def run(name, *options, follow=True):

@@ -8,29 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.problem import rates
-from tests.compare.test_run import CONFIG, ROOT, SCRIPT
+from tests.cluster.problem import fit_config, rates
+from tests.compare.test_run import ROOT, SCRIPT
 
 STEPS = 24
-FIT = {
-    "model": {"class_path": "tests.cluster.problem.Slow"},
-    "data": {"class_path": "tests.cluster.problem.Points"},
-    "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.9}},
-    "trainer": CONFIG["trainer"]
-    | {
-        "max_epochs": -1,
-        "max_steps": STEPS,
-        "devices": 2,
-        "strategy": "ddp",
-        "enable_progress_bar": False,
-        "callbacks": [
-            {"class_path": "metalr.MetaLRCallback"},
-            {
-                "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-                "init_args": {"dirpath": "saved", "every_n_train_steps": 5, "monitor": "step", "mode": "max"},
-            },
-        ],
-    },
+SAVED = {
+    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+    "init_args": {"dirpath": "saved", "every_n_train_steps": 5, "monitor": "step", "mode": "max"},
 }
 
 
@@ -42,7 +26,7 @@ def test_a_run_that_a_workers_death_ended_goes_on(tmp_path):
         folder = tmp_path / name
         (folder / "saved").mkdir(parents=True, exist_ok=True)
         (folder / "own.py").write_text(SCRIPT)
-        (folder / "fit.yaml").write_text(yaml.safe_dump(FIT))
+        (folder / "fit.yaml").write_text(yaml.safe_dump(fit_config(STEPS, SAVED, devices=2)))
         command = [*launcher, "own.py", "fit", "--config=fit.yaml", "--trainer.default_root_dir=.", *options]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
         assert (done.returncode == 0) is ends, done.stderr[-4000:]

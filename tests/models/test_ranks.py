@@ -11,16 +11,21 @@ from datamodules import AdultDataModule, DigitsDataModule, GLUEDataModule, Langu
 from datamodules.adult import Arrays
 from datamodules.loaders import make_loader
 from metalr import MetaLRCallback
-from models import BoostedTrees, Boosting, ImageClassifier, LanguageModel, TabularMLP, TextClassifier
+from models import ImageClassifier, LanguageModel, TabularMLP, TextClassifier
 from tests.conftest import random_policy
+from tests.models.test_boosted_trees import Trees
 from tests.real import DATA
 from tests.text import BERT, GPT2, TINY_BERT, TINY_GPT2, datasets_cache, needs_data, small_glue, small_squad  # noqa: F401
 
 
-def figures(folder, model, data, ranks: int, **arguments):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+def make_trainer(ranks: int, **arguments) -> L.Trainer:
     several = {"strategy": "ddp_fork", "devices": ranks} if ranks > 1 else {"devices": 1}
-    trainer = L.Trainer(**quiet, **several, enable_checkpointing=False, default_root_dir=folder, **arguments)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return L.Trainer(accelerator="cpu", enable_checkpointing=False, **several, **quiet, **arguments)
+
+
+def figures(folder, model, data, ranks: int):
+    trainer = make_trainer(ranks, default_root_dir=folder)
     trainer.test(model, data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
@@ -71,13 +76,6 @@ def test_metrics_are_exact(tmp_path, make):
         assert run(ranks) == pytest.approx(alone, rel=1e-5, abs=1e-5)
 
 
-class Trees(BoostedTrees):
-    """With an optimizer of its own, as the CLI gives it one."""
-
-    def configure_optimizers(self):
-        return Boosting(self.parameters(), lr=0.3)
-
-
 class Tables(L.LightningDataModule):
     """403 rows of numbers with few values, so that the cut points are the same however the rows are shared out."""
 
@@ -101,11 +99,7 @@ class Tables(L.LightningDataModule):
 def boosted(folder, ranks: int):
     """Rates, margins and figures of a short boosting under MetaLR."""
     callback, model = MetaLRCallback(random_policy(strength=0.05)), Trees(n_estimators=12)
-    several = {"strategy": "ddp_fork", "devices": ranks} if ranks > 1 else {"devices": 1}
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = L.Trainer(
-        max_epochs=-1, callbacks=[callback, Noted(folder / f"{ranks}")], enable_checkpointing=False, **quiet, **several
-    )
+    trainer = make_trainer(ranks, max_epochs=-1, callbacks=[callback, Noted(folder / f"{ranks}")])
     trainer.fit(model, datamodule=Tables())
     return [torch.load(folder / f"{ranks}-{rank}.pt") for rank in range(ranks)]
 
