@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.scaling
 
-Strong scaling shares a fixed number of pairs of inner runs out over the ranks; weak scaling gives each rank as many.
-Efficiency is the speed over that of one rank, and over the number of ranks: measured where ms are. A meta-step of R
-ranks is modelled as
+Strong scaling shares a fixed number of pairs of inner runs out over the ranks, and its efficiency is one rank's time
+over R times that of R ranks; weak scaling gives each rank as many, and its efficiency is one rank's time with its own
+pairs over that of R ranks: measured where ms are. A meta-step of R ranks is modelled as
 
     t(R) = fixed + per_pair * pairs / R + reduce(R),    reduce(R) = 2 log2(R) latency + 2 bytes / bandwidth,
 
@@ -99,7 +99,7 @@ class Model:
         return self.fixed + self.per_pair * pairs / ranks + reduce
 
 
-def main(pairs: int = 32, horizon: int = 100, steps: int = 8, latency: float = 2e-5, bandwidth: float = 1e10) -> None:
+def main(pairs: int = 32, horizon: int = 100, steps: int = 24, latency: float = 2e-5, bandwidth: float = 1e10) -> None:
     """Measures, models, and prints both.
 
     Args:
@@ -124,19 +124,14 @@ def main(pairs: int = 32, horizon: int = 100, steps: int = 8, latency: float = 2
     print("|---|---|---|---|---|---|")
     for total, seconds in ((pairs, one), (2 * pairs, double)):
         print(f"| | 1 | {total} | {1e3 * seconds:.0f} | {1e3 * model.seconds(total, 1):.0f} | |")
-    modelled = model.seconds(pairs, 2)
-    print(
-        f"| strong | 2 | {pairs} | {1e3 * two['strong']:.0f} | {1e3 * modelled:.0f} | {one / two['strong'] / 2:.2f} |"
-    )
-    for kind in ("strong", "weak"):
-        for ranks in (2, 8, 64, 512) if kind == "weak" else (8, 64, 512):
-            total = pairs * ranks if kind == "weak" else strong
-            modelled = model.seconds(total, ranks)
-            alone = model.seconds(total, 1)
-            seen = two[kind] if ranks == 2 else None
-            share = (double / seen if seen else alone / modelled) / ranks
-            measured = f"{1e3 * seen:.0f}" if seen else ""
-            print(f"| {kind} | {ranks} | {total} | {measured} | {1e3 * modelled:.0f} | {share:.2f} |")
+    rows = [("strong", 2, pairs, two["strong"])] + [("strong", ranks, strong, None) for ranks in (8, 64, 512)]
+    rows += [("weak", ranks, pairs * ranks, two["weak"] if ranks == 2 else None) for ranks in (2, 8, 64, 512)]
+    for kind, ranks, total, seen in rows:
+        modelled = model.seconds(total, ranks)
+        alone = model.seconds(total, 1) / ranks if kind == "strong" else one
+        measured = "" if seen is None else f"{1e3 * seen:.0f}"
+        share = alone / (seen or modelled)
+        print(f"| {kind} | {ranks} | {total} | {measured} | {1e3 * modelled:.0f} | {share:.2f} |")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ class ImageNetDataModule(L.LightningDataModule):
         rand_augment: whether torchvision's RandAugment (2 operations, magnitude 9) follows the flip.
         mixup: alpha of the Beta distribution of mixup (Zhang et al. 2018); 0 for none.
         streaming: read while training rather than download 150 GB first; give the Trainer `max_steps`, since the
-            length of a stream is unknown.
+            length of a stream is unknown, and on several ranks `limit_train_batches`.
         seed: of a streamed split's shuffle.
         num_workers: of each loader; None for a default by the cores here.
     """
@@ -146,7 +146,18 @@ class ImageNetDataModule(L.LightningDataModule):
             hub.load(self.path, self.name, "train")
 
     def setup(self, stage: str) -> None:
-        """Opens what the stage needs; nothing is decoded yet."""
+        """Opens what the stage needs; nothing is decoded yet.
+
+        Raises:
+            ValueError: for a stream on several ranks whose number of batches in an epoch is not given: the ranks would
+                not have as many, and one would wait for another without end.
+        """
+        limit = getattr(self.trainer, "limit_train_batches", None)
+        if stage == "fit" and self.streaming and isinstance(limit, float) and self.trainer.world_size > 1:
+            raise ValueError(
+                f"streaming=True on {self.trainer.world_size} ranks, and the length of a stream is unknown: give the "
+                "Trainer limit_train_batches, a whole number that no rank's shards fall short of"
+            )
         for split in ("train", "validation") if stage == "fit" else ("validation",):
             if split not in self.splits:
                 self.splits[split] = self._open(split)

@@ -84,6 +84,15 @@ def test_a_stream_gives_each_image_to_one_rank_and_worker(shards, ranks, workers
     assert epochs[0] != epochs[1]  # another order
 
 
+def test_a_stream_on_several_ranks_needs_its_number_of_batches(shards):
+    data = ImageNetDataModule(str(shards), batch_size=4, resolution=32, streaming=True, num_workers=0)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=2, limit_train_batches=1.0)
+    with pytest.raises(ValueError, match="on 2 ranks.* limit_train_batches"):
+        data.setup("fit")
+    data.trainer.limit_train_batches = 3
+    data.setup("fit")
+
+
 def _shade(images):
     return round((float(images[0, 0].mean()) * 0.229 + 0.485) * 255)
 
