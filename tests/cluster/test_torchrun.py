@@ -1,4 +1,4 @@
-"""torchrun: a run that a dying worker ended goes on by the same command, as one of Lightning's own launcher."""
+"""torchrun: a worker that dies is started anew, and the run ends as one that Lightning's own launcher ran through."""
 
 import os
 import subprocess
@@ -19,25 +19,26 @@ SAVED = {
 
 
 @pytest.mark.timeout(900)
-def test_a_run_that_a_workers_death_ended_goes_on(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def test_a_worker_that_dies_is_started_anew(tmp_path):
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # else ranks connect to those that died: pytorch/pytorch#135712
+    }
 
-    def run(name: str, launcher: list[str], *options: str, ends: bool = True) -> Path:
+    def run(name: str, launcher: list[str], *options: str) -> Path:
         folder = tmp_path / name
-        (folder / "saved").mkdir(parents=True, exist_ok=True)
+        (folder / "saved").mkdir(parents=True)
         (folder / "own.py").write_text(SCRIPT)
         (folder / "fit.yaml").write_text(yaml.safe_dump(fit_config(STEPS, SAVED, devices=2)))
         command = [*launcher, "own.py", "fit", "--config=fit.yaml", "--trainer.default_root_dir=.", *options]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
-        assert (done.returncode == 0) is ends, done.stderr[-4000:]
+        assert done.returncode == 0, done.stderr[-4000:]
         return folder
 
     whole = run("whole", [sys.executable])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=0", "--standalone"]
-    killed = ("--model.die_on_rank=1", "--model.once=died", "--ckpt_path=saved")
-    folder = run("again", torchrun, *killed, ends=False)
-    assert (folder / "died").exists()
-    assert len(rates(folder)) < STEPS
-    run("again", torchrun, *killed)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=3", "--standalone"]
+    restarted = run("restarted", torchrun, "--model.die_on_rank=1", "--model.once=died", "--ckpt_path=saved")
+    assert (restarted / "died").exists()
     assert list(rates(whole)) == list(range(1, STEPS + 1))
-    assert rates(folder) == rates(whole)
+    assert rates(restarted) == rates(whole)
