@@ -35,7 +35,7 @@ def apply_layers(layers: Layers, features: Array) -> Array:
     return hidden.squeeze(-1).squeeze(-1) if batched else hidden.item()
 
 
-BOOSTING_POLICIES = ("boosting", "anytime")
+BOOSTING_POLICIES = ("boosting", "boosting_anytime")
 """Names of the shipped policies that serve boosted trees, with a known horizon and without: their `lr_policies`."""
 
 

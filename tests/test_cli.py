@@ -128,7 +128,7 @@ def test_a_horizon_schedule_needs_an_end(run):
 
 def test_shipped_weights_are_what_their_config_makes():
     """The shipped files are of the architecture and mode of the configs that made them."""
-    for name in ("default", "anytime", "boosting"):
+    for name in ("default", "anytime", "boosting", "boosting_anytime"):
         stored = load_file(ROOT / "metalr" / "weights" / f"{name}.safetensors").items()
         shapes = {k: tuple(v.shape) for k, v in stored if not k.startswith("support.")}
         policy = LRPolicy.load(name)

@@ -36,6 +36,7 @@ def test_the_wheel_holds_metalr_and_its_weights_alone(wheel):
         "metalr/weights/default.safetensors",
         "metalr/weights/anytime.safetensors",
         "metalr/weights/boosting.safetensors",
+        "metalr/weights/boosting_anytime.safetensors",
         "metalr/py.typed",
     } <= set(names)
 

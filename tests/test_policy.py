@@ -204,7 +204,7 @@ def test_bad_arguments_are_named(bad):
 
 
 def test_shipped_policies_load_and_have_a_card():
-    for name, horizon in (("default", True), ("anytime", False), ("boosting", True)):
+    for name, horizon in (("default", True), ("anytime", False), ("boosting", True), ("boosting_anytime", False)):
         policy = LRPolicy.load(name)
         assert policy.needs_horizon is horizon
         assert {"command", "seed", "inner_steps"} <= set(policy.card)

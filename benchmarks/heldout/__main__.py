@@ -47,6 +47,7 @@ def main(
     default: str = "default",
     anytime: str = "anytime",
     boosting: str = "boosting",
+    boosting_anytime: str = "boosting_anytime",
     rates: int = 8,
     seeds: int = 3,
     scale: float = 1.0,
@@ -64,6 +65,7 @@ def main(
         default: policy with a known horizon, a shipped one's name or a file.
         anytime: policy without one.
         boosting: policy of boosted trees with a known horizon.
+        boosting_anytime: policy of boosted trees without one.
         rates: initial rates, 2 or more.
         seeds: runs from each rate.
         scale: of the horizons; below 1 to try the suite out.
@@ -77,7 +79,7 @@ def main(
         )
     tasks = _checked("only", only, list(TASKS))
     chosen = _checked("schedules", schedules, ORDER)
-    sources = {"default": default, "anytime": anytime, "boosting": boosting}
+    sources = {"default": default, "anytime": anytime, "boosting": boosting, "boosting_anytime": boosting_anytime}
     policies = {name: fingerprint(source) for name, source in sources.items()}
     one_thread()
     store = Store(out / "runs.jsonl")

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.heldout.schedules import LEARNED, TUNED, UNTUNED, Setting
 from benchmarks.heldout.tasks import TASKS, USUAL_LR
+from metalr.policy import BOOSTING_POLICIES
 
 DECADES = 4.0
 """Width of the grid of initial rates about the usual one."""
@@ -134,10 +135,10 @@ def plan(
 
 
 def policy_of(task: str, schedule: str) -> str:
-    """Name of the policy that a learned schedule takes, "boosting" for trees whose horizon is known; "" for others."""
+    """Name of the policy that a learned schedule takes, one of `BOOSTING_POLICIES` for trees; "" for others."""
     if schedule not in LEARNED:
         return ""
-    return "boosting" if schedule == "default" and TASKS[task].is_boosted else schedule
+    return BOOSTING_POLICIES[LEARNED.index(schedule)] if TASKS[task].is_boosted else schedule
 
 
 def _of_schedule(task: str, steps: int, schedule: str, rates: int, seeds: int, policy: str) -> list[Run]:

@@ -52,18 +52,20 @@ def test_the_grid_of_rates_spans_four_decades_about_the_usual_one():
 
 
 def test_the_plan_is_every_combination_once():
-    policies = {"default": "d", "anytime": "a", "boosting": "b"}
+    policies = {"default": "d", "anytime": "a", "boosting": "b", "boosting_anytime": "t"}
     runs = plan(list(TASKS), ALL, rates=8, seeds=3, scale=1.0, policies=policies)
     assert len(set(runs)) == len(runs)
     cells = Counter(run.cell for run in runs if run.optimizer != "own")
     assert set(cells.values()) == {8 * 3 * (len(TUNED) + len(LEARNED))}
     assert len(cells) == 2 * sum(len(task.optimizers) for task in TASKS.values())
     assert all(task.horizons[1] == 5 * task.horizons[0] for task in TASKS.values())
-    assert {(run.task == "xgboost", run.policy) for run in runs if run.schedule == "default"} == {
-        (False, "d"),
-        (True, "b"),
+    taken = {(run.schedule, run.task == "xgboost", run.policy) for run in runs if run.schedule in LEARNED}
+    assert taken == {
+        ("default", False, "d"),
+        ("default", True, "b"),
+        ("anytime", False, "a"),
+        ("anytime", True, "t"),
     }
-    assert {run.policy for run in runs if run.schedule == "anytime"} == {"a"}
     assert {run.policy for run in runs if run.schedule not in LEARNED} == {""}
     own = [run for run in runs if run.optimizer == "own"]
     assert {run.task for run in own} == {*TASKS} - {"xgboost"}
