@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from metalr.compare.callback import PROGRESS
 from metalr.compare.files import write_text
 from metalr.compare.grid import Cell
-from metalr.policy import shipped_policies
+from metalr.policy import LRPolicy, shipped_policies
 
 RECORD = "record.json"
 """In a cell's folder; it is written last, so where it is, the cell is finished."""
@@ -92,16 +92,17 @@ def fingerprint(cell: Cell) -> str:
     for text in (*command, *texts):
         digest.update(text.encode() + b"\0")
     for policy in _policies("\n".join([*command, *texts])):
-        digest.update(policy.read_bytes() + b"\0")
+        digest.update(policy + b"\0")
     return digest.hexdigest()
 
 
-def _policies(text: str) -> list[Path]:
-    """Policy files that a cell's rates come from: those that it names, and the shipped ones."""
+def _policies(text: str) -> list[bytes]:
+    """What tells the policies apart that a cell's rates come from: the shipped ones, and the files that it names."""
     if "MetaLRCallback" not in text:
         return []
     named = re.findall(r"[^\s\"'=,:\[\]{}]+\.safetensors", text)
-    return [*shipped_policies().values(), *(Path(name) for name in named if Path(name).is_file())]
+    shipped = [LRPolicy.load(path).fingerprint().encode() for path in shipped_policies().values()]  # whatever the card
+    return [*shipped, *(Path(name).read_bytes() for name in named if Path(name).is_file())]
 
 
 def read_record(cell: Cell, folder: Path, made_with: dict[str, str]) -> Record:

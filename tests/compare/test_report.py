@@ -19,6 +19,7 @@ from metalr.compare.record import Record, averaged, fingerprint, thin
 from metalr.compare.report import write_report
 from metalr.compare.runner import Outcome, clear_changed, finished, run
 from metalr.compare.verdicts import in_short, verdicts
+from metalr.policy import LRPolicy
 
 ROOT = Path(__file__).parents[2]
 RATES, SEEDS = [0.01, 0.1, 1.0], [0, 1, 2]
@@ -259,10 +260,15 @@ def test_another_policy_makes_another_run_of_the_learned_schedule_alone(grid, tm
     def marks():
         return {cell.schedule.name: fingerprint(cell) for cell in grid.cells()}
 
+    path = tmp_path / "policy.safetensors"
+    monkeypatch.setattr("metalr.compare.record.shipped_policies", lambda: {"default": path})
+    policy = LRPolicy.load("default")
+    policy.save(path)
     before = marks()
-    policy = tmp_path / "policy.safetensors"
-    policy.write_bytes(b"new")
-    monkeypatch.setattr("metalr.compare.record.shipped_policies", lambda: {"default": policy})
+    policy.card["note"] = "the same rates"
+    policy.save(path)
+    assert marks() == before
+    LRPolicy(policy.features, policy.hidden, seed=1).save(path)
     assert marks()["cosine"] == before["cosine"]
     assert marks()["metalr"] != before["metalr"]
 
