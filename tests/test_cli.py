@@ -108,7 +108,7 @@ def test_every_meta_training(run, tmp_path, name):
     few = '{"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
     cli = run("fit", f"--config=configs/meta/{name}.yaml", *smaller, *bounds, f"--data.init_args.components={few}")
     policy = LRPolicy.load(Path(cli.trainer.log_dir) / "policy.safetensors")
-    assert policy.needs_horizon is (name != "anytime")
+    assert policy.needs_horizon is not name.endswith("anytime")
     assert len(scalars(Path(cli.trainer.log_dir), "outer_loss/m")) == 2
     assert len(scalars(Path(cli.trainer.log_dir), "heldout")) >= 1
 
