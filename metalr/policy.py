@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metalr import policy_file
@@ -27,12 +28,19 @@ def apply_layers(layers: Layers, features: Array) -> Array:
     Hidden layers have ReLU; the last is linear.
     """
     batched = isinstance(features, Tensor)
-    hidden = features[..., None] if batched else features
+    hidden = features
     for index, (weight, bias) in enumerate(layers):
-        hidden = weight @ hidden + (bias[..., None] if batched else bias)
+        hidden = _affine(weight, bias, hidden) if batched else weight @ hidden + bias
         if index + 1 < len(layers):
             hidden = hidden.clip(0.0)
-    return hidden.squeeze(-1).squeeze(-1) if batched else hidden.item()
+    return hidden.squeeze(-1) if batched else hidden.item()
+
+
+def _affine(weight: Tensor, bias: Tensor, hidden: Tensor) -> Tensor:
+    """One layer of one policy, (O, I), as one product for all runs; of a population, (R, O, I), as R of them."""
+    if weight.dim() == 2:
+        return F.linear(hidden, weight, bias)
+    return (weight @ hidden[..., None]).squeeze(-1) + bias
 
 
 BOOSTING_POLICIES = ("boosting", "boosting_anytime")

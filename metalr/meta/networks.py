@@ -1,7 +1,7 @@
 """Networks as optimizees: R of them side by side, in three pure functions each compiled for itself.
 
-`measure` is compiled once for a network, `update` once for an optimizer, whatever the number of parameters, so that
-few compilations serve many tasks.
+`measure` is compiled once for a network, `update` once for an optimizer, whatever the number of parameters (Muon's,
+which looks at each matrix, once for a network), so that few compilations serve many tasks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.func import vmap
 
 from metalr.meta.inner import Inner, Measured, Optimizees
 from metalr.meta.nets import Net
-from metalr.meta.optimizers import OPTIMIZERS, Buffers, Hyper
+from metalr.meta.optimizers import OPTIMIZERS, BatchedOptimizer, Buffers, Hyper
 from metalr.meta.step import compile_part
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Networks(Optimizees):
     """
 
     def __init__(self, task: Task, inner: Inner, copies: int, compiled: bool) -> None:
-        device, optimizer = task.device, OPTIMIZERS[inner.optimizer]
+        device, optimizer = task.device, OPTIMIZERS[inner.optimizer].on(task.net)
         self.task, self.copies = task, copies
         self.theta = task.theta.repeat(copies, 1)
         self.buffers = optimizer.start(self.theta)
@@ -51,23 +51,28 @@ class Networks(Optimizees):
         self.initial_lr = self._hyper.lr[:, 0]
         self._scale = task.scale.repeat(copies, 1)
         self._counts = torch.arange(inner.total_steps, device=device, dtype=torch.float32)
-        self._batches = batch_indices(task, inner)
+        self._optimizer = optimizer
+        self._batches = zip(batch_indices(task, inner), dropout_noise(task, inner), strict=True)
         self._valid = task.valid.all(copies)
         self._grad = torch.zeros_like(self.theta)
         self._measure = _measure_part(task.net, compiled)
-        self._update = _update_part(inner.optimizer, compiled)
+        self._update = _update_part(optimizer, compiled)
         self._validate = _validate_part(task.net, compiled)
 
     def measure(self) -> Measured:
         """On the next batch."""
-        batch = self.task.train.batch(next(self._batches).to(self._counts.device), self.copies)
-        self._grad, seen = self._measure(self.theta, self._scale, self.buffers.direction, *batch)
+        device = self._counts.device
+        indices, noise = next(self._batches)
+        batch = self.task.train.batch(indices.to(device), self.copies)
+        self._grad, seen = self._measure(self.theta, self._scale, self.buffers.direction, *batch, noise.to(device))
         return seen
 
     def update(self, lr: Tensor) -> None:
         """By the task's optimizer."""
-        count = self._counts[self.step]
-        self.theta, self.buffers = self._update(self.theta, self._grad, self.buffers, self._hyper, count, lr[:, None])
+        corrections = self._optimizer.corrections(self._hyper, self._counts[self.step])
+        self.theta, self.buffers = self._update(
+            self.theta, self._grad, self.buffers, self._hyper, corrections, lr[:, None]
+        )
         self.step += 1
 
     def validate(self) -> Tensor:
@@ -103,6 +108,17 @@ def batch_indices(task: Task, inner: Inner) -> Iterator[Tensor]:
         yield torch.randint(task.train.inputs.shape[1], shape, generator=generator)[own]
 
 
+def dropout_noise(task: Task, inner: Inner) -> Iterator[Tensor]:
+    """Each step's noise of the units that dropout may drop, in [0, 1), (B, units): the same for all runs.
+
+    A pair of runs then differs by its rates alone.
+    """
+    generator = torch.Generator().manual_seed(inner.batch_seed)
+    shape = (task.batch_size, task.net.dropout_units)
+    while True:
+        yield torch.rand(shape, generator=generator)
+
+
 @cache
 def _validate_part(net: Net, compiled: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Losses (R,) of the parameters inside the network, (R, n), on inputs and targets (R, N, ...)."""
@@ -111,16 +127,20 @@ def _validate_part(net: Net, compiled: bool) -> Callable[[Tensor, Tensor, Tensor
 
 @cache
 def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Measured]]:
-    def total(theta: Tensor, scale: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        losses = vmap(net.flat_loss)(theta * scale, inputs, targets)
+    batched = vmap(net.flat_training_loss, in_dims=(0, 0, 0, None))
+
+    def total(
+        theta: Tensor, scale: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        losses = batched(theta * scale, inputs, targets, noise)
         return losses.sum(), losses
 
     gradient = torch.func.grad_and_value(total, has_aux=True)
 
     def measure(
-        theta: Tensor, scale: Tensor, direction: Tensor, inputs: Tensor, targets: Tensor
+        theta: Tensor, scale: Tensor, direction: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor
     ) -> tuple[Tensor, Measured]:
-        grad, (_, loss) = gradient(theta, scale, inputs, targets)
+        grad, (_, loss) = gradient(theta, scale, inputs, targets, noise)
         product = (grad * direction).sum(1)
         return grad, Measured(loss, grad.norm(dim=1), theta.norm(dim=1), direction.norm(dim=1), product)
 
@@ -128,13 +148,11 @@ def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Measu
 
 
 @cache
-def _update_part(optimizer: str, compiled: bool) -> Callable[..., tuple[Tensor, Buffers]]:
-    rule = OPTIMIZERS[optimizer]
-
+def _update_part(rule: BatchedOptimizer, compiled: bool) -> Callable[..., tuple[Tensor, Buffers]]:
     def update(
-        theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, count: Tensor, lr: Tensor
+        theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...], lr: Tensor
     ) -> tuple[Tensor, Buffers]:
-        buffers = rule.direction(theta, grad, buffers, hyper, count)
+        buffers = rule.direction(theta, grad, buffers, hyper, corrections)
         return rule.apply(theta, buffers.direction, lr, hyper), buffers
 
-    return compile_part(update, compiled, dynamic=True)
+    return compile_part(update, compiled, dynamic=not rule.by_tensor)

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from metalr.meta.nets import Net
 
 
 class Hyper(NamedTuple):
@@ -18,10 +22,10 @@ class Hyper(NamedTuple):
 
     Attributes:
         lr: initial rate lr(0).
-        beta1: SGD's and RMSprop's momentum, or Adam's and Lion's beta 1.
-        beta2: Adam's and Lion's beta 2, or RMSprop's alpha; not used by SGD.
-        coupled: weight decay added to the gradient (all but Lion).
-        decoupled: weight decay times the rate taken off the parameters (AdamW, Lion).
+        beta1: SGD's, RMSprop's and Muon's momentum, or Adam's and Lion's beta 1.
+        beta2: Adam's and Lion's beta 2, or RMSprop's alpha; not used by SGD and Muon.
+        coupled: weight decay added to the gradient (all but Lion and Muon).
+        decoupled: weight decay times the rate taken off the parameters (AdamW, Lion, Muon).
         nesterov: 1 for Nesterov's momentum (SGD), else 0.
     """
 
@@ -89,17 +93,32 @@ class BatchedOptimizer(HyperDistribution):
 
     Attributes:
         is_sgd: as `metalr.direction.Direction.is_sgd`.
+        by_tensor: whether the rule looks at each tensor by itself, and is compiled for each network.
     """
 
     is_sgd: bool
+    by_tensor = False
 
     @abstractmethod
     def start(self, theta: Tensor) -> Buffers:
         """Buffers before the first step."""
 
+    def on(self, net: Net) -> BatchedOptimizer:
+        """The rule for a network's parameters: itself, unless it looks at each tensor by itself."""
+        return self
+
+    def corrections(self, hyper: Hyper, step: Tensor) -> tuple[Tensor, ...]:
+        """What of `direction` depends on the number of the step, which counts from 0, shape (): (R, 1) each.
+
+        It stands apart as a compiled `direction` would take it anew for every parameter.
+        """
+        return ()
+
     @abstractmethod
-    def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
-        """Buffers after this step, with the direction u to apply. `step` counts from 0, shape ()."""
+    def direction(
+        self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...]
+    ) -> Buffers:
+        """Buffers after this step, with the direction u to apply."""
 
     def apply(self, theta: Tensor, direction: Tensor, lr: Tensor, hyper: Hyper) -> Tensor:
         """Parameters after the step at rates lr, shape (R, 1)."""
@@ -126,7 +145,9 @@ class SGD(BatchedOptimizer):
         """Without a second moment."""
         return Buffers(torch.zeros_like(theta), theta.new_zeros(len(theta), 0), torch.zeros_like(theta))
 
-    def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
+    def direction(
+        self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...]
+    ) -> Buffers:
         """M = momentum * m + g + decay * w, and u = m, or with Nesterov g + decay * w + momentum * m."""
         grad = grad + hyper.coupled * theta
         moved = hyper.beta1 * buffers.first + grad
@@ -158,14 +179,20 @@ class Adam(BatchedOptimizer):
         """All zero."""
         return Buffers(torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros_like(theta))
 
-    def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
+    def corrections(self, hyper: Hyper, step: Tensor) -> tuple[Tensor, ...]:
+        """1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t)."""
+        count = step + 1.0
+        return 1.0 / (1.0 - hyper.beta1**count), (1.0 - hyper.beta2**count).rsqrt()
+
+    def direction(
+        self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...]
+    ) -> Buffers:
         """U = m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)."""
         grad = grad + hyper.coupled * theta
         first = torch.lerp(grad, buffers.first, hyper.beta1)
         second = torch.lerp(grad.square(), buffers.second, hyper.beta2)
-        count = step + 1.0
-        scale1, scale2 = 1.0 - hyper.beta1**count, (1.0 - hyper.beta2**count).sqrt()
-        return Buffers(first, second, first / (second.sqrt() / scale2 + self.eps) / scale1)
+        scale1, scale2 = corrections
+        return Buffers(first, second, scale1 * first / (scale2 * second.sqrt() + self.eps))
 
     def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Betas (0.9, 0.999) in half of the runs; AdamW with decay in half, a little L2 in a quarter."""
@@ -190,7 +217,9 @@ class RMSprop(BatchedOptimizer):
         """All zero."""
         return Buffers(torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros_like(theta))
 
-    def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
+    def direction(
+        self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...]
+    ) -> Buffers:
         """U = momentum * u + g / (sqrt(v) + eps)."""
         grad = grad + hyper.coupled * theta
         second = torch.lerp(grad.square(), buffers.second, hyper.beta2)
@@ -217,7 +246,9 @@ class Lion(BatchedOptimizer):
         """Without a second moment."""
         return Buffers(torch.zeros_like(theta), theta.new_zeros(len(theta), 0), torch.zeros_like(theta))
 
-    def direction(self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, step: Tensor) -> Buffers:
+    def direction(
+        self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...]
+    ) -> Buffers:
         """U = sign(lerp(g, m, beta1)) + decay * w, and m = lerp(g, m, beta2).
 
         A real run sees the parameters' whole change, so the decay counts as a part of the direction.
@@ -236,7 +267,76 @@ class Lion(BatchedOptimizer):
         return Hyper(lr, zeros + 0.9, zeros + 0.99, zeros, _decay(runs, 1e-2, 1.0, generator), zeros)
 
 
-OPTIMIZERS: dict[str, BatchedOptimizer] = {"sgd": SGD(), "adam": Adam(), "rmsprop": RMSprop(), "lion": Lion()}
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Matrices (R, m, n) with singular values of about 1, by five Newton-Schulz steps (Jordan 2024, Muon)."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / x.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+@dataclass(frozen=True)
+class Muon(BatchedOptimizer):
+    """Muon (Jordan 2024) with Nesterov's momentum and decoupled decay, as torch.optim.Muon, for all tensors.
+
+    A vector is a matrix of one column, whose orthogonal form is its direction (Pethick et al. 2025, Scion), so that
+    one rule serves a whole network.
+
+    Attributes:
+        shapes: of the network's tensors, (in, out) or (n,); see `on`.
+    """
+
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    is_sgd = False
+    by_tensor = True
+    usual_lr = 0.02
+
+    def on(self, net: Net) -> Muon:
+        """For that network's tensors."""
+        return Muon(tuple(net.shapes.values()))
+
+    def start(self, theta: Tensor) -> Buffers:
+        """Without a second moment."""
+        return Buffers(torch.zeros_like(theta), theta.new_zeros(len(theta), 0), torch.zeros_like(theta))
+
+    def direction(
+        self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...]
+    ) -> Buffers:
+        """M = lerp(g, m, momentum), and u = sqrt(max(1, out / in)) orth(lerp(g, m, momentum)) + decay * w.
+
+        A real run sees the parameters' whole change, so the decay counts as a part of the direction.
+        """
+        first = torch.lerp(grad, buffers.first, hyper.beta1)
+        ahead = torch.lerp(grad, first, hyper.beta1)
+        pieces = []
+        for shape, piece in zip(self.shapes, ahead.split([math.prod(s) for s in self.shapes], 1), strict=True):
+            rows, columns = (1, shape[0]) if len(shape) == 1 else (math.prod(shape[:-1]), shape[-1])
+            scale = max(1.0, columns / rows) ** 0.5
+            pieces.append(scale * orthogonalised(piece.reshape(-1, rows, columns)).reshape(piece.shape))
+        return Buffers(first, buffers.second, torch.cat(pieces, 1) + hyper.decoupled * theta)
+
+    def apply(self, theta: Tensor, direction: Tensor, lr: Tensor, hyper: Hyper) -> Tensor:
+        """Parameters after the step; the direction holds the decay."""
+        return theta - lr * direction
+
+    def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
+        """Momentum 0.95, decay in half."""
+        lr = self._rates(runs, generator, decades)
+        zeros = torch.zeros(runs, 1)
+        return Hyper(lr, zeros + 0.95, zeros, zeros, _decay(runs, 1e-3, 0.3, generator), zeros)
+
+
+OPTIMIZERS: dict[str, BatchedOptimizer] = {
+    "sgd": SGD(),
+    "adam": Adam(),
+    "rmsprop": RMSprop(),
+    "lion": Lion(),
+    "muon": Muon(),
+}
 """Of networks, by the name that a draw gives."""
 
 HYPER: dict[str, HyperDistribution] = OPTIMIZERS | {"boosting": Shrinkage()}

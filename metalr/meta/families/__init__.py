@@ -5,15 +5,17 @@ from metalr.meta.families.images import ConvNetTasks
 from metalr.meta.families.modules import ModuleTasks
 from metalr.meta.families.quadratics import QuadraticTasks
 from metalr.meta.families.tables import TabularTasks
-from metalr.meta.families.tokens import SentenceTasks, TransformerTasks
-from metalr.meta.families.vectors import AutoencoderTasks, FineTuningTasks, MLPTasks
+from metalr.meta.families.tokens import MaskedTransformerTasks, SentenceTasks, TransformerTasks
+from metalr.meta.families.vectors import AutoencoderTasks, DropoutTasks, FineTuningTasks, MLPTasks
 
 __all__ = [
     "AutoencoderTasks",
     "BoostedTreesTasks",
     "ConvNetTasks",
+    "DropoutTasks",
     "FineTuningTasks",
     "MLPTasks",
+    "MaskedTransformerTasks",
     "ModuleTasks",
     "QuadraticTasks",
     "SentenceTasks",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from metalr.meta.families.pool import PooledFamily, corrupt, log_uniform, split, uniform
-from metalr.meta.nets import Net, Transformer
+from metalr.meta.nets import IGNORED, Net, Transformer
 from metalr.meta.task import Split
 
 
@@ -16,6 +18,32 @@ def zipf(instances: int, vocabulary: int, generator: torch.Generator) -> Tensor:
     share = rank ** -uniform((instances, 1), 0.0, 1.2, generator)
     normalised: Tensor = share / share.sum(-1, keepdim=True)
     return normalised
+
+
+def _transformer(net: Net) -> Transformer:
+    if not isinstance(net, Transformer):
+        raise TypeError(f"net={net}: tasks on tokens need a Transformer")
+    return net
+
+
+def _sequences(net: Transformer, instances: int, samples: int, generator: torch.Generator) -> Tensor:
+    """Random Markov chains, where some tokens are rare and some repeat the fourth last: (P, N, length + 1)."""
+    vocabulary = net.vocabulary
+    sharpness = log_uniform((instances, 1, 1), 1.0, 4.0, generator)
+    rarity = zipf(instances, vocabulary, generator).log()[:, None]
+    chain = (sharpness * torch.randn(instances, vocabulary, vocabulary, generator=generator) + rarity).softmax(-1)
+    copy = uniform((instances, 1), 0.0, 0.6, generator)
+    tokens = [torch.randint(vocabulary, (instances, samples), generator=generator)]
+    rows = torch.arange(instances)[:, None]
+    for position in range(net.length):
+        edges = chain[rows, tokens[-1]].cumsum(-1)
+        draw = torch.rand(instances, samples, 1, generator=generator)
+        following = (draw > edges).sum(-1).clamp_max(vocabulary - 1)
+        if position >= 3:
+            repeated = torch.rand(instances, samples, generator=generator) < copy
+            following = torch.where(repeated, tokens[position - 3], following)
+        tokens.append(following)
+    return torch.stack(tokens, dim=-1)
 
 
 class TransformerTasks(PooledFamily):
@@ -30,25 +58,35 @@ class TransformerTasks(PooledFamily):
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
         """Sequences of the chain."""
-        if not isinstance(net, Transformer):
-            raise TypeError(f"net={net}: transformer tasks need a Transformer")
-        samples, vocabulary = train_size + self.valid_size, net.vocabulary
-        sharpness = log_uniform((instances, 1, 1), 1.0, 4.0, generator)
-        rarity = zipf(instances, vocabulary, generator).log()[:, None]
-        chain = (sharpness * torch.randn(instances, vocabulary, vocabulary, generator=generator) + rarity).softmax(-1)
-        copy = uniform((instances, 1), 0.0, 0.6, generator)
-        tokens = [torch.randint(vocabulary, (instances, samples), generator=generator)]
-        rows = torch.arange(instances)[:, None]
-        for position in range(net.length):
-            edges = chain[rows, tokens[-1]].cumsum(-1)
-            draw = torch.rand(instances, samples, 1, generator=generator)
-            following = (draw > edges).sum(-1).clamp_max(vocabulary - 1)
-            if position >= 3:
-                repeated = torch.rand(instances, samples, generator=generator) < copy
-                following = torch.where(repeated, tokens[position - 3], following)
-            tokens.append(following)
-        sequences = torch.stack(tokens, dim=-1)
+        samples = train_size + self.valid_size
+        sequences = _sequences(_transformer(net), instances, samples, generator)
         return split(sequences, torch.zeros(instances, samples), train_size)
+
+
+class MaskedTransformerTasks(PooledFamily):
+    """Tiny transformers that tell the hidden tokens of such sequences, as BERT's pre-training does.
+
+    An eighth to a third of a sequence's tokens are hidden, one or more, the same ones in each epoch.
+    """
+
+    pool = (
+        (Transformer(task="masked", norm="post"), 16),
+        (Transformer(vocabulary=32, width=24, layers=2, length=8, task="masked", dropout=0.1), 32),
+    )
+
+    def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
+        """Sequences with hidden tokens, and what these are."""
+        net = _transformer(net)
+        tokens = _sequences(net, instances, train_size + self.valid_size, generator)[..., 1:]
+        share = uniform((instances, 1, 1), 0.125, 0.333, generator)
+        draws = torch.rand(tokens.shape, generator=generator)
+        hidden = (draws < share) | (draws == draws.amin(-1, keepdim=True))
+        seen, asked = torch.where(hidden, net.vocabulary, tokens), torch.where(hidden, tokens, IGNORED)
+        return split(seen, asked, train_size)
+
+
+def _classifier(classes: int, norm: str = "post", **sizes: Any) -> Transformer:
+    return Transformer(task="classify", classes=classes, norm=norm, **sizes)
 
 
 class SentenceTasks(PooledFamily):
@@ -60,11 +98,11 @@ class SentenceTasks(PooledFamily):
     """
 
     pool = (
-        (Transformer(vocabulary=200, width=32, layers=2, heads=4, length=10, norm="post", classes=2), 32),
-        (Transformer(vocabulary=100, width=24, layers=1, heads=2, length=12, norm="post", classes=3), 16),
-        (Transformer(vocabulary=100, width=24, layers=2, heads=2, length=8, norm="pre", classes=2), 32),
-        (Transformer(vocabulary=60, width=16, layers=3, heads=2, length=8, norm="post", classes=5), 64),
-        (Transformer(vocabulary=500, width=32, layers=2, heads=4, length=12, norm="post", classes=2), 16),
+        (_classifier(2, vocabulary=200, width=32, layers=2, heads=4, length=10, dropout=0.1), 32),
+        (_classifier(3, vocabulary=100, width=24, layers=1, heads=2, length=12), 16),
+        (_classifier(2, vocabulary=100, width=24, layers=2, heads=2, length=8, norm="pre"), 32),
+        (_classifier(5, vocabulary=60, width=16, layers=3, heads=2, length=8), 64),
+        (_classifier(2, vocabulary=500, width=32, layers=2, heads=4, length=12, dropout=0.1), 16),
     )
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:

@@ -137,6 +137,16 @@ class AutoencoderTasks(PooledFamily):
         return split(images, images, train_size)
 
 
+class DropoutTasks(MLPTasks):
+    """Perceptrons with dropout, on the data of `MLPTasks`: wider than the others, as dropout has them."""
+
+    pool = (
+        (MLP(width=64, depth=1, dropout=0.5), 16),
+        (MLP(width=48, depth=2, dropout=0.2), 32),
+        (MLP(width=48, depth=3, activation="gelu", norm="layer", dropout=0.1), 32),
+    )
+
+
 class FineTuningTasks(MLPTasks):
     """Perceptrons that were trained on a neighbouring task first: other inputs' axes, some classes swapped.
 
