@@ -102,7 +102,7 @@ class SentenceTasks(PooledFamily):
         (_classifier(3, vocabulary=100, width=24, layers=1, heads=2, length=12), 16),
         (_classifier(2, vocabulary=100, width=24, layers=2, heads=2, length=8, norm="pre"), 32),
         (_classifier(5, vocabulary=60, width=16, layers=3, heads=2, length=8), 64),
-        (_classifier(2, vocabulary=500, width=32, layers=2, heads=4, length=12, dropout=0.1), 16),
+        (_classifier(2, vocabulary=1500, width=16, heads=2, length=12, dropout=0.1), 16),
     )
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
