@@ -298,9 +298,7 @@ class Transformer(Net):
         if self.task == "classify":
             return F.cross_entropy(_product(x.mean(1), params["head"]), targets)
         following = inputs[:, 1:] if causal else targets
-        return F.cross_entropy(
-            (x @ params["head"]).flatten(0, 1), following.flatten(), ignore_index=IGNORED
-        )
+        return F.cross_entropy((x @ params["head"]).flatten(0, 1), following.flatten(), ignore_index=IGNORED)
 
     def _dropped(self, x: Tensor, noise: Tensor | None, places: Iterator[int]) -> Tensor:
         return _dropped(x, noise, next(places), self.dropout) if self.dropout else x

@@ -129,9 +129,7 @@ def _validate_part(net: Net, compiled: bool) -> Callable[[Tensor, Tensor, Tensor
 def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Measured]]:
     batched = vmap(net.flat_training_loss, in_dims=(0, 0, 0, None))
 
-    def total(
-        theta: Tensor, scale: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def total(theta: Tensor, scale: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         losses = batched(theta * scale, inputs, targets, noise)
         return losses.sum(), losses
 

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,18 +10,23 @@ from metalr.meta import Component, HeldOutTask, Inner, TaskDistribution, rollout
 from metalr.meta.families import (
     AutoencoderTasks,
     ConvNetTasks,
+    DropoutTasks,
     FineTuningTasks,
+    MaskedTransformerTasks,
     MLPTasks,
     QuadraticTasks,
     SentenceTasks,
     TabularTasks,
     TransformerTasks,
 )
-from metalr.meta.optimizers import OPTIMIZERS
+from metalr.meta.nets import IGNORED, MLP, Transformer, _product
+from metalr.meta.optimizers import OPTIMIZERS, orthogonalised
 from metalr.meta.rollout import LOG_RATIO_RANGE
 
 FAMILIES = [
     MLPTasks,
+    DropoutTasks,
+    MaskedTransformerTasks,
     FineTuningTasks,
     AutoencoderTasks,
     ConvNetTasks,
@@ -53,13 +59,92 @@ def test_every_network_of_the_pool_has_a_finite_loss_and_gradient(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tasks_can_be_learned(family):
     """From the usual rate, the reference schedule brings the validation loss down on average over instances."""
-    train_size = 4096 if family is SentenceTasks else 256  # a vocabulary of 500 takes more than a few sentences
+    train_size = 4096 if family is SentenceTasks else 256  # a vocabulary of 1,500 takes more than a few sentences
     task = family(train_sizes=(train_size,), valid_size=64).sample(6, generator(1))
     hyper = OPTIMIZERS["adam"].draw(6, generator(), decades=0.01)
     hyper = hyper._replace(lr=torch.full((6, 1), 1e-2))
     policy = LRPolicy()
     result = rollout(task, Inner("adam", hyper, 60), policy.shared_layers(), policy.columns)
     assert float(result.curve[-1].mean()) < -0.01
+
+
+def test_the_hidden_tokens_alone_are_asked_for():
+    family = MaskedTransformerTasks(train_sizes=(200,), valid_size=40)
+    net, _ = family.pool[0]
+    train, _ = family.data(net, 3, 200, generator())
+    hidden = train.inputs == net.vocabulary
+    assert bool((hidden == (train.targets != IGNORED)).all())
+    assert int(hidden.sum(-1).min()) >= 1
+    assert 0.1 < float(hidden.float().mean()) < 0.4
+    assert int(train.targets[hidden].max()) < net.vocabulary
+    # What is not hidden has no say: other targets there, the same loss.
+    theta = net.initialise(3, generator())
+    others = torch.where(hidden, train.targets, IGNORED)
+    visible = torch.where(hidden, IGNORED, train.inputs)
+    losses = [vmap(net.flat_loss)(theta, train.inputs, targets) for targets in (train.targets, others, visible)]
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.allclose(losses[0], losses[2], rtol=1e-3)
+
+
+DROPPING = [MLP(dropout=0.25), Transformer(dropout=0.25), Transformer(task="masked", dropout=0.25)]
+
+
+@pytest.mark.parametrize("net", DROPPING)
+def test_dropout_takes_units_out_of_training_alone(net):
+    theta = net.initialise(1, generator())[0]
+    if isinstance(net, Transformer):
+        inputs = torch.randint(net.vocabulary, (6, net.length + (net.task == "causal")), generator=generator())
+        targets = inputs
+    else:
+        inputs, targets = torch.randn(6, net.inputs, generator=generator()), torch.randint(net.outputs, (6,))
+    plain = replace(net, dropout=0.0)
+    noise = torch.rand(6, net.dropout_units, generator=generator())
+    assert plain.dropout_units == 0 < net.dropout_units
+    assert torch.equal(net.flat_loss(theta, inputs, targets), plain.flat_loss(theta, inputs, targets))
+    trained = [net.flat_training_loss(theta, inputs, targets, drawn) for drawn in (noise, noise, noise.flip(0))]
+    assert torch.equal(*trained[:2])
+    assert not torch.equal(*trained[1:])
+    assert not torch.allclose(trained[0], net.flat_loss(theta, inputs, targets), rtol=1e-5)
+    if isinstance(net, MLP):  # where all units are dropped, inputs have no say; kept ones are scaled up
+        dropped = [net.flat_training_loss(theta, seen, targets, 0.0 * noise) for seen in (inputs, inputs.flip(0))]
+        assert torch.equal(*dropped)
+        doubled = replace(net, depth=1, dropout=0.5)
+        one = doubled.unflatten(doubled.initialise(1, generator())[0])
+        logits = doubled.logits(one, inputs, torch.ones(6, doubled.dropout_units))
+        assert torch.allclose(logits, 2.0 * doubled.logits(one, inputs), atol=1e-5)
+
+
+def test_a_pair_of_runs_drops_the_same_units():
+    """So that nothing but their rates sets them apart."""
+    task = DropoutTasks(sources=["clusters"], train_sizes=(64,), valid_size=16).sample(2, generator())
+    policy = LRPolicy()
+    inner = Inner("adam", OPTIMIZERS["adam"].draw(2, generator(), 1.0), 12)
+    run = rollout(task, inner, policy.shared_layers(), policy.columns, copies=2)
+    assert torch.equal(*run.curve.chunk(2, dim=1))
+    assert torch.equal(run.curve, rollout(task, inner, policy.shared_layers(), policy.columns, copies=2).curve)
+    other = rollout(task, replace(inner, batch_seed=1), policy.shared_layers(), policy.columns, copies=2)
+    assert not torch.equal(run.curve, other.curve)
+
+
+@pytest.mark.parametrize("shape", [(5, 12, 7), (3, 4, 9), (4, 1, 6)])
+def test_muons_directions_are_orthogonal_and_torchs(shape):
+    """Singular values within Jordan's band, and torch.optim.Muon's update to bfloat16's precision."""
+    matrices = torch.randn(shape, generator=generator())
+    made = orthogonalised(matrices)
+    values = torch.linalg.svdvals(made)
+    assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
+    for matrix, own in zip(matrices, made, strict=True):
+        parameter = torch.nn.Parameter(torch.zeros_like(matrix))
+        parameter.grad = matrix.clone()
+        torch.optim.Muon([parameter], lr=1.0, weight_decay=0.0, adjust_lr_fn=None).step()
+        scale = max(1.0, shape[1] / shape[2]) ** 0.5
+        assert torch.allclose(-parameter.detach(), scale * own, atol=0.03)
+
+
+@pytest.mark.parametrize("columns", [1, 10, 16, 40])
+def test_narrow_products_are_products(columns):
+    x, weight = torch.randn(3, 20, 30, generator=generator()), torch.randn(3, 30, columns, generator=generator())
+    assert torch.allclose(vmap(_product)(x, weight), x @ weight, atol=1e-5)
 
 
 def test_other_units_leave_the_networks_as_functions():

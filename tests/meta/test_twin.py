@@ -38,7 +38,30 @@ class Lion(torch.optim.Optimizer):
                 m.lerp_(p.grad, 0.01)
 
 
+class Muon(torch.optim.Optimizer):
+    """Jordan 2024, on matrices (in, out) and on vectors, which are matrices of one column."""
+
+    def __init__(self, params, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                m = self.state[p].setdefault("m", torch.zeros_like(p))
+                m.lerp_(p.grad, 0.05)
+                ahead = torch.lerp(p.grad, m, 0.95)
+                matrix = ahead[:, None] if p.dim() == 1 else ahead.T  # torch's (out, in)
+                x = matrix / matrix.norm()
+                for _ in range(5):
+                    gram = x @ x.T
+                    x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+                update = max(1.0, x.shape[0] / x.shape[1]) ** 0.5 * x
+                p.mul_(1.0 - 0.1 * group["lr"]).sub_(update.T.reshape(p.shape), alpha=group["lr"])
+
+
 CASES = {
+    "muon": ("muon", hyper(0.05, 0.95, decoupled=0.1), lambda p, lr: Muon(p, 0.05 * lr)),
     "nesterov": (
         "sgd",
         hyper(beta1=0.9, coupled=1e-3, nesterov=1.0),
