@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ class MetaLearner(L.LightningModule):
         self._family = ""
         self._restored: list[dict[str, Any]] | None = None
         self._step_scores: list[tuple[str, HeldOutScore]] = []
+        self._scored: dict[str, LRPolicy] = {}  # the last and the best, by the names of their files
 
     @property
     def family(self) -> str:
@@ -131,7 +133,8 @@ class MetaLearner(L.LightningModule):
         return episode
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the inner runs of all ranks, where an episode is not over."""
+        """Keeps the policies that were written, and the inner runs of all ranks where an episode is not over."""
+        checkpoint["scored"] = {name: (policy.state_dict(), policy.card) for name, policy in self._scored.items()}
         if self._episode is None:
             return
         states: list[Any] = [self._episode.state_dict()]
@@ -141,7 +144,10 @@ class MetaLearner(L.LightningModule):
         checkpoint["episode"] = states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Kept until the draw is made again."""
+        """Restores the written policies; the inner runs are kept until the draw is made again."""
+        for name, (weights, card) in checkpoint.get("scored", {}).items():
+            self._scored[name] = LRPolicy(self.policy.features, self.policy.hidden, card=card)
+            self._scored[name].load_state_dict(weights)
         self._restored = checkpoint.get("episode")
         if self._restored is not None and len(self._restored) != self.trainer.world_size:
             raise ValueError(
@@ -185,35 +191,39 @@ class MetaLearner(L.LightningModule):
         if self.trainer.sanity_checking:
             return
         folder = self._folder()
-        self._write(folder / "policy.safetensors", total)
-        if total < self.best_score:
-            self.best_score.copy_(total)
-            self._write(folder / "best.safetensors", total)
-
-    def _write(self, path: Path, score: Tensor) -> None:
-        if not self.trainer.is_global_zero:
-            return
-        self.policy.card = {
+        policy = deepcopy(self.policy)
+        policy.card = {
             "seed": str(self.seed),
             "meta_steps": str(self._meta_steps + self.trainer.global_step),
             "inner_steps": str(int(self.inner_steps)),
-            "heldout": f"{float(score):.4f}",
+            "heldout": f"{float(total):.4f}",
         }
-        self.policy.save(path)
+        self._scored["policy"] = policy
+        if total < self.best_score:
+            self.best_score.copy_(total)
+            self._scored["best"] = policy
+        self._write(folder)
+
+    def _write(self, folder: Path) -> None:
+        if self.trainer.is_global_zero:
+            for name, policy in self._scored.items():
+                policy.save(folder / f"{name}.safetensors")
 
     def _folder(self) -> Path:
         """Of the policies; asks all ranks."""
         return Path(self.trainer.log_dir or self.trainer.default_root_dir)
 
     def on_train_end(self) -> None:
-        """Adds to the written policies the region of the states that they come to."""
+        """Adds to the written policies the region of the states that they come to.
+
+        After an interruption the best may be from before it, and its first file in another folder.
+        """
         folder = self._folder()
         if not self.trainer.is_global_zero or self._distribution is None:
             return
-        for path in filter(Path.is_file, (folder / "policy.safetensors", folder / "best.safetensors")):
-            policy = LRPolicy.load(path)
+        for policy in {id(policy): policy for policy in self._scored.values()}.values():
             policy.learn_support(visited_states(policy, self._distribution, self.support_draws))
-            policy.save(path)
+        self._write(folder)
 
 
 def _own_pairs(pairs: int, rank: int, ranks: int) -> slice:

@@ -101,6 +101,29 @@ def test_a_crashed_run_goes_on_to_the_last_bit(tmp_path, estimator):
     assert int(learner.inner_steps) > 0
 
 
+def test_a_resumed_run_keeps_the_best_of_before(tmp_path):
+    """Also where it writes to another folder, as a logger's versions are, and finds nothing better."""
+    broken, after = tmp_path / "broken", tmp_path / "after"
+    checkpoint = ModelCheckpoint(broken, every_n_train_steps=1, save_last=True)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(broken, make_learner(), callbacks=[checkpoint, Crash(4)])
+    learner = make_learner()
+    state = torch.load(broken / "last.ckpt", weights_only=False)
+    state["state_dict"]["best_score"].fill_(-100.0)  # out of reach
+    torch.save(state, broken / "last.ckpt")
+    fit(after, learner, ckpt_path=broken / "last.ckpt")
+    first, best, last = (
+        LRPolicy.load(path)
+        for path in (broken / "best.safetensors", after / "best.safetensors", after / "policy.safetensors")
+    )
+    assert torch.equal(parameters_to_vector(best.parameters()), parameters_to_vector(first.parameters()))
+    assert best.card == first.card
+    assert (best.card["meta_steps"], last.card["meta_steps"]) == ("3", "6")
+    assert best.support.is_bounded
+    assert last.support.is_bounded
+    assert not first.support.is_bounded
+
+
 def test_another_number_of_ranks_in_the_middle_of_an_episode_is_refused(tmp_path):
     estimator = PES(pairs=4, truncations=3)
     fit(tmp_path, make_learner(estimator), steps=1)
