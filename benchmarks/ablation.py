@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -44,9 +45,9 @@ class Budget:
         seeds: trainings for each feature that is left out.
     """
 
-    meta_steps: int = 120
+    meta_steps: int = 80
     horizons: tuple[int, int] = (60, 200)
-    seeds: int = 3
+    seeds: int = 2
 
 
 def heldout() -> list[HeldOutTask]:
@@ -118,26 +119,40 @@ def _draw(rows: list[tuple[str, float, list[float]]], spread: float, path: Path)
     figure.savefig(path, dpi=100)
 
 
-def main(out: Path = Path("results/ablation"), docs: Path | None = None, budget: Budget = Budget()) -> None:
+def main(
+    out: Path = Path("results/ablation"),
+    docs: Path | None = None,
+    budget: Budget = Budget(),
+    only: Sequence[str] | None = None,
+) -> None:
     """Trains what is missing, prints the table and draws it.
 
     Args:
         out: folder of the results.
         docs: folder of the picture; by default that of the results.
         budget: of one training.
+        only: features to leave out in this run ("none" for the training with all of them), so that several runs can
+            share the work; all by default. The table is about all results that are there.
     """
+    unknown = set(only or ()) - {ALL, *FEATURES}
+    if unknown:
+        raise ValueError(f"only={only}: unknown {', '.join(sorted(unknown))}; choose of {', '.join((ALL, *FEATURES))}")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     torch.set_flush_denormal(True)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "ablation.jsonl"
     scores, tasks = _read(path), heldout()
-    todo = [(name, s) for s in range(budget.seeds) for name in (ALL, *FEATURES) if (name, s) not in scores]
+    chosen = only or (ALL, *FEATURES)
+    todo = [(name, s) for s in range(budget.seeds) for name in chosen if (name, s) not in scores]
     for name, seed in tqdm(todo, desc="trainings"):
         scores[name, seed] = score(name, seed, budget, tasks)
         with path.open("a") as file:
             file.write(json.dumps({"without": name, "seed": seed, "score": scores[name, seed]}) + "\n")
-    everything = [scores[ALL, seed] for seed in range(budget.seeds)]
+    scores = _read(path)  # with what other runs have added
+    everything = [scores[ALL, seed] for seed in range(budget.seeds) if (ALL, seed) in scores]
+    if not everything:
+        return
     spread = stdev(everything) if len(everything) > 1 else 0.0
     rows = _table(scores, budget.seeds)
     print(f"held-out score with all features: {fmean(everything):.3f} (spread over seeds {spread:.3f})\n")

@@ -113,6 +113,20 @@ def test_every_meta_training(run, tmp_path, name):
     assert len(scalars(Path(cli.trainer.log_dir), "heldout")) >= 1
 
 
+@pytest.mark.parametrize("name", ["default", "anytime"])
+def test_a_broad_meta_training_is_annealed(run, name):
+    configs = [f"--config=configs/meta/{name}_broad.yaml", "--config=configs/meta/last/anneal.yaml"]
+    smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false"]
+    smaller += ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--data.init_args.heldout=[]"]
+    few = '{"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
+    start = f"--model.init_args.init_from={name}"
+    cli = run("fit", *configs, *smaller, start, f"--data.init_args.components={few}")
+    (rate,) = cli.trainer.optimizers[0].param_groups
+    assert 0 < rate["lr"] < 6e-4  # its own start, on the way to zero
+    assert cli.model.final_weight == {"default": 0.75, "anytime": 0.5}[name]
+    assert cli.model.policy.needs_horizon is (name == "default")
+
+
 def test_the_whole_configuration_is_kept_beside_the_logs(run, tmp_path):
     run("fit", "--config=configs/digits.yaml", "--trainer.max_steps=1")
     kept = (tmp_path / "digits" / "version_0" / "config.yaml").read_text()
