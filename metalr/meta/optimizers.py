@@ -93,15 +93,18 @@ class BatchedOptimizer(HyperDistribution):
 
     Attributes:
         is_sgd: as `metalr.direction.Direction.is_sgd`.
+        has_second: whether it keeps a second moment.
         by_tensor: whether the rule looks at each tensor by itself, and is compiled for each network.
     """
 
     is_sgd: bool
+    has_second = False
     by_tensor = False
 
-    @abstractmethod
     def start(self, theta: Tensor) -> Buffers:
-        """Buffers before the first step."""
+        """Buffers before the first step, all zero."""
+        second = torch.zeros_like(theta) if self.has_second else theta.new_zeros(len(theta), 0)
+        return Buffers(torch.zeros_like(theta), second, torch.zeros_like(theta))
 
     def on(self, net: Net) -> BatchedOptimizer:
         """The rule for a network's parameters: itself, unless it looks at each tensor by itself."""
@@ -141,10 +144,6 @@ class SGD(BatchedOptimizer):
     is_sgd = True
     usual_lr = 0.1
 
-    def start(self, theta: Tensor) -> Buffers:
-        """Without a second moment."""
-        return Buffers(torch.zeros_like(theta), theta.new_zeros(len(theta), 0), torch.zeros_like(theta))
-
     def direction(
         self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...]
     ) -> Buffers:
@@ -173,11 +172,8 @@ class Adam(BatchedOptimizer):
 
     is_sgd = False
     usual_lr = 1e-3
+    has_second = True
     eps = 1e-8
-
-    def start(self, theta: Tensor) -> Buffers:
-        """All zero."""
-        return Buffers(torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros_like(theta))
 
     def corrections(self, hyper: Hyper, step: Tensor) -> tuple[Tensor, ...]:
         """1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t)."""
@@ -211,11 +207,8 @@ class RMSprop(BatchedOptimizer):
 
     is_sgd = False
     usual_lr = 1e-3
+    has_second = True
     eps = 1e-8
-
-    def start(self, theta: Tensor) -> Buffers:
-        """All zero."""
-        return Buffers(torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros_like(theta))
 
     def direction(
         self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...]
@@ -242,10 +235,6 @@ class Lion(BatchedOptimizer):
     is_sgd = False
     usual_lr = 1e-4
 
-    def start(self, theta: Tensor) -> Buffers:
-        """Without a second moment."""
-        return Buffers(torch.zeros_like(theta), theta.new_zeros(len(theta), 0), torch.zeros_like(theta))
-
     def direction(
         self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...]
     ) -> Buffers:
@@ -270,7 +259,7 @@ class Lion(BatchedOptimizer):
 def orthogonalised(matrices: Tensor) -> Tensor:
     """Matrices (R, m, n) with singular values of about 1, by five Newton-Schulz steps (Jordan 2024, Muon)."""
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
+    x: Tensor = matrices.mT if tall else matrices
     x = x / x.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]
     for _ in range(5):
         gram = x @ x.mT
@@ -299,10 +288,6 @@ class Muon(BatchedOptimizer):
         """For that network's tensors."""
         return Muon(tuple(net.shapes.values()))
 
-    def start(self, theta: Tensor) -> Buffers:
-        """Without a second moment."""
-        return Buffers(torch.zeros_like(theta), theta.new_zeros(len(theta), 0), torch.zeros_like(theta))
-
     def direction(
         self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...]
     ) -> Buffers:
@@ -312,8 +297,8 @@ class Muon(BatchedOptimizer):
         """
         first = torch.lerp(grad, buffers.first, hyper.beta1)
         ahead = torch.lerp(grad, first, hyper.beta1)
-        pieces = []
-        for shape, piece in zip(self.shapes, ahead.split([math.prod(s) for s in self.shapes], 1), strict=True):
+        pieces, sizes = [], [math.prod(shape) for shape in self.shapes]
+        for shape, piece in zip(self.shapes, torch.split(ahead, sizes, dim=1), strict=True):
             rows, columns = (1, shape[0]) if len(shape) == 1 else (math.prod(shape[:-1]), shape[-1])
             scale = max(1.0, columns / rows) ** 0.5
             pieces.append(scale * orthogonalised(piece.reshape(-1, rows, columns)).reshape(piece.shape))

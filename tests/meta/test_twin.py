@@ -23,41 +23,45 @@ def hyper(lr_scale=1.0, beta1=0.0, beta2=0.0, coupled=0.0, decoupled=0.0, nester
     return Hyper(lr, *(torch.full_like(lr, v) for v in (beta1, beta2, coupled, decoupled, nesterov)))
 
 
-class Lion(torch.optim.Optimizer):
+class MomentumRule(torch.optim.Optimizer):
+    """A rule of a parameter, its gradient and one moment, with decay of 0.1 times the rate."""
+
+    def __init__(self, params, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                update = self.update(p.grad, self.state[p].setdefault("m", torch.zeros_like(p)))
+                p.mul_(1.0 - 0.1 * group["lr"]).sub_(update, alpha=group["lr"])
+
+    def update(self, grad: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
+        """Of the parameter, at a rate of 1; changes the moment."""
+        raise NotImplementedError
+
+
+class Lion(MomentumRule):
     """Chen et al. 2023, algorithm 2."""
 
-    def __init__(self, params, lr: float) -> None:
-        super().__init__(params, {"lr": lr})
-
-    @torch.no_grad()
-    def step(self, closure=None) -> None:
-        for group in self.param_groups:
-            for p in group["params"]:
-                m = self.state[p].setdefault("m", torch.zeros_like(p))
-                p.mul_(1.0 - 0.1 * group["lr"]).sub_(torch.lerp(p.grad, m, 0.9).sign(), alpha=group["lr"])
-                m.lerp_(p.grad, 0.01)
+    def update(self, grad, moment):
+        update = torch.lerp(grad, moment, 0.9).sign()
+        moment.lerp_(grad, 0.01)
+        return update
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(MomentumRule):
     """Jordan 2024, on matrices (in, out) and on vectors, which are matrices of one column."""
 
-    def __init__(self, params, lr: float) -> None:
-        super().__init__(params, {"lr": lr})
-
-    @torch.no_grad()
-    def step(self, closure=None) -> None:
-        for group in self.param_groups:
-            for p in group["params"]:
-                m = self.state[p].setdefault("m", torch.zeros_like(p))
-                m.lerp_(p.grad, 0.05)
-                ahead = torch.lerp(p.grad, m, 0.95)
-                matrix = ahead[:, None] if p.dim() == 1 else ahead.T  # torch's (out, in)
-                x = matrix / matrix.norm()
-                for _ in range(5):
-                    gram = x @ x.T
-                    x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
-                update = max(1.0, x.shape[0] / x.shape[1]) ** 0.5 * x
-                p.mul_(1.0 - 0.1 * group["lr"]).sub_(update.T.reshape(p.shape), alpha=group["lr"])
+    def update(self, grad, moment):
+        moment.lerp_(grad, 0.05)
+        ahead = torch.lerp(grad, moment, 0.95)
+        matrix = ahead[:, None] if grad.dim() == 1 else ahead.T  # torch's (out, in)
+        x = matrix / matrix.norm()
+        for _ in range(5):
+            gram = x @ x.T
+            x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+        return (max(1.0, x.shape[0] / x.shape[1]) ** 0.5 * x).T.reshape(grad.shape)
 
 
 CASES = {
