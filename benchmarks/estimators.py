@@ -68,7 +68,12 @@ def estimates(
 
 
 def main(
-    policy: str | None = None, family: TaskFamily | None = None, horizon: int = 100, draws: int = 24, seed: int = 0
+    policy: str | None = None,
+    family: TaskFamily | None = None,
+    horizon: int = 100,
+    draws: int = 24,
+    seed: int = 0,
+    only: Sequence[str] | None = None,
 ) -> None:
     """Prints the table.
 
@@ -78,12 +83,17 @@ def main(
         horizon: steps of the inner runs.
         draws: estimates an estimator.
         seed: of the draws.
+        only: names of the table's rows; all by default.
     """
+    unknown = set(only or ()) - set(ESTIMATORS)
+    if unknown:
+        raise ValueError(f"only={only}: unknown {', '.join(sorted(unknown))}; choose of {', '.join(ESTIMATORS)}")
     made = LRPolicy() if policy is None else LRPolicy.load(policy).requires_grad_(True)
     component = Component(family or MLPTasks(), horizons=(horizon, horizon))
     distribution = TaskDistribution({"task": component}, optimizers={"sgd": 1, "adam": 1}, reparameterised=0, seed=seed)
     print("| estimator | signal | noise | signal/noise | agreement | ms / 1,000 steps |\n|---|---|---|---|---|---|")
-    for name, estimator in ESTIMATORS.items():
+    for name in only or ESTIMATORS:
+        estimator = ESTIMATORS[name]
         gradients, seconds, steps = estimates(estimator, made, distribution, range(draws))
         moments = GradientMoments()
         for gradient in gradients:
