@@ -37,7 +37,8 @@ class TruncatedBackprop(GradientEstimator):
         first, (_, stop) = runs.step, runs.truncation(self.truncations)
         with torch.enable_grad():
             loss = runs.piece(policy.shared_layers(), policy.columns, stop, episode.final_weight)
-            gradient = flat_gradient(loss.mean(), policy)
+            # A piece that is shorter than the evaluations are apart may have no part of the outer loss.
+            gradient = flat_gradient(loss.mean(), policy) if loss.requires_grad else loss.new_zeros(policy.size)
         runs.detach()
         episode.done = runs.step == episode.inner.total_steps
         everyone = episode.gather(loss.detach()[None])

@@ -1,5 +1,7 @@
 """Gradient estimators against analytic gradients."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -143,6 +145,18 @@ def test_an_interrupted_episode_goes_on_to_the_last_bit(estimator):
     resumed.load_state_dict(other.state_dict())
     assert torch.equal(made.estimate(policy, resumed).gradient, pieces[-1])
     assert resumed.done
+
+
+def test_a_piece_without_an_evaluation_has_no_gradient():
+    """Ten evaluations lie in ten of twenty pieces."""
+    episode = make_episode(3)
+    episode.inner = replace(episode.inner, total_steps=40)
+    pieces = []
+    while not episode.done:
+        pieces.append(TruncatedBackprop(pairs=3, truncations=20).estimate(make_policy(), episode))
+    sizes = [float(piece.gradient.norm()) for piece in pieces]
+    assert sizes[::2] == [0.0] * 10
+    assert min(sizes[1::2]) > 0.0
 
 
 def test_noise_is_held_for_a_share_of_the_span():
