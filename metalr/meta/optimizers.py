@@ -132,6 +132,11 @@ def _log_uniform(runs: int, low: float, high: float, generator: torch.Generator)
     return torch.empty(runs, 1).uniform_(math.log(low), math.log(high), generator=generator).exp()
 
 
+def _root(second: Tensor) -> Tensor:
+    """The square root of a second moment; what is added, a ten-thousandth of eps, keeps its derivative finite at 0."""
+    return (second + 1e-24).sqrt()
+
+
 def _decay(runs: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     """Zero for half of the runs, log-uniform for the others."""
     used = torch.rand(runs, 1, generator=generator) < 0.5
@@ -188,7 +193,7 @@ class Adam(BatchedOptimizer):
         first = torch.lerp(grad, buffers.first, hyper.beta1)
         second = torch.lerp(grad.square(), buffers.second, hyper.beta2)
         scale1, scale2 = corrections
-        return Buffers(first, second, scale1 * first / (scale2 * second.sqrt() + self.eps))
+        return Buffers(first, second, scale1 * first / (scale2 * _root(second) + self.eps))
 
     def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Betas (0.9, 0.999) in half of the runs; AdamW with decay in half, a little L2 in a quarter."""
@@ -216,7 +221,7 @@ class RMSprop(BatchedOptimizer):
         """U = momentum * u + g / (sqrt(v) + eps)."""
         grad = grad + hyper.coupled * theta
         second = torch.lerp(grad.square(), buffers.second, hyper.beta2)
-        moved = hyper.beta1 * buffers.first + grad / (second.sqrt() + self.eps)
+        moved = hyper.beta1 * buffers.first + grad / (_root(second) + self.eps)
         return Buffers(moved, second, moved)
 
     def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:

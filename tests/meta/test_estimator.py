@@ -23,7 +23,7 @@ from metalr.meta import (
 )
 from metalr.meta.action_es import hold_blocks, loss_to_go
 from metalr.meta.estimator import squashed
-from metalr.meta.nets import Quadratic
+from metalr.meta.nets import MLP, Quadratic
 from metalr.meta.optimizers import Hyper
 from metalr.meta.parameter_es import perturbed
 from tests.conftest import random_policy
@@ -157,6 +157,20 @@ def test_a_piece_without_an_evaluation_has_no_gradient():
     sizes = [float(piece.gradient.norm()) for piece in pieces]
     assert sizes[::2] == [0.0] * 10
     assert min(sizes[1::2]) > 0.0
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_backpropagation_is_finite_where_a_gradient_is_zero(optimizer):
+    """The root of a second moment of 0, as of a unit that is never active, has no finite derivative."""
+    net, generator = MLP(inputs=4, width=6, depth=1, outputs=3), torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, 20, 4, generator=generator)
+    inputs[..., 0] = 0.0  # its weights have no gradient
+    split = Split(inputs, torch.randint(3, (2, 20), generator=generator))
+    task = Task(net, net.initialise(2, generator), split, split, batch_size=4)
+    episode = Episode(task, Inner(optimizer, Hyper.of(torch.full((2, 1), 0.01), 0.9, 0.99), STEPS), range(2), (0,))
+    gradient = whole(TruncatedBackprop(pairs=2, truncations=1), make_policy(), episode)
+    assert bool(torch.isfinite(gradient).all())
+    assert float(gradient.norm()) > 0.0
 
 
 def test_noise_is_held_for_a_share_of_the_span():
