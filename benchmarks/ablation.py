@@ -146,9 +146,9 @@ def main(
     chosen = only or (ALL, *FEATURES)
     todo = [(name, s) for s in range(budget.seeds) for name in chosen if (name, s) not in scores]
     for name, seed in tqdm(todo, desc="trainings"):
-        scores[name, seed] = score(name, seed, budget, tasks)
+        found = score(name, seed, budget, tasks)
         with path.open("a") as file:
-            file.write(json.dumps({"without": name, "seed": seed, "score": scores[name, seed]}) + "\n")
+            file.write(json.dumps({"without": name, "seed": seed, "score": found}) + "\n")
     scores = _read(path)  # with what other runs have added
     everything = [scores[ALL, seed] for seed in range(budget.seeds) if (ALL, seed) in scores]
     if not everything:

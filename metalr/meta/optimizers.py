@@ -234,7 +234,15 @@ class RMSprop(BatchedOptimizer):
         return Hyper(lr, momentum, alpha, zeros, zeros, zeros)
 
 
-class Lion(BatchedOptimizer):
+class DecayInDirection(BatchedOptimizer):
+    """A rule whose direction holds its decoupled decay: a real run reads it off the parameters' whole change."""
+
+    def apply(self, theta: Tensor, direction: Tensor, lr: Tensor, hyper: Hyper) -> Tensor:
+        """Parameters after the step; the direction holds the decay."""
+        return theta - lr * direction
+
+
+class Lion(DecayInDirection):
     """Lion (Chen et al. 2023, algorithm 2): the sign of an interpolated momentum, with decoupled decay."""
 
     is_sgd = False
@@ -243,16 +251,9 @@ class Lion(BatchedOptimizer):
     def direction(
         self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...]
     ) -> Buffers:
-        """U = sign(lerp(g, m, beta1)) + decay * w, and m = lerp(g, m, beta2).
-
-        A real run sees the parameters' whole change, so the decay counts as a part of the direction.
-        """
+        """U = sign(lerp(g, m, beta1)) + decay * w, and m = lerp(g, m, beta2)."""
         moved = torch.lerp(grad, buffers.first, hyper.beta1).sign() + hyper.decoupled * theta
         return Buffers(torch.lerp(grad, buffers.first, hyper.beta2), buffers.second, moved)
-
-    def apply(self, theta: Tensor, direction: Tensor, lr: Tensor, hyper: Hyper) -> Tensor:
-        """Parameters after the step; the direction holds the decay."""
-        return theta - lr * direction
 
     def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Betas (0.9, 0.99), decay in half."""
@@ -273,7 +274,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Muon(BatchedOptimizer):
+class Muon(DecayInDirection):
     """Muon (Jordan 2024) with Nesterov's momentum and decoupled decay, as torch.optim.Muon, for all tensors.
 
     A vector is a matrix of one column, whose orthogonal form is its direction (Pethick et al. 2025, Scion), so that
@@ -296,10 +297,7 @@ class Muon(BatchedOptimizer):
     def direction(
         self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...]
     ) -> Buffers:
-        """M = lerp(g, m, momentum), and u = sqrt(max(1, out / in)) orth(lerp(g, m, momentum)) + decay * w.
-
-        A real run sees the parameters' whole change, so the decay counts as a part of the direction.
-        """
+        """M = lerp(g, m, momentum), and u = sqrt(max(1, out / in)) orth(lerp(g, m, momentum)) + decay * w."""
         first = torch.lerp(grad, buffers.first, hyper.beta1)
         ahead = torch.lerp(grad, first, hyper.beta1)
         pieces, sizes = [], [math.prod(shape) for shape in self.shapes]
@@ -308,10 +306,6 @@ class Muon(BatchedOptimizer):
             scale = max(1.0, columns / rows) ** 0.5
             pieces.append(scale * orthogonalised(piece.reshape(-1, rows, columns)).reshape(piece.shape))
         return Buffers(first, buffers.second, torch.cat(pieces, 1) + hyper.decoupled * theta)
-
-    def apply(self, theta: Tensor, direction: Tensor, lr: Tensor, hyper: Hyper) -> Tensor:
-        """Parameters after the step; the direction holds the decay."""
-        return theta - lr * direction
 
     def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Momentum 0.95, decay in half."""
