@@ -1,0 +1,64 @@
+"""Runs whose rates are recorded, so that a change of the code's form is seen not to change them.
+
+`python -m tests.core.recorded` writes them anew, for a change of the feature schema or of the shipped policies alone.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from metalr import LRPolicy, MetaLR
+
+RECORD = Path(__file__).with_name("recorded_rates.json")
+STEPS, NON_FINITE, DIVERGING = 60, 20, 40
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": lambda groups, as_lr: torch.optim.SGD(groups, lr=as_lr(0.05)),
+    "momentum": lambda groups, as_lr: torch.optim.SGD(groups, lr=as_lr(0.05), momentum=0.9, weight_decay=1e-3),
+    "nesterov": lambda groups, as_lr: torch.optim.SGD(groups, lr=as_lr(0.05), momentum=0.9, nesterov=True),
+    "adamw": lambda groups, as_lr: torch.optim.AdamW(groups, lr=as_lr(1e-3)),
+    "rmsprop": lambda groups, as_lr: torch.optim.RMSprop(groups, lr=as_lr(1e-3)),
+}
+POLICIES = {"default": STEPS, "anytime": None, "boosting": STEPS}
+PLACES: dict[str, Callable[[float], object]] = {
+    "host": float,
+    "tensor": lambda lr: torch.tensor(lr, dtype=torch.float64),
+}
+
+
+def rates(optimizer: str, policy: str, place: str) -> list[float]:
+    """Of the first of two groups, on a noisy quadratic; a step is not finite, and at last the loss climbs."""
+    numbers = torch.arange(12, dtype=torch.float64)
+    one, two = nn.Parameter(1.0 + numbers / 8), nn.Parameter(0.5 - numbers / 16)
+    as_lr = PLACES[place]
+    made = OPTIMIZERS[optimizer]([{"params": [one]}, {"params": [two], "lr": as_lr(0.01)}], as_lr)
+    meta_lr = MetaLR(made, POLICIES[policy], LRPolicy.load(policy))
+    found = []
+    for t in range(STEPS):
+        loss = 0.0
+        for index, parameter in enumerate((one, two)):
+            offset = torch.sin(3.0 * t + index + numbers)
+            curvature = 2.0 ** -(numbers / 3)
+            error = parameter.detach() - 0.3 * offset
+            parameter.grad = curvature * error
+            loss += float((0.5 * curvature * error * error).sum())
+        loss *= 1.0 if t < DIVERGING else 3.0 ** (t - DIVERGING)
+        meta_lr.step(math.nan if t == NON_FINITE else loss)
+        made.step()
+        found.append(meta_lr.last_lr[0])
+    return found
+
+
+def all_rates() -> dict[str, list[float]]:
+    """By optimizer, policy and place."""
+    cases = ((o, p, d) for o in OPTIMIZERS for p in POLICIES for d in PLACES)
+    return {"/".join(case): rates(*case) for case in cases}
+
+
+if __name__ == "__main__":
+    RECORD.write_text(json.dumps(all_rates(), indent=0) + "\n")
