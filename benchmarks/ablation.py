@@ -24,7 +24,7 @@ from jsonargparse import auto_cli
 from tqdm import tqdm
 
 from datamodules import MetaTasksDataModule
-from metalr.features import FEATURES
+from metalr.core.features import FEATURES
 from metalr.meta import ActionES, Component, HeldOutTask, MetaLearner
 from metalr.meta.families import AutoencoderTasks, MLPTasks, QuadraticTasks, TransformerTasks
 

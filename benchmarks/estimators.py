@@ -56,7 +56,7 @@ def estimates(
     gradients, steps = [], 0
     start = time.perf_counter()
     for index in tqdm(draws, desc=type(estimator).__name__, leave=False):
-        draw = distribution.draw(index, estimator.pairs)
+        draw = distribution.sample(index, estimator.pairs)
         episode = Episode(draw.task, draw.inner, range(estimator.pairs), (index,))
         total = torch.zeros(policy.size)
         while not episode.done:

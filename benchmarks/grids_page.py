@@ -9,10 +9,10 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from metalr.cli import instantiate
+from metalr.cli.lightning_cli import instantiate
 from metalr.compare import Grid, tables
 from metalr.compare.analysis import Analysis, analyse
-from metalr.compare.cell import Script, Task
+from metalr.compare.cell import CellRun, Script
 from metalr.compare.files import write_text
 from metalr.compare.metrics import better
 from metalr.compare.options import Options
@@ -57,14 +57,14 @@ class Reported:
     """
 
     path: Path
-    tasks: list[Task]
+    tasks: list[CellRun]
     analysis: Analysis | None
 
     @classmethod
     def read(cls, path: Path) -> Reported:
         """From a YAML and what is below logs."""
         grid = read_grid(path)
-        tasks = [Task(cell, Path("logs", "compare", grid.name), Script("train.py")) for cell in grid.cells()]
+        tasks = [CellRun(cell, Path("logs", "compare", grid.name), Script("train.py")) for cell in grid.cells()]
         found = [(task, Record.load(task.folder)) for task in tasks]
         records = [record for task, record in found if record and record.fingerprint == fingerprint(task.cell)]
         return cls(path, tasks, analyse(grid, records) if records else None)

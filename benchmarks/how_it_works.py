@@ -17,7 +17,7 @@ from jsonargparse import auto_cli
 from torch import nn
 
 from metalr import MetaLR
-from metalr.law import log_reference
+from metalr.core.update_rule import log_reference
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from metalr import MetaLR
 from metalr.inspection import Recorder
-from metalr.inspection.scalars import write_decisions
-from metalr.inspection.thinning import Thinning
+from metalr.inspection.decimation import Decimation
+from metalr.inspection.tensorboard_events import write_decisions
 
 _TOGETHER = 64
 
@@ -43,8 +43,8 @@ def main(steps: int = 1000) -> None:
     network = torch.nn.Linear(8, 4)
     optimizer = torch.optim.Adam(network.parameters())
     meta_lr = MetaLR(optimizer, steps)
-    keeps = Recorder(meta_lr, Thinning(0, 2 * steps))
-    leaves_out = Recorder(meta_lr, Thinning(0, 2, stride=2**30))
+    keeps = Recorder(meta_lr, Decimation(0, 2 * steps))
+    leaves_out = Recorder(meta_lr, Decimation(0, 2, stride=2**30))
     step, kept, left_out, written = [], [], [], []
     with TemporaryDirectory() as folder:
         with SummaryWriter(folder) as writer:

@@ -16,7 +16,7 @@ import torch
 from jsonargparse import auto_cli
 
 from metalr import LRPolicy
-from metalr.meta import MLP, Inner, Split, Task, Unroll
+from metalr.meta import MLP, InnerTraining, NetworkTask, Split, Unroll
 from metalr.meta.optimizers import Hyper
 
 SAMPLES, CLASSES = 512, 10
@@ -49,10 +49,10 @@ class Unit:
         instances = self.runs // 2
         inputs = torch.rand(instances, SAMPLES, 64, generator=generator)
         split = Split(inputs, torch.randint(CLASSES, (instances, SAMPLES), generator=generator))
-        task = Task(
+        task = NetworkTask(
             self.net, self.net.initialise(instances, generator), split, split.select(slice(None)), self.batch_size
         )
-        inner = Inner(self.optimizer, Hyper.of(torch.full((instances, 1), 1e-3), 0.9, 0.999), steps)
+        inner = InnerTraining(self.optimizer, Hyper.of(torch.full((instances, 1), 1e-3), 0.9, 0.999), steps)
         return Unroll(task.to(device), inner, copies=2, compiled=self.compiled)
 
 

@@ -33,7 +33,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the collections beside train.py
 
 from metalr import MetaLR
-from metalr.sample import LIMIT, ParameterSample
+from metalr.core.sample import LIMIT, ParameterSample
 from models import MLP, ConvNet
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

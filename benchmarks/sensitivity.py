@@ -79,7 +79,7 @@ def train(cell: Cell, steps: int, policy: str) -> float:
     optimizer = _optimizer(cell.optimizer, model, cell.lr)
     learned = cell.schedule == LEARNED
     chosen = LRPolicy.load(policy)
-    meta_lr = MetaLR(optimizer, steps if chosen.needs_horizon else None, chosen) if learned else None
+    meta_lr = MetaLR(optimizer, None if chosen.anytime else steps, chosen) if learned else None
     scheduler = None if learned else HorizonLR(optimizer, cell.schedule, steps)
     for batch in _batches(len(images), steps, cell.seed):
         loss = F.cross_entropy(model(images[batch]), labels[batch])
@@ -197,7 +197,7 @@ def main(
     """
     # An anytime policy, which is not told the horizon, is held against a schedule that is not either. A wrong name
     # is told here, before the work starts.
-    baseline = "cosine" if LRPolicy.load(policy).needs_horizon else "constant"
+    baseline = "constant" if LRPolicy.load(policy).anytime else "cosine"
     if rates < 2 or seeds < 1:
         raise ValueError(f"rates={rates}, seeds={seeds}: give two rates or more, and one seed or more")
     grid = _grid(rates, seeds)

@@ -1,11 +1,8 @@
-"""What an experiment hangs on a Trainer, each usable by class_path from YAML."""
+"""Callbacks of an experiment, each usable by class_path from YAML; those of `metalr.inspection` by a shorter name."""
 
 from callbacks.compile import Compile
-from callbacks.convergence import ConvergenceSpeed
 from callbacks.freeze import Freeze
-from callbacks.inspector import Inspector
-from callbacks.meta_inspector import MetaInspector
-from callbacks.run_table import RunTable
 from metalr import MetaLRCallback
+from metalr.inspection import ConvergenceSpeed, Inspector, MetaInspector, RunTable
 
 __all__ = ["Compile", "ConvergenceSpeed", "Freeze", "Inspector", "MetaInspector", "MetaLRCallback", "RunTable"]

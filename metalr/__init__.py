@@ -5,10 +5,10 @@ Importing it needs torch alone; `MetaLRCallback` imports lightning when it is fi
 
 from typing import TYPE_CHECKING, Any
 
-from metalr.controller import Contribution, Explanation, MetaLR
-from metalr.guard_record import DivergenceError, GuardEvent
-from metalr.guards import Guards
-from metalr.policy import LRPolicy, shipped_policies
+from metalr.core.controller import Contribution, Explanation, MetaLR
+from metalr.core.guard_record import DivergenceError, GuardEvent
+from metalr.core.guards import Guards
+from metalr.core.policy import LRPolicy, shipped_policies
 
 if TYPE_CHECKING:
     from metalr.lightning import MetaLRCallback

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from metalr.policy import BOOSTING_POLICIES
+from metalr.core.policy import BOOSTING_POLICIES
 from models.boosting_ranks import BoostingRanks
 
 RESERVED = {"objective", "base_score", "learning_rate", "eta", "max_depth", "num_parallel_tree", "seed"}

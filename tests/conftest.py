@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from metalr import LRPolicy
-from metalr.features import ANYTIME_FEATURES, FEATURES
+from metalr.core.features import ANYTIME_FEATURES, FEATURES
 
 torch.set_num_threads(1)
 settings.register_profile(
@@ -19,9 +19,9 @@ settings.register_profile(
 settings.load_profile("metalr")
 
 
-def random_policy(seed: int = 0, horizon: bool = True, strength: float = 1.0) -> LRPolicy:
+def random_policy(seed: int = 0, anytime: bool = False, strength: float = 1.0) -> LRPolicy:
     """A policy that does something, as strongly as asked: no weight is zero."""
-    policy = LRPolicy(FEATURES if horizon else ANYTIME_FEATURES)
+    policy = LRPolicy(ANYTIME_FEATURES if anytime else FEATURES)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -38,4 +38,4 @@ def policy() -> LRPolicy:
 
 @pytest.fixture
 def anytime_policy() -> LRPolicy:
-    return random_policy(horizon=False)
+    return random_policy(anytime=True)

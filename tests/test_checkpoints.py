@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from metalr.checkpoints import newest_whole
+from metalr.cli.checkpoints import newest_whole
 
 
 def write(path, value: int, age: int):

@@ -108,7 +108,7 @@ def test_every_meta_training(run, tmp_path, name):
     few = '{"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
     cli = run("fit", f"--config=configs/meta/{name}.yaml", *smaller, *bounds, f"--data.init_args.components={few}")
     policy = LRPolicy.load(Path(cli.trainer.log_dir) / "policy.safetensors")
-    assert policy.needs_horizon is ("anytime" not in name)
+    assert policy.anytime is ("anytime" in name)
     assert len(scalars(Path(cli.trainer.log_dir), "outer_loss/m")) == 2
     assert len(scalars(Path(cli.trainer.log_dir), "heldout")) >= 1
 
@@ -124,7 +124,7 @@ def test_a_broad_meta_training_is_annealed(run, name):
     (rate,) = cli.trainer.optimizers[0].param_groups
     assert 0 < rate["lr"] < 6e-4  # its own start, on the way to zero
     assert cli.model.final_weight == {"default": 0.75, "anytime": 0.5}[name]
-    assert cli.model.policy.needs_horizon is (name == "default")
+    assert cli.model.policy.anytime is (name == "anytime")
 
 
 def test_the_whole_configuration_is_kept_beside_the_logs(run, tmp_path):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metalr import LRPolicy, MetaLR
-from metalr.features import ANYTIME_FEATURES, FEATURES
-from metalr.law import log_reference
+from metalr.core.features import ANYTIME_FEATURES, FEATURES
+from metalr.core.update_rule import log_reference
 from tests.conftest import random_policy
 from tests.problem import OPTIMIZERS, batches, make_model, make_run
 
@@ -160,7 +160,7 @@ def test_rates_on_the_host_and_on_a_device_are_the_same(name):
     assert (host.meta_lr._decider.device, device.meta_lr._decider.device) == (None, torch.device("cpu"))
     assert [r[0] for r in device.rates] == pytest.approx([r[0] for r in host.rates], rel=2e-3)
     assert device.meta_lr.guard_counts == host.meta_lr.guard_counts
-    assert host.meta_lr.guard_counts["depth"] > 0
+    assert host.meta_lr.guard_counts["out_of_distribution"] > 0
 
 
 def test_a_state_goes_from_the_host_to_a_device_and_back(policy):
@@ -179,12 +179,12 @@ def test_a_state_goes_from_the_host_to_a_device_and_back(policy):
 )
 def test_what_is_not_finite_never_ends_in_a_rate_that_is_not(bad, value):
     run = make_run("sgd", random_policy(), 40).train(batches(3))
-    before = run.meta_lr.displacement
+    before = run.meta_lr.log_multiplier
     for where in bad:
         for p in run.model.parameters():
             p.grad = torch.full_like(p, value if where == "grad" else 1.0)
         run.meta_lr.step(value if where == "loss" else 1.0)
-    assert run.meta_lr.displacement == pytest.approx(before - len(bad) * math.log(2))
+    assert run.meta_lr.log_multiplier == pytest.approx(before - len(bad) * math.log(2))
     run.train(batches(3, seed=2))
     assert all(math.isfinite(r[0]) and r[0] > 0 for r in run.rates)
 
@@ -192,7 +192,7 @@ def test_what_is_not_finite_never_ends_in_a_rate_that_is_not(bad, value):
 @pytest.mark.parametrize("horizon", [40, None])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_resumed_loop_has_the_same_rates_to_the_last_bit(name, horizon):
-    policy = random_policy(horizon=horizon is not None)
+    policy = random_policy(anytime=horizon is None)
     whole = make_run(name, policy, horizon).train(batches(24))
     broken = make_run(name, policy, horizon).train(batches(24)[:9])
     stored = io.BytesIO()
@@ -212,7 +212,7 @@ def test_explain_adds_up(policy):
     assert tuple(told.features) == policy.features
     assert sum(part.nats for part in told.features.values()) + told.constant == pytest.approx(told.change, abs=1e-6)
     assert told.change == pytest.approx(run.meta_lr.last_change, abs=1e-6)
-    assert told.displacement == run.meta_lr.displacement
+    assert told.log_multiplier == run.meta_lr.log_multiplier
     values = dict(zip(policy.features, run.features[-1][0].tolist(), strict=True))
     assert {name: part.value for name, part in told.features.items()} == pytest.approx(values)
 
@@ -325,5 +325,5 @@ def test_a_state_of_another_kind_is_refused(policy, anytime_policy):
 
 def test_the_shipped_policies_are_the_default():
     optimizer = torch.optim.SGD(make_model().parameters(), lr=0.1)
-    assert MetaLR(optimizer, 10).policy.needs_horizon
-    assert not MetaLR(optimizer).policy.needs_horizon
+    assert not MetaLR(optimizer, 10).policy.anytime
+    assert MetaLR(optimizer).policy.anytime

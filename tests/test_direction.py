@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from metalr.direction import (
+from metalr.core.direction import (
     AdamDirection,
     Direction,
     GradientDirection,
@@ -10,8 +10,8 @@ from metalr.direction import (
     MomentumDirection,
     direction_of,
 )
-from metalr.sample import ParameterSample
-from metalr.signals import measure
+from metalr.core.sample import ParameterSample
+from metalr.core.signals import measure
 from tests.problem import OPTIMIZERS, batches, make_model
 
 READ_OFF = {
@@ -40,7 +40,7 @@ def test_the_cheapest_right_reader_is_chosen(name):
 @pytest.mark.parametrize("name", READ_OFF)
 def test_reading_the_state_gives_what_the_parameters_change_gives(name, limit, monkeypatch):
     """Without decoupled decay, u is the change over the rate, however it is found, on any sample."""
-    monkeypatch.setattr("metalr.sample.LEAST", 8)
+    monkeypatch.setattr("metalr.core.sample.LEAST", 8)
     model = make_model().double()
     optimizer = OPTIMIZERS[name](model.parameters())
     for group in optimizer.param_groups:

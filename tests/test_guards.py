@@ -14,11 +14,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from metalr import DivergenceError, Guards, LRPolicy, MetaLR
-from metalr.features import FEATURES, Memory, observe
-from metalr.guard_record import EVENTS, GuardRecord
-from metalr.guards import CLIMB_CUT, GUARDS, Proposal, Watch, protect
-from metalr.law import clock
-from metalr.signals import Signals
+from metalr.core.features import FEATURES, FeatureState, observe
+from metalr.core.guard_record import EVENTS, GuardRecord
+from metalr.core.guards import DIVERGENCE_CUT, GUARDS, GuardState, Proposal, protect
+from metalr.core.signals import Signals
+from metalr.core.update_rule import clock
 from tests.conftest import random_policy
 from tests.problem import batches, make_run
 
@@ -34,15 +34,15 @@ def constant_policy(output: float) -> LRPolicy:
 def climbs(shapes: dict[str, list[float]], total: int | None, climb: float = 1.0) -> dict[str, list[int]]:
     """Steps at which the climb guard cuts the rates of runs with these losses, side by side."""
     runs = len(shapes)
-    memory, watch, s, ones = Memory.empty(runs), Watch.empty(runs), torch.zeros(runs), torch.ones(runs)
+    memory, watch, s, ones = FeatureState.empty(runs), GuardState.empty(runs), torch.zeros(runs), torch.ones(runs)
     cuts: dict[str, list[int]] = {name: [] for name in shapes}
     for t, losses in enumerate(zip(*shapes.values(), strict=True)):
         now = clock(t, total)
         signals = Signals(torch.tensor(losses, dtype=torch.float32), ones, ones, 0.1 * ones, 0.0 * ones, ones)
         memory, _, finite = observe(memory, signals, s, now)
         step = Proposal(signals.loss, s, s, finite, finite, None)
-        watch, _, acted = protect(Guards(climb=climb), watch, memory, now, step)
-        for name, cut in zip(shapes, acted[GUARDS.index("climb")].tolist(), strict=True):
+        watch, _, acted = protect(Guards(divergence=climb), watch, memory, now, step)
+        for name, cut in zip(shapes, acted[GUARDS.index("divergence")].tolist(), strict=True):
             cuts[name] += [t] if cut else []
     return cuts
 
@@ -111,9 +111,9 @@ def test_a_climb_is_one_in_any_unit_of_the_loss():
 
 
 def test_where_it_is_off_nothing_is_a_climb():
-    memory, watch, now = Memory.empty(1), Watch.empty(1), clock(100, 200)
+    memory, watch, now = FeatureState.empty(1), GuardState.empty(1), clock(100, 200)
     step = Proposal(torch.tensor([1e9]), torch.zeros(1), torch.ones(1), *2 * (torch.tensor([True]),), None)
-    after, s, acted = protect(Guards(climb=None), watch, memory, now, step)
+    after, s, acted = protect(Guards(divergence=None), watch, memory, now, step)
     assert float(s) == 1.0
     assert not bool(acted.any())
     assert all(torch.equal(a, b) for a, b in zip(after, watch, strict=True))
@@ -128,13 +128,13 @@ def test_the_rate_may_not_rise_in_a_climb_and_falls_by_half():
         run.optimizer.zero_grad()
         F.cross_entropy(run.model(x), y).backward()
         run.meta_lr.step(next(losses))
-        displacements.append(run.meta_lr.displacement)
+        displacements.append(run.meta_lr.log_multiplier)
     event, *later = run.meta_lr.events
-    assert {event.guard, *(other.guard for other in later)} == {"climb"}
-    assert event.count + sum(other.count for other in later) == run.meta_lr.guard_counts["climb"]
+    assert {event.guard, *(other.guard for other in later)} == {"divergence"}
+    assert event.count + sum(other.count for other in later) == run.meta_lr.guard_counts["divergence"]
     assert 150 < event.step < 175
     before, at = displacements[event.step - 1 : event.step + 1]
-    assert at - before == pytest.approx(-CLIMB_CUT, abs=1e-5)
+    assert at - before == pytest.approx(-DIVERGENCE_CUT, abs=1e-5)
     assert displacements[event.step + 1] == pytest.approx(at)  # held, until the next cut
     assert all(b >= a for a, b in pairwise(displacements[:140]))
 
@@ -151,11 +151,11 @@ def train_with_climb(guards: Guards) -> MetaLR:
 
 def test_a_divergence_is_reported_where_asked():
     with pytest.raises(DivergenceError, match=r"diverges at step 1\d\d.*loss_rise_depth"):
-        train_with_climb(Guards(divergence="raise"))
+        train_with_climb(Guards(on_divergence="raise"))
     with pytest.warns(UserWarning, match=r"diverges at step 1\d\d.*loss_rise_depth"):
-        train_with_climb(Guards(divergence="warn"))
-    assert train_with_climb(Guards()).guard_counts["climb"] > 0
-    assert train_with_climb(Guards(climb=None)).guard_counts["climb"] == 0
+        train_with_climb(Guards(on_divergence="warn"))
+    assert train_with_climb(Guards()).guard_counts["divergence"] > 0
+    assert train_with_climb(Guards(divergence=None)).guard_counts["divergence"] == 0
 
 
 # Limits.
@@ -169,7 +169,7 @@ def test_a_poisoned_policy_stays_within_the_limits(output):
     for _ in range(100):
         optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
         meta_lr.step(1.0)
-        assert abs(meta_lr.displacement) <= math.log(10) + 1e-5
+        assert abs(meta_lr.log_multiplier) <= math.log(10) + 1e-5
     assert meta_lr.guard_counts["limit"] > 90
     (event,) = meta_lr.events
     assert (event.guard, event.last) == ("limit", 99)
@@ -192,11 +192,11 @@ def test_a_poisoned_policy_in_a_real_run_ends_with_finite_rates():
 
 def test_limits_can_be_off():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))], lr=1e-3)
-    meta_lr = MetaLR(optimizer, 100, constant_policy(100.0), guards=Guards(max_factor=None, climb=None))
+    meta_lr = MetaLR(optimizer, 100, constant_policy(100.0), guards=Guards(max_factor=None, divergence=None))
     for _ in range(100):
         optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
         meta_lr.step(1.0)
-    assert meta_lr.displacement == pytest.approx(14.0)
+    assert meta_lr.log_multiplier == pytest.approx(14.0)
     assert meta_lr.events == []
 
 
@@ -205,13 +205,13 @@ def test_limits_can_be_off():
 
 def test_nan_gradients_halve_the_rate_and_are_seen(policy, caplog):
     run = make_run("sgd", policy).train(batches(5))
-    before = run.meta_lr.displacement
+    before = run.meta_lr.log_multiplier
     with caplog.at_level(logging.WARNING, "metalr"):
         for _ in range(3):
             for p in run.model.parameters():
                 p.grad = torch.full_like(p, math.nan)
             run.meta_lr.step(1.0)
-    assert run.meta_lr.displacement == pytest.approx(before - 3 * math.log(2))
+    assert run.meta_lr.log_multiplier == pytest.approx(before - 3 * math.log(2))
     assert run.meta_lr.guard_counts["non_finite"] == 3
     (event,) = run.meta_lr.events
     assert (event.guard, event.step, event.last, event.count) == ("non_finite", 5, 7, 3)
@@ -223,11 +223,11 @@ def test_with_that_guard_off_the_rate_is_left_alone(policy):
     run = make_run("sgd", policy)
     run.meta_lr = MetaLR(run.optimizer, 40, policy, guards=Guards(non_finite=False))
     run.train(batches(5))
-    before = run.meta_lr.displacement
+    before = run.meta_lr.log_multiplier
     for p in run.model.parameters():
         p.grad = torch.full_like(p, math.inf)
     run.meta_lr.step(math.nan)
-    assert run.meta_lr.displacement == before
+    assert run.meta_lr.log_multiplier == before
     assert run.meta_lr.guard_counts["non_finite"] == 0
     run.train(batches(3, seed=1))
 
@@ -235,7 +235,7 @@ def test_with_that_guard_off_the_rate_is_left_alone(policy):
 def test_a_policy_with_nan_weights_freezes_the_decision():
     """No file holds one (the loader refuses it), but a policy made in memory may."""
     run = make_run("sgd", constant_policy(math.nan), 40).train(batches(10))
-    assert run.meta_lr.displacement == pytest.approx(-10 * math.log(2))
+    assert run.meta_lr.log_multiplier == pytest.approx(-10 * math.log(2))
     assert run.meta_lr.guard_counts["non_finite"] == 10
 
 
@@ -259,16 +259,16 @@ def narrow(policy: LRPolicy, centre: float) -> LRPolicy:
 
 def test_out_of_its_depth_a_policy_is_not_heard():
     run = make_run("sgd", narrow(constant_policy(0.5), centre=2.9), 40).train(batches(20))
-    assert run.meta_lr.displacement == 0.0  # the reference schedule
-    assert run.meta_lr.guard_counts["depth"] == 20
-    assert {event.guard for event in run.meta_lr.events} == {"depth"}
+    assert run.meta_lr.log_multiplier == 0.0  # the reference schedule
+    assert run.meta_lr.guard_counts["out_of_distribution"] == 20
+    assert {event.guard for event in run.meta_lr.events} == {"out_of_distribution"}
     assert set(run.meta_lr.events[0].features) == set(FEATURES)
 
 
 def test_the_depth_guard_can_be_off():
     policy = narrow(random_policy(), centre=2.9)
     run = make_run("sgd", policy)
-    run.meta_lr = MetaLR(run.optimizer, 40, policy, guards=Guards(depth=False))
+    run.meta_lr = MetaLR(run.optimizer, 40, policy, guards=Guards(out_of_distribution=False))
     plain = make_run("sgd", random_policy())
     assert run.train(batches(20)).rates == plain.train(batches(20)).rates
 
@@ -277,9 +277,9 @@ def test_the_depth_guard_can_be_off():
 def test_the_push_fades_in_proportion(strange):
     yes = torch.tensor([True])
     step = Proposal(torch.ones(1), torch.tensor([1.0]), torch.tensor([1.4]), yes, yes, torch.tensor([strange]))
-    _, s, acted = protect(Guards(), Watch.empty(1), Memory.empty(1), clock(5, 100), step)
+    _, s, acted = protect(Guards(), GuardState.empty(1), FeatureState.empty(1), clock(5, 100), step)
     assert float(s) == pytest.approx(1.4 - 0.4 * strange)
-    assert bool(acted[GUARDS.index("depth"), 0]) == (strange > 0)
+    assert bool(acted[GUARDS.index("out_of_distribution"), 0]) == (strange > 0)
 
 
 # What they leave alone.
@@ -329,9 +329,10 @@ def test_the_record_is_bounded():
         ({"min_factor": 2.0}, "min_factor=2.0"),
         ({"max_factor": 0.5}, "max_factor=0.5"),
         ({"max_factor": math.inf}, "max_factor=inf"),
-        ({"climb": -1.0}, "climb=-1.0"),
-        ({"divergence": "loudly"}, "divergence='loudly'"),
-        ({"climb": None, "divergence": "raise"}, "climb=None"),
+        ({"divergence": -1.0}, "divergence=-1.0"),
+        ({"on_divergence": "loudly"}, "on_divergence='loudly'"),
+        ({"divergence": "warn"}, "on_divergence='warn'"),
+        ({"divergence": None, "on_divergence": "raise"}, "divergence=None"),
     ],
 )
 def test_bad_settings_are_named(bad, message):

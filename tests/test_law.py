@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metalr.law import (
-    MAX_DISPLACEMENT,
+from metalr.core.update_rule import (
+    MAX_LOG_MULTIPLIER,
     NON_FINITE_CUT,
     REFERENCE_FLOOR,
     Clock,
@@ -41,7 +41,7 @@ def test_table_rows_are_the_clocks():
     table = clock_table(50)
     for step in (0, 1, 30, 49):
         assert all(torch.equal(a, b) for a, b in zip(clock(step, 50), Clock.from_row(table[step]), strict=True))
-    assert torch.equal(clock_table(50, known=False)[7, :3], torch.tensor([0.0, math.exp(-0.7), 0.0]))
+    assert torch.equal(clock_table(50, anytime=True)[7, :3], torch.tensor([0.0, math.exp(-0.7), 0.0]))
 
 
 @given(step=st.integers(0, 10**6), total=horizons)
@@ -56,7 +56,7 @@ def test_every_clock_is_in_range(step, total):
 
 
 @given(
-    before=st.floats(-MAX_DISPLACEMENT, MAX_DISPLACEMENT),
+    before=st.floats(-MAX_LOG_MULTIPLIER, MAX_LOG_MULTIPLIER),
     output=st.floats(allow_nan=True, allow_infinity=True, width=32),
     finite=st.booleans(),
     step=st.integers(0, 1000),
@@ -65,7 +65,7 @@ def test_a_step_is_bounded_and_never_nan(before, output, finite, step):
     now = clock(step, 1000)
     after = advance(torch.tensor([before]), torch.tensor([output]), now, torch.tensor([finite]))
     assert bool(torch.isfinite(after).all())
-    assert abs(float(after)) <= MAX_DISPLACEMENT
+    assert abs(float(after)) <= MAX_LOG_MULTIPLIER
     assert abs(float(after) - before) <= max(float(now.bound), NON_FINITE_CUT) + 1e-4
 
 

@@ -90,7 +90,7 @@ def test_accumulated_losses_are_their_mean_also_in_a_short_window(tmp_path, poli
 @pytest.mark.parametrize("horizon", [True, False])
 @pytest.mark.parametrize("step", [1, 8, 17])
 def test_a_crashed_fit_goes_on_to_the_last_bit(tmp_path, step, horizon):
-    policy = random_policy(horizon=horizon)
+    policy = random_policy(anytime=not horizon)
     options = {} if horizon else {"max_epochs": -1}
     stop = [] if horizon else [StopAt(4 * BATCHES)]
     whole = Module()
@@ -136,7 +136,7 @@ def test_two_ranks_set_the_rates_of_one(tmp_path):
         checkpoint = torch.load(next(folder.glob("*.ckpt")), weights_only=True)
         (state,) = checkpoint["callbacks"]["MetaLRCallback"]["controllers"]
         states.append(state)
-    assert float(states[0]["displacement"]) == pytest.approx(float(states[1]["displacement"]), abs=1e-4)
+    assert float(states[0]["log_multiplier"]) == pytest.approx(float(states[1]["log_multiplier"]), abs=1e-4)
     assert torch.allclose(states[0]["memory"]["averages"], states[1]["memory"]["averages"], atol=1e-4)
     for a, b in zip(alone.parameters(), together.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-4)
@@ -154,7 +154,7 @@ def test_clipping_comes_after_the_decision(tmp_path, policy):
     callback = Spy(policy)
     make_trainer(tmp_path, callback, max_epochs=1, gradient_clip_val=1e-8).fit(Module(), loader())
     assert min(norms) > 1e-3
-    log_norm = callback.controllers[0]._memory.averages[0, 1]
+    log_norm = callback.controllers[0]._feature_state.averages[0, 1]
     assert float(log_norm) == pytest.approx(float(torch.tensor(norms).log().mean()), rel=0.2)
 
 
@@ -184,7 +184,7 @@ def test_several_optimizers_have_a_controller_each(tmp_path, policy):
     make_trainer(tmp_path, callback, max_epochs=2).fit(Gan(), loader())
     first, second = callback.controllers
     assert first.last_step == second.last_step == first.total_steps == 2 * BATCHES
-    assert first.displacement != second.displacement
+    assert first.log_multiplier != second.log_multiplier
 
 
 class Shared(Gan):
@@ -204,7 +204,7 @@ def test_several_optimizers_may_share_a_loss(tmp_path, policy):
     make_trainer(tmp_path, callback, max_epochs=1).fit(Shared(), loader())
     first, second = callback.controllers
     assert first.last_step == second.last_step == BATCHES
-    assert torch.equal(first._memory.averages[:, 0], second._memory.averages[:, 0])
+    assert torch.equal(first._feature_state.averages[:, 0], second._feature_state.averages[:, 0])
 
 
 def test_max_steps_counts_every_optimizers_steps(tmp_path, policy):
@@ -248,7 +248,7 @@ def test_it_logs_the_rate_and_the_decision(tmp_path, policy):
     module = Module()
     trainer.fit(module, loader())
     text = (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").read_text()
-    assert {"metalr/lr", "metalr/displacement", "metalr/change"} <= set(text.splitlines()[0].split(","))
+    assert {"metalr/lr", "metalr/log_multiplier", "metalr/change"} <= set(text.splitlines()[0].split(","))
     assert text.count("\n") >= 4
 
 
@@ -285,7 +285,7 @@ def test_a_gradscaler_changes_nothing(tmp_path):
     for scale in (1.0, 1024.0):
         callback = MetaLRCallback(policy)
         make_trainer(tmp_path, callback, max_epochs=1, plugins=[scaled(scale)]).fit(Module(), loader())
-        seen.append(callback.controllers[0]._memory.averages[0, :, 0])
+        seen.append(callback.controllers[0]._feature_state.averages[0, :, 0])
     assert torch.allclose(*seen, atol=2e-2)
 
 
@@ -295,7 +295,7 @@ def test_a_step_that_a_gradscaler_skips_is_no_step(tmp_path, policy):
     make_trainer(tmp_path, callback, max_epochs=2, plugins=[scaled(2.0**22)]).fit(Module(), loader())
     controller = callback.controllers[0]
     assert 0 < controller.last_step < 2 * BATCHES
-    assert float(controller._memory.seen) == controller.last_step  # none was forgotten as not finite
+    assert float(controller._feature_state.seen) == controller.last_step  # none was forgotten as not finite
 
 
 def test_a_copied_callback_is_whole(policy):

@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from metalr import LRPolicy, shipped_policies
-from metalr.features import CLIP, FEATURES, OLDEST_SCHEMA, SCHEMA_VERSION
-from metalr.policy import apply_layers
-from metalr.policy_file import MAX_BYTES
+from metalr.core.features import CLIP, FEATURES, OLDEST_SCHEMA, SCHEMA_VERSION
+from metalr.core.policy import apply_layers
+from metalr.core.policy_file import MAX_BYTES
 from tests.conftest import random_policy
 
 
@@ -52,13 +52,13 @@ def test_a_population_computes_what_each_policy_does():
 
 
 def test_it_reads_its_own_columns():
-    part = random_policy(horizon=False)
+    part = random_policy(anytime=True)
     x = torch.randn(4, len(FEATURES))
     changed = x.clone()
     changed[:, FEATURES.index("progress")] = 9.0
     assert torch.equal(part(x), part(changed))
-    assert not part.needs_horizon
-    assert random_policy().needs_horizon
+    assert part.anytime
+    assert not random_policy().anytime
 
 
 def test_missing_file_names_the_shipped_ones(tmp_path):
@@ -204,8 +204,8 @@ def test_bad_arguments_are_named(bad):
 
 
 def test_shipped_policies_load_and_have_a_card():
-    for name, horizon in (("default", True), ("anytime", False), ("boosting", True), ("boosting_anytime", False)):
+    for name, anytime in (("default", False), ("anytime", True), ("boosting", False), ("boosting_anytime", True)):
         policy = LRPolicy.load(name)
-        assert policy.needs_horizon is horizon
+        assert policy.anytime is anytime
         assert {"command", "seed", "inner_steps"} <= set(policy.card)
         assert shipped_policies()[name].with_suffix(".md").is_file()

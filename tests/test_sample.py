@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from metalr.sample import LEAST, LENGTH, Cut, ParameterSample
+from metalr.core.sample import LEAST, LENGTH, Cut, ParameterSample
 
 pytestmark = pytest.mark.usefixtures("_without_gradients")
 

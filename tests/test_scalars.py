@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metalr import scalars
+from metalr.core import host_math as scalars
 
 numbers = st.floats(width=32)
 

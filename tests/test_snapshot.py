@@ -2,8 +2,8 @@
 
 import torch
 
-from metalr.law import Clock, clock_row
-from metalr.snapshot import attribute
+from metalr.core.explanation import attribute
+from metalr.core.update_rule import Clock, clock_row
 from tests.problem import batches, make_run
 
 
@@ -37,10 +37,10 @@ def test_a_step_that_was_not_finite_has_no_features_to_blame(policy):
 def test_a_snapshot_stays_as_it_was(policy):
     run = make_run("sgd", policy).train(batches(3))
     seen = run.meta_lr.snapshot()
-    features, displacement = seen.features.clone(), float(seen.displacement)
+    features, log_multiplier = seen.features.clone(), float(seen.log_multiplier)
     run.train(batches(3, seed=1))
     assert torch.equal(seen.features, features)
-    assert float(seen.displacement) == displacement
+    assert float(seen.log_multiplier) == log_multiplier
     assert not torch.equal(run.meta_lr.snapshot().features, features)
     assert seen.step == 2
     assert float(seen.loss) > 0

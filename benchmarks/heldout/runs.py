@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.heldout.schedules import LEARNED, TUNED, UNTUNED, Setting
 from benchmarks.heldout.tasks import TASKS, USUAL_LR
-from metalr.policy import BOOSTING_POLICIES
+from metalr.core.policy import BOOSTING_POLICIES
 
 DECADES = 4.0
 """Width of the grid of initial rates about the usual one."""

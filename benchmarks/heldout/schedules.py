@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from benchmarks.heldout.tasks import Problem
 from metalr import LRPolicy, MetaLR
-from metalr.features import SCHEMA_VERSION
+from metalr.core.features import SCHEMA_VERSION
 from metalr.schedules import SHAPES, HorizonLR
 from models import Boosting
 

@@ -11,7 +11,7 @@ from metalr.cluster import slurm
 from metalr.cluster.job import CellJob
 from metalr.cluster.options import Cluster
 from metalr.cluster.shape import Shape
-from metalr.compare.cell import Task
+from metalr.compare.cell import CellRun
 from metalr.compare.record import RECORD
 
 POLL = 3.0
@@ -35,7 +35,7 @@ class ClusterExecutor:
         # One process, which starts those of its devices.
         self.parameters = slurm.parameters(cluster, shape, name) | {"ntasks_per_node": 1}
         self.folder = folder
-        self._running: dict[str, Task] = {}
+        self._running: dict[str, CellRun] = {}
         self._asked = 0.0
 
     @property
@@ -43,13 +43,13 @@ class ClusterExecutor:
         """As many as there are: the cluster queues them."""
         return sys.maxsize
 
-    def launch(self, tasks: Sequence[Task]) -> None:
+    def launch(self, tasks: Sequence[CellRun]) -> None:
         """Submits them as an array."""
         jobs = slurm.submit([CellJob(task) for task in tasks], self.folder, self.parameters, array=True)
         self._running |= {str(job.job_id): task for job, task in zip(jobs, tasks, strict=True)}
         self._asked = time.monotonic()
 
-    def ended(self) -> list[tuple[Task, bool]]:
+    def ended(self) -> list[tuple[CellRun, bool]]:
         """Those that are no longer in the queue; asks every few seconds."""
         if not self._running or time.monotonic() < self._asked + POLL:
             return []

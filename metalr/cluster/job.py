@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from metalr.compare.cell import LOG, Script, Task, run_cell
+from metalr.compare.cell import LOG, CellRun, Script, run_cell
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class CellJob:
         task: the cell.
     """
 
-    task: Task
+    task: CellRun
 
     def __call__(self) -> None:
         """Runs the cell; prints go to its log."""

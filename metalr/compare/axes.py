@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from metalr.compare.analysis import Analysis
 from metalr.compare.record import Curve
 from metalr.compare.summary import Result, final
-from metalr.palette import DASHES, MARKERS, PALETTE
+from metalr.plotting.palette import DASHES, MARKERS, PALETTE
 
 INK = "#101112"
 """Of text and axes; a page puts its own in its place, and its own for the series too."""

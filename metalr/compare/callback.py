@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch.optim import Optimizer
 
 from metalr.compare.files import write_text
-from metalr.stopwatch import Stopwatch
+from metalr.lightning.stopwatch import Stopwatch
 
 CHECKPOINT = "resume.ckpt"
 """In a cell's folder: the state at the end of the last whole epoch."""

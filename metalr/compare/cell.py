@@ -56,7 +56,7 @@ class Script:
 
 
 @dataclass(frozen=True)
-class Task:
+class CellRun:
     """One cell to be run.
 
     Attributes:
@@ -86,7 +86,7 @@ class Task:
         return [fit, self.cell.test(self.out, checkpoint)] if self.cell.workload.test else [fit]
 
 
-def run_cell(task: Task) -> None:
+def run_cell(task: CellRun) -> None:
     """Trains from the start or the last checkpoint, tests, and writes the record.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from metalr.compare.cell import Script, Task
+from metalr.compare.cell import CellRun, Script
 from metalr.compare.executor import Executor, LocalExecutor
 from metalr.compare.files import locked, write_text
 from metalr.compare.grid import Grid, Schedule, expand, schedule_file
@@ -52,7 +52,7 @@ def compare(
     options, console = options or Options(), console or Console()
     out = Path(options.out or Path("logs") / "compare" / grid.name)
     script = Script(options.script) if options.script else Script.running()
-    tasks = [Task(cell, out, script, options.keep_checkpoints) for cell in grid.cells()]
+    tasks = [CellRun(cell, out, script, options.keep_checkpoints) for cell in grid.cells()]
     _check_only(options, grid)
     with locked(out):
         _check_folder(out, grid)
@@ -72,7 +72,7 @@ def compare(
     return page
 
 
-def _run(tasks: Sequence[Task], executor: Executor, console: Console, only: Sequence[str]) -> Outcome:
+def _run(tasks: Sequence[CellRun], executor: Executor, console: Console, only: Sequence[str]) -> Outcome:
     try:
         with _terminable():
             return run(tasks, executor, console, only)
@@ -99,7 +99,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _report(grid: Grid, tasks: Sequence[Task], outcome: Outcome, out: Path, console: Console) -> Path:
+def _report(grid: Grid, tasks: Sequence[CellRun], outcome: Outcome, out: Path, console: Console) -> Path:
     from metalr.compare.report import print_tables, write_report  # plots and tables: not needed before
 
     if not outcome.records:
@@ -134,7 +134,7 @@ def _write_schedules(out: Path, schedules: Sequence[Schedule]) -> None:
             write_text(schedule_file(schedule, out), yaml.safe_dump(schedule.config, sort_keys=False))
 
 
-def _check_commands(tasks: Sequence[Task], parse: Parse | None) -> None:
+def _check_commands(tasks: Sequence[CellRun], parse: Parse | None) -> None:
     """One command of each workload with each schedule; cells differ in rate and seed alone."""
     seen: set[tuple[str, str]] = set()
     for task in tasks:

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Protocol
 
-from metalr.compare.cell import LOG, Task, run_cell
+from metalr.compare.cell import LOG, CellRun, run_cell
 
 GRACE = 10.0
 """Seconds that cells have to end in after Ctrl-C; what they lose is since their last epoch's checkpoint."""
@@ -28,10 +28,10 @@ class Executor(Protocol):
     def free(self) -> int:
         """Tasks that it takes now."""
 
-    def launch(self, tasks: Sequence[Task]) -> None:
+    def launch(self, tasks: Sequence[CellRun]) -> None:
         """Starts tasks, `free` at most."""
 
-    def ended(self) -> list[tuple[Task, bool]]:
+    def ended(self) -> list[tuple[CellRun, bool]]:
         """Tasks that have ended since the last call, each with whether it ended well."""
 
     def stop(self) -> None:
@@ -78,14 +78,14 @@ class LocalExecutor:
         self.threads = threads
         self.preload = list(preload)
         self._slots = [",".join(devices[i * share : (i + 1) * share]) for i in range(workers)]
-        self._running: dict[BaseProcess, tuple[Task, str]] = {}
+        self._running: dict[BaseProcess, tuple[CellRun, str]] = {}
 
     @property
     def free(self) -> int:
         """Workers that have nothing to do."""
         return len(self._slots)
 
-    def launch(self, tasks: Sequence[Task]) -> None:
+    def launch(self, tasks: Sequence[CellRun]) -> None:
         """Forks a process for each."""
         context = multiprocessing.get_context("forkserver")
         with _environment(OMP_NUM_THREADS=str(self.threads), PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
@@ -99,7 +99,7 @@ class LocalExecutor:
                 process.start()
                 self._running[process] = (task, slot)
 
-    def ended(self) -> list[tuple[Task, bool]]:
+    def ended(self) -> list[tuple[CellRun, bool]]:
         """Reaps the processes that have ended."""
         done = [process for process in self._running if process.exitcode is not None]
         return [(self._reap(process), process.exitcode == 0) for process in done]
@@ -115,7 +115,7 @@ class LocalExecutor:
         for process in list(self._running):
             self._reap(process)
 
-    def _reap(self, process: BaseProcess) -> Task:
+    def _reap(self, process: BaseProcess) -> CellRun:
         _signal_group(process, signal.SIGKILL)  # its loader workers, if it left any
         process.join()
         task, slot = self._running.pop(process)
@@ -146,7 +146,7 @@ def imported_by(main: ModuleType) -> list[str]:
     return list(dict.fromkeys([*found, *extra]))
 
 
-def _work(task: Task, threads: int, devices: str) -> None:
+def _work(task: CellRun, threads: int, devices: str) -> None:
     """What a worker process does."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -24,7 +24,7 @@ from metalr.compare.axes import (
     win_matrix,
 )
 from metalr.compare.summary import Result
-from metalr.palette import PALETTE, THEMES, Theme
+from metalr.plotting.palette import PALETTE, THEMES, Theme
 
 Draw = Callable[[Axes, Result, Mapping[str, Look], str], None]
 KINDS: dict[str, Draw] = {

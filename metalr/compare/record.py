@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from metalr.compare.callback import PROGRESS
 from metalr.compare.files import write_text
 from metalr.compare.grid import Cell
-from metalr.policy import LRPolicy, shipped_policies
+from metalr.core.policy import LRPolicy, shipped_policies
 
 RECORD = "record.json"
 """In a cell's folder; it is written last, so where it is, the cell is finished."""

@@ -15,14 +15,14 @@ from rich.text import Text
 
 from metalr.compare import tables
 from metalr.compare.analysis import Analysis, analyse
-from metalr.compare.cell import Task
+from metalr.compare.cell import CellRun
 from metalr.compare.files import write_text
 from metalr.compare.grid import VARIABLE, Grid
 from metalr.compare.plots import plots, standalone, variables
 from metalr.compare.runner import Outcome
 from metalr.compare.tables import Table
 from metalr.compare.verdicts import in_short, verdicts
-from metalr.palette import THEMES
+from metalr.plotting.palette import THEMES
 
 CAPTIONS = {
     "rates": "Final metric against the initial rate: mean and range over seeds; × at the edge: a run diverged",
@@ -63,14 +63,14 @@ class Content:
     notes: list[str]
 
     @classmethod
-    def of(cls, analysis: Analysis, tasks: Sequence[Task], outcome: Outcome) -> Content:
+    def of(cls, analysis: Analysis, tasks: Sequence[CellRun], outcome: Outcome) -> Content:
         """The content for the cells of a grid and what became of them."""
         failures = [Failure(name, log) for name, log in outcome.failed.items()]
         notes = remarks(analysis, tasks, outcome)
         return cls(analysis, plots(analysis), tables.cell_commands(tasks), failures, notes)
 
 
-def write_report(grid: Grid, tasks: Sequence[Task], outcome: Outcome, out: Path) -> Path:
+def write_report(grid: Grid, tasks: Sequence[CellRun], outcome: Outcome, out: Path) -> Path:
     """Writes `report.html`, `report.md`, `plots/`, and cells, curves and summary as `.csv` and `.parquet`.
 
     Args:
@@ -109,7 +109,7 @@ def all_tables(analysis: Analysis) -> list[Table]:
     return [table for table in made if table.rows]
 
 
-def remarks(analysis: Analysis, tasks: Sequence[Task], outcome: Outcome) -> list[str]:
+def remarks(analysis: Analysis, tasks: Sequence[CellRun], outcome: Outcome) -> list[str]:
     """What a reader must know before believing a figure."""
     found = []
     done = len(outcome.records)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from metalr.compare.callback import PROGRESS
-from metalr.compare.cell import LOG, Task, tail
+from metalr.compare.cell import LOG, CellRun, tail
 from metalr.compare.executor import Executor
 from metalr.compare.files import write_text
 from metalr.compare.record import Record, fingerprint
@@ -41,7 +41,7 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def finished(tasks: Sequence[Task]) -> Outcome:
+def finished(tasks: Sequence[CellRun]) -> Outcome:
     """The cells that are finished already.
 
     Raises:
@@ -60,7 +60,7 @@ def finished(tasks: Sequence[Task]) -> Outcome:
     return outcome
 
 
-def clear_changed(tasks: Sequence[Task], console: Console) -> None:
+def clear_changed(tasks: Sequence[CellRun], console: Console) -> None:
     """Deletes the runs that `finished` refuses: their command, config or policy has changed."""
     for task in tasks:
         if _changed(task, Record.load(task.folder)):
@@ -68,7 +68,7 @@ def clear_changed(tasks: Sequence[Task], console: Console) -> None:
             shutil.rmtree(task.folder)
 
 
-def _changed(task: Task, record: Record | None) -> bool:
+def _changed(task: CellRun, record: Record | None) -> bool:
     mark = task.folder / FINGERPRINT
     known = record.fingerprint if record else mark.read_text() if mark.is_file() else None
     return known is not None and known != fingerprint(task.cell)
@@ -85,7 +85,7 @@ def check_disk(folder: Path) -> None:
         raise OSError(f"{folder}: {free / 2**20:.0f} MB are free: make room for logs and checkpoints, or give --out")
 
 
-def run(tasks: Sequence[Task], executor: Executor, console: Console, only: Collection[str] = ()) -> Outcome:
+def run(tasks: Sequence[CellRun], executor: Executor, console: Console, only: Collection[str] = ()) -> Outcome:
     """Runs what is not finished, of all schedules or only of some.
 
     A cell that fails does not stop the others. Whatever stops this function, Ctrl-C too, ends the workers; the cells
@@ -100,7 +100,7 @@ def run(tasks: Sequence[Task], executor: Executor, console: Console, only: Colle
     pending = deque(task for task in wanted if task.cell.name not in outcome.records)
     console.print(f"{len(tasks)} cells, {len(outcome.records)} of them finished before")
     with _Display(console, len(tasks), len(outcome.records)) as display:
-        running: list[Task] = []
+        running: list[CellRun] = []
         try:
             while pending or running:
                 chosen = [pending.popleft() for _ in range(min(executor.free, len(pending)))]
@@ -124,7 +124,7 @@ def run(tasks: Sequence[Task], executor: Executor, console: Console, only: Colle
     return outcome
 
 
-def _settle(task: Task, well: bool, outcome: Outcome) -> None:
+def _settle(task: CellRun, well: bool, outcome: Outcome) -> None:
     record = Record.load(task.folder) if well else None
     if record is None:
         outcome.failed[task.cell.name] = tail(task.folder) or "it ended without a word"
@@ -148,14 +148,14 @@ class _Display:
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
-    def update(self, running: Sequence[Task]) -> None:
+    def update(self, running: Sequence[CellRun]) -> None:
         for task in running:
             if task.cell.name not in self.bars:
                 self.bars[task.cell.name] = self.progress.add_task(escape(task.cell.name), total=None)
             note = _progress(task)
             self.progress.update(self.bars[task.cell.name], completed=note.get("step", 0), total=note.get("total"))
 
-    def end(self, task: Task, outcome: Outcome) -> None:
+    def end(self, task: CellRun, outcome: Outcome) -> None:
         self.progress.advance(self.all)
         if task.cell.name in self.bars:
             self.progress.remove_task(self.bars.pop(task.cell.name))
@@ -167,7 +167,7 @@ class _Display:
             self.progress.console.print(f"{name}: {metric} {record.final[metric]:.4g}, {record.seconds:.1f} s")
 
 
-def _progress(task: Task) -> dict[str, int | None]:
+def _progress(task: CellRun) -> dict[str, int | None]:
     try:
         note: dict[str, int | None] = json.loads((task.folder / PROGRESS).read_text())
         return note

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from metalr.compare.analysis import Analysis
-from metalr.compare.cell import Task
+from metalr.compare.cell import CellRun
 from metalr.compare.grid import Grid
 from metalr.compare.metrics import Interval, Summary, better
 from metalr.compare.record import Record
@@ -196,7 +196,7 @@ def final_metrics(analysis: Analysis) -> Table:
     return Table("All metrics", note, ["workload", "metric", *names], rows)
 
 
-def cell_commands(tasks: Sequence[Task]) -> dict[str, str]:
+def cell_commands(tasks: Sequence[CellRun]) -> dict[str, str]:
     """The command of every cell, by its name, as one types it."""
     return {task.cell.name: command_line(task.script.command, task.cell.fit(task.out)) for task in tasks}
 
@@ -206,7 +206,7 @@ def command_line(script: Sequence[str], arguments: Sequence[str]) -> str:
     return " ".join([*script, *(_quoted(argument) for argument in arguments)])
 
 
-def cells_frame(grid: Grid, tasks: Sequence[Task], outcome: Outcome) -> pd.DataFrame:
+def cells_frame(grid: Grid, tasks: Sequence[CellRun], outcome: Outcome) -> pd.DataFrame:
     """One row a cell: its place in the grid, its status, and what it ended with."""
     rows = []
     for task in tasks:

@@ -1,18 +1,48 @@
-"""See why: what a policy did in a run, what each feature added to it, and how it responds.
+"""See why: what a policy did in a run, what each feature contributed, and how it responds.
 
-`callbacks.Inspector` records a run, `callbacks.MetaInspector` a meta-training, and `python train.py inspect` shows
-either, or a policy alone; the parts:
-
-- `thinning`: which steps are kept, so that a long run stays small, and when a figure is drawn.
-- `trace`: decisions that were kept. `recorder`: keeps them. `history`: what is kept of a meta-training.
-- `response`: how a policy's increment depends on each feature.
-- `plot_decisions`, `plot_responses`: figures, on a `canvas`. `scalars`: what goes to TensorBoard.
-- `terminal`, `command`: the subcommand `inspect`.
+`Inspector` records a run, `MetaInspector` a meta-training, `ConvergenceSpeed` and `RunTable` what a run reached;
+`python train.py inspect` shows them. Figures that a comparison draws are in `metalr.compare`.
+It may import `metalr.core`, `metalr.lightning`, `metalr.meta` and `metalr.plotting`; its four callbacks need lightning.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from metalr.inspection.history import MetaHistory, TaskRuns
 from metalr.inspection.recorder import Recorder
 from metalr.inspection.response import Responses, responses
 from metalr.inspection.trace import Mark, Trace
 
-__all__ = ["Mark", "MetaHistory", "Recorder", "Responses", "TaskRuns", "Trace", "responses"]
+if TYPE_CHECKING:
+    from metalr.inspection.convergence_speed import ConvergenceSpeed
+    from metalr.inspection.inspector import Inspector
+    from metalr.inspection.meta_inspector import MetaInspector
+    from metalr.inspection.run_table import RunTable
+
+__all__ = [
+    "ConvergenceSpeed",
+    "Inspector",
+    "Mark",
+    "MetaHistory",
+    "MetaInspector",
+    "Recorder",
+    "Responses",
+    "RunTable",
+    "TaskRuns",
+    "Trace",
+    "responses",
+]
+
+_CALLBACKS = {
+    "ConvergenceSpeed": "convergence_speed",
+    "Inspector": "inspector",
+    "MetaInspector": "meta_inspector",
+    "RunTable": "run_table",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CALLBACKS:
+        from importlib import import_module
+
+        return getattr(import_module(f"metalr.inspection.{_CALLBACKS[name]}"), name)
+    raise AttributeError(f"module 'metalr.inspection' has no attribute {name!r}")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from metalr.core.policy import LRPolicy, shipped_policies
 from metalr.inspection import figures, terminal
-from metalr.inspection.canvas import Draw, save_png
 from metalr.inspection.folder import FOLDER, load_history, load_run
 from metalr.inspection.options import Inspection
-from metalr.palette import theme_named
-from metalr.policy import LRPolicy, shipped_policies
+from metalr.plotting.canvas import Draw, save_png
+from metalr.plotting.palette import theme_named
 
 
 def inspect(options: Inspection, console: Console | None = None) -> list[Path]:

@@ -6,13 +6,13 @@ from functools import partial
 
 import torch
 
-from metalr.inspection.canvas import Draw
+from metalr.core.policy import LRPolicy
 from metalr.inspection.history import MetaHistory
 from metalr.inspection.plot_decisions import decisions, feature_curves
 from metalr.inspection.plot_responses import response_curves, response_history, task_runs
 from metalr.inspection.response import Responses, known_states, responses
 from metalr.inspection.trace import Trace
-from metalr.policy import LRPolicy
+from metalr.plotting.canvas import Draw
 
 
 def of_run(policy: LRPolicy, trace: Trace) -> dict[str, Draw]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metalr.core.policy import LRPolicy
 from metalr.inspection.history import MetaHistory
 from metalr.inspection.trace import Trace
-from metalr.policy import LRPolicy
 
 FOLDER = "inspection"
 _TRACE, _POLICY, _HISTORY = "trace.safetensors", "policy.safetensors", "history.safetensors"

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metalr.inspection import store
+from metalr.inspection.decimation import Decimation
 from metalr.inspection.response import Responses
-from metalr.inspection.thinning import Thinning
 
 _KIND = "metalr.meta-history"
 
@@ -25,7 +25,7 @@ class TaskRuns:
         rates: initial rates, ascending, (K,).
         steps: at which the rates were taken, from 0, (S,).
         lr: rates of the policy's runs, of the first instance, (K, S).
-        marks: steps done at the validations, (E,).
+        evaluation_steps: steps done at the validations, (E,).
         learned: log of validation loss over initial one, mean over instances, (K, E).
         reference: the same of the reference schedule, (K, E).
     """
@@ -34,7 +34,7 @@ class TaskRuns:
     rates: NDArray[np.float64]
     steps: NDArray[np.int64]
     lr: NDArray[np.float64]
-    marks: NDArray[np.int64]
+    evaluation_steps: NDArray[np.int64]
     learned: NDArray[np.float64]
     reference: NDArray[np.float64]
 
@@ -69,10 +69,10 @@ class MetaHistory:
         """From the first responses."""
         return cls(found.features, found.grid, np.array([step], dtype=np.int64), found.curves[None, :, 1])
 
-    def add(self, step: int, found: Responses, thinning: Thinning) -> MetaHistory:
+    def add(self, step: int, found: Responses, decimation: Decimation) -> MetaHistory:
         """With the responses at a later meta-step, thinned."""
         steps = np.append(self.step, step)
-        keep = thinning.keep(steps)
+        keep = decimation.keep(steps)
         return replace(self, step=steps[keep], curves=np.concatenate((self.curves, found.curves[None, :, 1]))[keep])
 
     def save(self, path: Path) -> None:

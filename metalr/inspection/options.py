@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from metalr.palette import theme_named
+from metalr.plotting.palette import theme_named
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from metalr.features import CLIP
-from metalr.inspection.canvas import diverging, panels, tidy
+from metalr.core.features import CLIP
+from metalr.core.support import Support
 from metalr.inspection.trace import Mark, Trace
-from metalr.palette import Theme
-from metalr.support import Support
+from metalr.plotting.canvas import diverging, panels, tidy
+from metalr.plotting.palette import Theme
 
 EARLY = 32
 """Steps that have a column of their own, where a run is longer than twice as many."""
@@ -83,7 +83,7 @@ def _curves(axes: Sequence[Axes], part: Trace, theme: Theme) -> None:
     rate.plot(part.step, part.lr, color=theme.series[0], lw=1.9, label="applied rate")
     rate.set_yscale("log")
     s.axhline(0.0, color=theme.soft, lw=0.7)
-    s.plot(part.step, part.displacement, color=theme.series[0], lw=1.6)
+    s.plot(part.step, part.log_multiplier, color=theme.series[0], lw=1.6)
 
 
 def _finish_column(axes: Sequence[Axes], part: Trace, theme: Theme, first: bool) -> None:

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from metalr.inspection.canvas import diverging, panels, sequence, tidy
 from metalr.inspection.history import MetaHistory, TaskRuns
 from metalr.inspection.response import Responses
-from metalr.palette import Theme
+from metalr.plotting.canvas import diverging, panels, sequence, tidy
+from metalr.plotting.palette import Theme
 
 
 def response_curves(found: Responses, theme: Theme, around: str) -> Figure:
@@ -69,8 +69,8 @@ def task_runs(history: MetaHistory, theme: Theme) -> Figure:
         colours = sequence(len(runs.rates), theme)
         for k, colour in enumerate(colours):
             rate.plot(runs.steps, runs.lr[k], color=colour, lw=1.3, label=f"{runs.rates[k]:.2g}")
-            loss.plot(runs.marks, runs.reference[k], color=theme.soft, lw=0.8, ls=(0, (2, 2)))
-            loss.plot(runs.marks, runs.learned[k], color=colour, lw=1.5)
+            loss.plot(runs.evaluation_steps, runs.reference[k], color=theme.soft, lw=0.8, ls=(0, (2, 2)))
+            loss.plot(runs.evaluation_steps, runs.learned[k], color=colour, lw=1.5)
         _label_runs(rate, loss, runs, theme)
     for axis in grid[-1]:
         axis.set_xlabel("inner step")

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metalr.controller import MetaLR
-from metalr.inspection.thinning import Thinning
+from metalr.core.controller import MetaLR
+from metalr.core.explanation import Snapshot, attribute
+from metalr.core.policy import LRPolicy
+from metalr.core.update_rule import Clock, clock_row
+from metalr.inspection.decimation import Decimation
 from metalr.inspection.trace import Trace
-from metalr.law import Clock, clock_row
-from metalr.policy import LRPolicy
-from metalr.snapshot import Snapshot, attribute
 
 
 class Recorder:
@@ -25,16 +25,16 @@ class Recorder:
 
     Args:
         controller: whose decisions from here on are kept.
-        thinning: which of them.
+        decimation: which of them.
 
     Attributes:
         trace: decisions that are resolved.
     """
 
-    def __init__(self, controller: MetaLR, thinning: Thinning) -> None:
+    def __init__(self, controller: MetaLR, decimation: Decimation) -> None:
         self.controller = controller
         self.policy = controller.policy
-        self.thinning = thinning
+        self.decimation = decimation
         self.trace = Trace.empty(self.policy.features)
         self._fresh = self.trace
         self._pending: list[tuple[float, Snapshot]] = []
@@ -53,7 +53,7 @@ class Recorder:
         if taken == self._seen:
             return False
         self._seen = taken
-        self._left_out = not self.thinning.due(taken - 1, self._last)
+        self._left_out = not self.decimation.due(taken - 1, self._last)
         if not self._left_out:
             self._take()
         return not self._left_out
@@ -75,7 +75,7 @@ class Recorder:
         self._pending = []
         self._fresh = self._fresh.joined(found)
         joined = self.trace.joined(found)
-        self.trace = joined.select(self.thinning.keep(joined.step))
+        self.trace = joined.select(self.decimation.keep(joined.step))
 
     def drain(self) -> Trace:
         """The decisions since the last call, thinned or not, to be logged."""
@@ -87,11 +87,11 @@ class Recorder:
         """All of it as tensors, numbers and strings, for a checkpoint."""
         self.resolve()
         arrays = {name: torch.from_numpy(array.copy()) for name, array in self.trace.arrays.items()}
-        return {"stride": self.thinning.stride, "arrays": arrays}
+        return {"stride": self.decimation.stride, "arrays": arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state_dict`, with the same policy."""
-        self.thinning.stride = int(state["stride"])
+        self.decimation.stride = int(state["stride"])
         arrays = {name: tensor.numpy().copy() for name, tensor in state["arrays"].items()}
         self.trace = Trace(self.policy.features, **arrays)
         self._last = int(self.trace.step[-1]) if len(self.trace) else -1
@@ -105,16 +105,16 @@ def _resolve(policy: LRPolicy, pending: list[tuple[float, Snapshot]]) -> Trace:
     read = policy.select(_host([one.features for one in seen]).to(host))
     finite = _host([one.finite for one in seen])
     found = attribute(policy, read, Clock.from_row(table.to(host)), finite.to(host))
-    displacement = _host([one.displacement for one in seen]).double().numpy()
+    log_multiplier = _host([one.log_multiplier for one in seen]).double().numpy()
     base, log_reference = np.array([one.base_lr for one in seen]), rows[:, 2]
     return Trace(
         features=policy.features,
         step=np.array([one.step for one in seen], dtype=np.int64),
         time=np.array([moment for moment, _ in pending]),
-        lr=base * np.exp(log_reference + displacement),
+        lr=base * np.exp(log_reference + log_multiplier),
         reference=base * np.exp(log_reference),
         loss=_host([one.loss for one in seen]).double().numpy(),
-        displacement=displacement,
+        log_multiplier=log_multiplier,
         change=_host([one.change for one in seen]).double().numpy(),
         bound=rows[:, 3].copy(),
         constant=found.constant.double().cpu().numpy(),

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metalr.features import CLIP
-from metalr.policy import LRPolicy, apply_layers
+from metalr.core.features import CLIP
+from metalr.core.policy import LRPolicy, apply_layers
 
 QUANTILES = (0.1, 0.5, 0.9)
 """Of the states, at each point of a curve."""

@@ -8,10 +8,10 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from metalr.core.policy import LRPolicy
 from metalr.inspection.response import Responses
 from metalr.inspection.trace import Trace
-from metalr.palette import PALETTE
-from metalr.policy import LRPolicy
+from metalr.plotting.palette import PALETTE
 
 _BARS = "▁▂▃▄▅▆▇█"
 _CELLS = 17
@@ -19,7 +19,7 @@ _CELLS = 17
 
 def card(policy: LRPolicy, name: str) -> Table:
     """What a policy is, and what its makers say of it."""
-    mode = "the horizon is known; about a cosine reference" if policy.needs_horizon else "anytime: no horizon needed"
+    mode = "anytime: no horizon needed" if policy.anytime else "with a horizon, about a cosine reference"
     facts = {
         "mode": mode,
         "reads": f"{len(policy.features)} features",
@@ -54,7 +54,7 @@ def run(trace: Trace) -> Table:
     facts = {
         "optimizer steps": f"{trace.step[last] + 1:,}, of which {len(trace):,} decisions are kept",
         "rate": f"{trace.lr[0]:.3g} at the first step, {trace.lr.max():.3g} at most, {trace.lr[last]:.3g} at the last",
-        "over its reference": f"{np.exp(trace.displacement.min()):.3g} to {np.exp(trace.displacement.max()):.3g} times",
+        "over its reference": f"{np.exp(trace.log_multiplier.min()):.3g} to {np.exp(trace.log_multiplier.max()):.3g} times",
         "guards": ", ".join(f"{name} {count:,} times" for name, count in acted.items() if count) or "none acted",
         **{f"reached {mark.label}": f"after {mark.step:,} steps" for mark in trace.marks},
     }

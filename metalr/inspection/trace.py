@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from metalr.guards import GUARDS
+from metalr.core.guards import GUARDS
 from metalr.inspection import store
 
 _KIND = "metalr.trace"
@@ -34,7 +34,7 @@ class Trace:
         lr: rate of the first group, (N,).
         reference: rate of its reference schedule, (N,).
         loss: fast average of the training loss, (N,).
-        displacement: s, nats, (N,).
+        log_multiplier: s, nats, (N,).
         change: of s at this step, after the guards, nats, (N,).
         bound: largest change of s that the law allows at this step, nats, (N,).
         constant: part of the law's change that no feature explains, nats, (N,).
@@ -51,7 +51,7 @@ class Trace:
     lr: NDArray[np.float64]
     reference: NDArray[np.float64]
     loss: NDArray[np.float64]
-    displacement: NDArray[np.float64]
+    log_multiplier: NDArray[np.float64]
     change: NDArray[np.float64]
     bound: NDArray[np.float64]
     constant: NDArray[np.float64]

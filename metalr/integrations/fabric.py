@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metalr.controller import MetaLR
-from metalr.guards import DEFAULT_GUARDS, Guards
-from metalr.policy import LRPolicy
-from metalr.scaler import skips
+from metalr.core.controller import MetaLR
+from metalr.core.grad_scaler import skips
+from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.policy import LRPolicy
 
 
 class FabricMetaLR(MetaLR):

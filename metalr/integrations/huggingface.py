@@ -16,11 +16,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from metalr.controller import MetaLR
-from metalr.guards import DEFAULT_GUARDS, Guards
+from metalr.core.controller import MetaLR
+from metalr.core.grad_scaler import skips
+from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.policy import LRPolicy
 from metalr.integrations.ranks import mean_over_ranks
-from metalr.policy import LRPolicy
-from metalr.scaler import skips
 
 logger = logging.getLogger("metalr")
 

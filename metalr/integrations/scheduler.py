@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from metalr.controller import MetaLR
-from metalr.guards import DEFAULT_GUARDS, Guards
+from metalr.core.controller import MetaLR
+from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.policy import LRPolicy
 from metalr.integrations.ranks import mean_over_ranks
-from metalr.policy import LRPolicy
 
 
 class MetaLRScheduler(LRScheduler):

@@ -17,9 +17,9 @@ import xgboost
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from metalr.controller import MetaLR
-from metalr.guards import DEFAULT_GUARDS, Guards
-from metalr.policy import BOOSTING_POLICIES, LRPolicy
+from metalr.core.controller import MetaLR
+from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.policy import BOOSTING_POLICIES, LRPolicy
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Losses (N,) of the rows from their margins, (N,) or (N, K), and labels (N,)."""

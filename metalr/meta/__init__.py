@@ -1,17 +1,17 @@
 """Meta-training: tasks, batched inner runs, gradient estimators, and the LightningModule that learns a policy."""
 
 from metalr.meta.action_es import ActionES
+from metalr.meta.architectures import MLP, ConvNet, Net, Quadratic, Transformer
 from metalr.meta.datamodule import MetaTasksDataModule
-from metalr.meta.distribution import Component, Draw, TaskDistribution
+from metalr.meta.distribution import Component, TaskBatch, TaskDistribution
 from metalr.meta.estimator import Episode, Estimate, GradientEstimator
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
-from metalr.meta.inner import Inner, Measured, Optimizees, Problem
 from metalr.meta.learner import MetaLearner
 from metalr.meta.module_net import ModuleNet
-from metalr.meta.nets import MLP, ConvNet, Net, Quadratic, Transformer
+from metalr.meta.network_task import NetworkTask, Split, TaskFamily
 from metalr.meta.parameter_es import NRES, PES, FullES, antithetic_gradient
 from metalr.meta.rollout import Rollout, Unroll, rollout
-from metalr.meta.task import Split, Task, TaskFamily
+from metalr.meta.task import InnerTraining, Measured, Optimizees, Task
 from metalr.meta.truncated_backprop import TruncatedBackprop
 
 __all__ = [
@@ -21,25 +21,25 @@ __all__ = [
     "ActionES",
     "Component",
     "ConvNet",
-    "Draw",
     "Episode",
     "Estimate",
     "FullES",
     "GradientEstimator",
     "HeldOutScore",
     "HeldOutTask",
-    "Inner",
+    "InnerTraining",
     "Measured",
     "MetaLearner",
     "MetaTasksDataModule",
     "ModuleNet",
     "Net",
+    "NetworkTask",
     "Optimizees",
-    "Problem",
     "Quadratic",
     "Rollout",
     "Split",
     "Task",
+    "TaskBatch",
     "TaskDistribution",
     "TaskFamily",
     "Transformer",

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metalr.law import span
+from metalr.core.policy import LRPolicy
+from metalr.core.update_rule import span
 from metalr.meta.estimator import Episode, Estimate, GradientEstimator, check_settings, flat_gradient, squashed
 from metalr.meta.rollout import Rollout, curve_weights, rollout
-from metalr.policy import LRPolicy
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,19 @@ class ActionES(GradientEstimator):
 
     def estimate(self, policy: LRPolicy, episode: Episode) -> Estimate:
         """Whole runs of both halves, and one backward pass through all decisions."""
-        blocks = hold_blocks(episode.inner.total_steps, episode.inner.known, self.decisions)
+        blocks = hold_blocks(episode.inner.total_steps, episode.inner.anytime, self.decisions)
         noise = episode.noise(int(blocks[-1]) + 1).T[blocks.to(episode.task.device)]  # (T, P)
-        push = self.sigma * torch.cat((noise, -noise), dim=1)
+        action_noise = self.sigma * torch.cat((noise, -noise), dim=1)
         layers = [(weight.detach(), bias.detach()) for weight, bias in policy.shared_layers()]
         runs = rollout(
-            episode.task, episode.inner, layers, policy.columns, 2, compiled=episode.compiled, record=True, push=push
+            episode.task,
+            episode.inner,
+            layers,
+            policy.columns,
+            2,
+            compiled=episode.compiled,
+            record=True,
+            action_noise=action_noise,
         )
         episode.done = True
         own = runs.outer_loss(episode.final_weight).view(2, -1)
@@ -67,12 +74,12 @@ class ActionES(GradientEstimator):
         return Estimate(gradient, everyone, everyone.numel() * episode.inner.total_steps)
 
 
-def hold_blocks(total_steps: int, known: bool, decisions: int) -> Tensor:
+def hold_blocks(total_steps: int, anytime: bool, decisions: int) -> Tensor:
     """Number of the block that each step belongs to, ascending from 0, (T,): 1/decisions of the span each."""
     blocks: list[int] = []
     number = 0
     while len(blocks) < total_steps:
-        scale = span(len(blocks), total_steps if known else None)
+        scale = span(len(blocks), None if anytime else total_steps)
         blocks += [number] * max(1, round(scale / decisions))
         number += 1
     return torch.tensor(blocks[:total_steps])
@@ -83,8 +90,8 @@ def loss_to_go(runs: Rollout, final_weight: float) -> Tensor:
     weights = curve_weights(len(runs.curve), final_weight).to(runs.curve)
     plus, minus = (weights[:, None] * runs.curve).chunk(2, dim=1)
     to_go = (plus - minus).flip(0).cumsum(0).flip(0)
-    steps = torch.arange(int(runs.marks[-1]))
-    return to_go[torch.searchsorted(runs.marks, steps, right=True).to(to_go.device)]
+    steps = torch.arange(int(runs.evaluation_steps[-1]))
+    return to_go[torch.searchsorted(runs.evaluation_steps, steps, right=True).to(to_go.device)]
 
 
 def decision_gradient(policy: LRPolicy, runs: Rollout, weights: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from metalr.meta.inner import Inner, Problem
+from metalr.meta.network_task import TaskFamily
 from metalr.meta.optimizers import HYPER, OPTIMIZERS
-from metalr.meta.task import TaskFamily
+from metalr.meta.task import InnerTraining, Task
 
 _REPARAMETERISATION = 1.5
 """Nats either way by which a tensor's units may change."""
@@ -41,12 +41,12 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Draw:
+class TaskBatch:
     """One draw: P instances of a task and how they are trained."""
 
     name: str
-    task: Problem
-    inner: Inner
+    task: Task
+    inner: InnerTraining
 
 
 def mix_seed(*parts: int | str) -> int:
@@ -93,8 +93,8 @@ class TaskDistribution:
         self.decades = decades
         self.seed = seed
 
-    def draw(self, index: int, instances: int, known: bool = True) -> Draw:
-        """The index-th draw, with that many instances; `known`: whether the policy is told the horizon."""
+    def sample(self, index: int, instances: int, anytime: bool = False) -> TaskBatch:
+        """The index-th draw, with that many instances; `anytime`: without the horizon among the features."""
         chance = random.Random(mix_seed(self.seed, index, "component"))
         names = list(self.components)
         name = chance.choices(names, [self.components[n].weight for n in names])[0]
@@ -106,9 +106,9 @@ class TaskDistribution:
         task = family.sample(instances, generator)
         if chance.random() < self.reparameterised:
             task = task.reparameterised(_REPARAMETERISATION, generator)
-        hyper = HYPER[optimizer].draw(instances, generator, self.decades)
+        hyper = HYPER[optimizer].sample(instances, generator, self.decades)
         batches = mix_seed(self.seed, index, "batches")
-        return Draw(name, task, Inner(optimizer, hyper, total_steps, known, batches))
+        return TaskBatch(name, task, InnerTraining(optimizer, hyper, total_steps, anytime, batches))
 
     def _horizon(self, component: Component, index: int, chance: random.Random) -> int:
         """Log-uniform, within what the curriculum allows at this draw; one with a negative number comes after it."""

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metalr.core.policy import LRPolicy
 from metalr.meta.distribution import mix_seed
-from metalr.meta.inner import Inner, Problem
 from metalr.meta.rollout import Unroll
-from metalr.policy import LRPolicy
+from metalr.meta.task import InnerTraining, Task
 
 SQUASHES = ("none", "tanh", "log", "sign")
 """What a pair's difference of losses may pass through before it weighs the noise."""
@@ -40,8 +40,8 @@ class Episode:
         done: whether the inner runs have come to their end.
     """
 
-    task: Problem
-    inner: Inner
+    task: Task
+    inner: InnerTraining
     pairs: range
     seed: tuple[int, ...] = (0,)
     final_weight: float = 0.6

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from metalr.core.policy import LRPolicy
 from metalr.meta.distribution import mix_seed
-from metalr.meta.inner import Inner
+from metalr.meta.network_task import TaskFamily
 from metalr.meta.optimizers import HYPER, Hyper
 from metalr.meta.rollout import Rollout, rollout
-from metalr.meta.task import TaskFamily
-from metalr.policy import LRPolicy
+from metalr.meta.task import InnerTraining
 
 
 class HeldOutScore(NamedTuple):
@@ -59,12 +59,12 @@ class HeldOutTask:
     seed: int = 1
     _best: dict[bool, Tensor] = field(default_factory=dict, init=False, repr=False)
 
-    def score(self, policy: LRPolicy, known: bool, device: torch.device) -> HeldOutScore:
+    def score(self, policy: LRPolicy, anytime: bool, device: torch.device) -> HeldOutScore:
         """Runs the policy; the reference schedule's runs are made once."""
-        if known not in self._best:
-            self._best[known] = self._final(self.reference_runs(policy, known, device)).amin(0)
-        final = self._final(self.runs(policy, known, device))
-        ratio = (final / self._best[known]).log()
+        if anytime not in self._best:
+            self._best[anytime] = self._final(self.reference_runs(policy, anytime, device)).amin(0)
+        final = self._final(self.runs(policy, anytime, device))
+        ratio = (final / self._best[anytime]).log()
         return HeldOutScore(ratio.quantile(0.5, dim=0).mean(), ratio.amax(0).mean())
 
     @property
@@ -73,19 +73,19 @@ class HeldOutTask:
         decades = torch.linspace(-self.decades / 2, self.decades / 2, self.rates)
         return HYPER[self.optimizer].usual_lr * (decades * math.log(10.0)).exp()
 
-    def runs(self, policy: LRPolicy, known: bool, device: torch.device, record: bool = False) -> Rollout:
+    def runs(self, policy: LRPolicy, anytime: bool, device: torch.device, record: bool = False) -> Rollout:
         """Trains every instance from every rate: runs (rates * instances), the first rate's instances first."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.name))
         task = self.family.sample(self.instances, generator)
         task = task.select(torch.arange(self.instances).repeat(self.rates)).to(device)
         hyper = Hyper.of(self.grid.repeat_interleave(self.instances)[:, None], 0.9, 0.999)
-        inner = Inner(self.optimizer, hyper, self.total_steps, known, self.seed)
+        inner = InnerTraining(self.optimizer, hyper, self.total_steps, anytime, self.seed)
         layers = [(w.detach(), b.detach()) for w, b in policy.shared_layers()]
         return rollout(task, inner, layers, policy.columns, record=record)
 
-    def reference_runs(self, policy: LRPolicy, known: bool, device: torch.device) -> Rollout:
+    def reference_runs(self, policy: LRPolicy, anytime: bool, device: torch.device) -> Rollout:
         """The same with the reference schedule alone: a policy of that shape which outputs zero."""
-        return self.runs(LRPolicy(policy.features, policy.hidden).to(device), known, device)
+        return self.runs(LRPolicy(policy.features, policy.hidden).to(device), anytime, device)
 
     def _final(self, runs: Rollout) -> Tensor:
         """Final validation losses, (rates, instances), capped where a run diverged."""

@@ -13,13 +13,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from metalr.features import ANYTIME_FEATURES, FEATURES, HORIZON_FEATURES
+from metalr.core.features import ANYTIME_FEATURES, FEATURES, HORIZON_FEATURES
+from metalr.core.policy import LRPolicy
 from metalr.meta.action_es import ActionES
 from metalr.meta.distribution import TaskDistribution
 from metalr.meta.estimator import Episode, Estimate, GradientEstimator
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
-from metalr.meta.visited import visited_states
-from metalr.policy import LRPolicy
+from metalr.meta.visited_states import visited_states
 
 
 class MetaLearner(L.LightningModule):
@@ -31,8 +31,8 @@ class MetaLearner(L.LightningModule):
     rank: the pairs of a step are split over the ranks, and any number of ranks gives one rank's gradient.
 
     Args:
-        horizon: meta-train a policy that is told the horizon; False for the anytime policy.
-        features: names of features to read; all that go with `horizon` by default.
+        anytime: meta-train a policy for runs without a horizon.
+        features: names of features to read; all that go with `anytime` by default.
         hidden: widths of the policy's hidden layers, [64, 32] by default.
         estimator: of the gradient; `ActionES` by default.
         optimizer: of the policy's weights; Adam at 1e-3 by default.
@@ -47,7 +47,7 @@ class MetaLearner(L.LightningModule):
 
     def __init__(
         self,
-        horizon: bool = True,
+        anytime: bool = False,
         features: Sequence[str] | None = None,
         hidden: Sequence[int] | None = None,
         estimator: GradientEstimator | None = None,
@@ -62,10 +62,10 @@ class MetaLearner(L.LightningModule):
         super().__init__()
         if not 0.0 <= final_weight <= 1.0:
             raise ValueError(f"final_weight={final_weight}: must be in [0, 1]")
-        self.policy = _starting_policy(horizon, features, hidden, init_from, seed)
+        self.policy = _starting_policy(anytime, features, hidden, init_from, seed)
         done = self.policy.card  # of the policy that this run goes on from
         self._meta_steps = int(done.get("meta_steps", 0))
-        self.horizon = horizon
+        self.anytime = anytime
         self.estimator = estimator or ActionES()
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
@@ -122,7 +122,7 @@ class MetaLearner(L.LightningModule):
         self._distribution = distribution
         index, pairs = int(self.draws), self.estimator.pairs
         own = _own_pairs(pairs, self.global_rank, self.trainer.world_size)
-        draw = distribution.draw(index, pairs, self.horizon)
+        draw = distribution.sample(index, pairs, self.anytime)
         self._family = draw.name
         task, inner = draw.task.select(own).to(self.device), draw.inner.select(own)
         numbers = range(own.start, own.stop)
@@ -172,7 +172,7 @@ class MetaLearner(L.LightningModule):
 
     def validation_step(self, batch: HeldOutTask, batch_idx: int) -> None:
         """Scores the policy on a held-out task against its reference schedule."""
-        score = batch.score(self.policy, self.horizon, self.device)
+        score = batch.score(self.policy, self.anytime, self.device)
         self._step_scores.append((batch.name, score))
 
     def on_validation_epoch_end(self) -> None:
@@ -233,18 +233,18 @@ def _own_pairs(pairs: int, rank: int, ranks: int) -> slice:
 
 
 def _starting_policy(
-    horizon: bool, features: Sequence[str] | None, hidden: Sequence[int] | None, init_from: str | None, seed: int
+    anytime: bool, features: Sequence[str] | None, hidden: Sequence[int] | None, init_from: str | None, seed: int
 ) -> LRPolicy:
     if init_from is None:
-        policy = LRPolicy(features or (FEATURES if horizon else ANYTIME_FEATURES), hidden or (64, 32), seed)
+        policy = LRPolicy(features or (ANYTIME_FEATURES if anytime else FEATURES), hidden or (64, 32), seed)
     elif features or hidden:
         raise ValueError(f"init_from={init_from!r} has features and hidden layers of its own: leave out the others")
     else:
         policy = LRPolicy.load(init_from).requires_grad_(True)
-    if policy.needs_horizon != horizon:
+    if policy.anytime != anytime:
         read = [name for name in HORIZON_FEATURES if name in policy.features]
         raise ValueError(
-            f"horizon={horizon}, and the policy reads {read or 'none'} of {', '.join(HORIZON_FEATURES)}: a policy "
-            "that is told the horizon reads one of them or more, an anytime policy none"
+            f"anytime={anytime}, and the policy reads {read or 'none'} of {', '.join(HORIZON_FEATURES)}: a policy "
+            "for runs with a horizon reads one of them or more, an anytime policy none"
         )
     return policy

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, replace_all_batch_norm_modules_, vmap
 
-from metalr.meta.nets import Net, Params, Shapes
+from metalr.meta.architectures import Net, Params, Shapes
 
 Criterion = Callable[[Any, Tensor], Tensor]
 """Mean loss of a batch, shape (), from the module's outputs and the targets."""

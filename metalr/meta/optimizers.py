@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from metalr.meta.nets import Net
+    from metalr.meta.architectures import Net
 
 
 class Hyper(NamedTuple):
@@ -69,7 +69,7 @@ class HyperDistribution(ABC):
     usual_lr: float
 
     @abstractmethod
-    def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
+    def sample(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Hyperparameters of `runs` runs; initial rates log-uniform over `decades` about the usual one."""
 
     def _rates(self, runs: int, generator: torch.Generator, decades: float) -> Tensor:
@@ -83,7 +83,7 @@ class Shrinkage(HyperDistribution):
 
     usual_lr = 0.1
 
-    def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
+    def sample(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Rates alone."""
         return Hyper.of(self._rates(runs, generator, decades))
 
@@ -92,7 +92,7 @@ class BatchedOptimizer(HyperDistribution):
     """One optimizer for R runs.
 
     Attributes:
-        is_sgd: as `metalr.direction.Direction.is_sgd`.
+        is_sgd: as `metalr.core.direction.Direction.is_sgd`.
         has_second: whether it keeps a second moment.
         by_tensor: whether the rule looks at each tensor by itself, and is compiled for each network.
     """
@@ -158,7 +158,7 @@ class SGD(BatchedOptimizer):
         ahead = torch.lerp(moved, grad + hyper.beta1 * moved, hyper.nesterov)
         return Buffers(moved, buffers.second, ahead)
 
-    def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
+    def sample(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Momentum 0.9 in half of the runs, none in an eighth, else 1 - momentum log-uniform in 0.02 to 0.5.
 
         A quarter of the runs have Nesterov's momentum.
@@ -195,7 +195,7 @@ class Adam(BatchedOptimizer):
         scale1, scale2 = corrections
         return Buffers(first, second, scale1 * first / (scale2 * _root(second) + self.eps))
 
-    def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
+    def sample(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Betas (0.9, 0.999) in half of the runs; AdamW with decay in half, a little L2 in a quarter."""
         usual = torch.rand(runs, 1, generator=generator) < 0.5
         beta1 = torch.where(usual, 0.9, 1.0 - _log_uniform(runs, 0.03, 0.5, generator))
@@ -224,7 +224,7 @@ class RMSprop(BatchedOptimizer):
         moved = hyper.beta1 * buffers.first + grad / (_root(second) + self.eps)
         return Buffers(moved, second, moved)
 
-    def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
+    def sample(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Alpha 0.99 in half of the runs, momentum 0.9 in a third."""
         usual = torch.rand(runs, 1, generator=generator) < 0.5
         alpha = torch.where(usual, 0.99, 1.0 - _log_uniform(runs, 1e-3, 0.1, generator))
@@ -255,7 +255,7 @@ class Lion(DecayInDirection):
         moved = torch.lerp(grad, buffers.first, hyper.beta1).sign() + hyper.decoupled * theta
         return Buffers(torch.lerp(grad, buffers.first, hyper.beta2), buffers.second, moved)
 
-    def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
+    def sample(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Betas (0.9, 0.99), decay in half."""
         lr = self._rates(runs, generator, decades)
         zeros = torch.zeros(runs, 1)
@@ -307,7 +307,7 @@ class Muon(DecayInDirection):
             pieces.append(scale * orthogonalised(piece.reshape(-1, rows, columns)).reshape(piece.shape))
         return Buffers(first, buffers.second, torch.cat(pieces, 1) + hyper.decoupled * theta)
 
-    def draw(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
+    def sample(self, runs: int, generator: torch.Generator, decades: float) -> Hyper:
         """Momentum 0.95, decay in half."""
         lr = self._rates(runs, generator, decades)
         zeros = torch.zeros(runs, 1)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
+from metalr.core.policy import LRPolicy
 from metalr.meta.estimator import Episode, Estimate, GradientEstimator, check_settings, squashed
 from metalr.meta.rollout import rollout
-from metalr.policy import LRPolicy
 
 
 def antithetic_gradient(weights: Tensor, noise: Tensor, sigma: float) -> Tensor:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalr.features import Memory
-from metalr.law import clock_table
-from metalr.meta.inner import Inner, Problem
-from metalr.meta.step import StepRecord, decide_part
-from metalr.policy import Layers
+from metalr.core.features import FeatureState
+from metalr.core.policy import Layers
+from metalr.core.update_rule import clock_table
+from metalr.meta.batched_decision import StepRecord, decide_part
+from metalr.meta.task import InnerTraining, Task
 
 LOG_RATIO_RANGE = (-10.0, 1.5)
 """Range of log(validation loss / initial one) in the outer loss: a run that diverges scores as exp(1.5)."""
@@ -24,13 +24,13 @@ class Rollout:
 
     Attributes:
         curve: log(validation loss / initial one), within `LOG_RATIO_RANGE`, at E times, (E, R).
-        marks: steps done at these times, ascending, (E,).
+        evaluation_steps: steps done at these times, ascending, (E,).
         initial: validation loss before the first step, (R,).
         records: every step's record where asked for.
     """
 
     curve: Tensor
-    marks: Tensor
+    evaluation_steps: Tensor
     initial: Tensor
     records: list[StepRecord]
 
@@ -51,7 +51,7 @@ class Unroll:
 
     Attributes:
         optimizees: what the copies * P runs train.
-        displacement: s of each, nats, (R,).
+        log_multiplier: s of each, nats, (R,).
         step: steps done.
 
     Args:
@@ -63,16 +63,18 @@ class Unroll:
     """
 
     def __init__(
-        self, problem: Problem, inner: Inner, copies: int = 1, evaluations: int = 10, compiled: bool = False
+        self, problem: Task, inner: InnerTraining, copies: int = 1, evaluations: int = 10, compiled: bool = False
     ) -> None:
         self.inner, self.copies = inner, copies
         self.optimizees = problem.start(inner, copies, compiled)
-        self.displacement = torch.zeros(copies * len(problem), device=problem.device)
+        self.log_multiplier = torch.zeros(copies * len(problem), device=problem.device)
         self.step = 0
-        self.marks = sorted({max(1, round(inner.total_steps * (i + 1) / evaluations)) for i in range(evaluations)})
-        self._memory = Memory.empty(copies * len(problem), problem.device)
+        self.evaluation_steps = sorted(
+            {max(1, round(inner.total_steps * (i + 1) / evaluations)) for i in range(evaluations)}
+        )
+        self._feature_state = FeatureState.empty(copies * len(problem), problem.device)
         self._decide = decide_part(compiled)
-        self._table = clock_table(inner.total_steps, inner.known, problem.device)
+        self._table = clock_table(inner.total_steps, inner.anytime, problem.device)
         with torch.no_grad():
             self.initial = self.optimizees.validate()
 
@@ -81,20 +83,20 @@ class Unroll:
         ratio = torch.log(self.optimizees.validate() / self.initial)
         return torch.nan_to_num(ratio, nan=LOG_RATIO_RANGE[1]).clamp(*LOG_RATIO_RANGE)
 
-    def advance(self, layers: Layers, columns: Tensor, push: Tensor | None = None) -> StepRecord:
+    def advance(self, layers: Layers, columns: Tensor, action_noise: Tensor | None = None) -> StepRecord:
         """One step of all runs.
 
         Args:
             layers: of one policy or of R policies.
             columns: features that the policy reads.
-            push: added to the policy's output, (R,); none by default.
+            action_noise: added to the policy's output, (R,); none by default.
         """
         runs, row = self.optimizees, self._table[self.step]
-        push = torch.zeros_like(self.displacement) if push is None else push
+        action_noise = torch.zeros_like(self.log_multiplier) if action_noise is None else action_noise
         seen = runs.measure()
-        self._memory, features, finite, self.displacement, lr = self._decide(
-            self._memory,
-            self.displacement,
+        self._feature_state, features, finite, self.log_multiplier, lr = self._decide(
+            self._feature_state,
+            self.log_multiplier,
             seen,
             runs.kind,
             runs.first,
@@ -102,7 +104,7 @@ class Unroll:
             columns,
             runs.initial_lr,
             row,
-            push,
+            action_noise,
         )
         runs.update(lr)
         self.step += 1
@@ -116,50 +118,50 @@ class Unroll:
 
     def piece(self, layers: Layers, columns: Tensor, stop: int, final_weight: float) -> Tensor:
         """Advances to step `stop`: the part of the outer loss that lies in between, (R,)."""
-        weights = curve_weights(len(self.marks), final_weight)
-        loss = torch.zeros_like(self.displacement)
+        weights = curve_weights(len(self.evaluation_steps), final_weight)
+        loss = torch.zeros_like(self.log_multiplier)
         while self.step < stop:
             self.advance(layers, columns)
-            if self.step in self.marks:
-                loss = loss + weights[self.marks.index(self.step)] * self.log_ratio()
+            if self.step in self.evaluation_steps:
+                loss = loss + weights[self.evaluation_steps.index(self.step)] * self.log_ratio()
         return loss
 
     def detach(self) -> None:
         """Cuts the graph of earlier steps."""
         self.optimizees.detach()
-        self._memory = Memory(*(part.detach() for part in self._memory))
-        self.displacement = self.displacement.detach()
+        self._feature_state = FeatureState(*(part.detach() for part in self._feature_state))
+        self.log_multiplier = self.log_multiplier.detach()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the runs are; the problem and the training are drawn again."""
         return {
             "copies": self.copies,
             "step": self.step,
-            "memory": list(self._memory),
-            "displacement": self.displacement,
+            "memory": list(self._feature_state),
+            "log_multiplier": self.log_multiplier,
             "optimizees": self.optimizees.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`, on runs of the same problem that have not started."""
-        device = self.displacement.device
+        device = self.log_multiplier.device
         self.step = int(state["step"])
-        self._memory = Memory(*(part.to(device) for part in state["memory"]))
-        self.displacement = state["displacement"].to(device)
+        self._feature_state = FeatureState(*(part.to(device) for part in state["memory"]))
+        self.log_multiplier = state["log_multiplier"].to(device)
         self.optimizees.load_state_dict(state["optimizees"])
 
 
 @torch.no_grad()
 def rollout(
-    problem: Problem,
-    inner: Inner,
+    problem: Task,
+    inner: InnerTraining,
     layers: Layers,
     columns: Tensor,
     copies: int = 1,
     evaluations: int = 10,
     compiled: bool = False,
     record: bool = False,
-    push: Tensor | None = None,
+    action_noise: Tensor | None = None,
 ) -> Rollout:
     """Makes copies * P runs from start to end.
 
@@ -167,19 +169,19 @@ def rollout(
         problem: P instances. Copies of an instance share initial parameters, batches and hyperparameters.
         inner: the inner training.
         layers: of one policy, or of copies * P policies (copy by copy).
-        columns: features that the policy reads, as indices into `metalr.features.FEATURES`.
+        columns: features that the policy reads, as indices into `metalr.core.features.FEATURES`.
         copies: runs for each instance.
         evaluations: number of validation losses along the run, evenly spaced, the last at its end.
         compiled: run each step through torch.compile; pays off after some 100,000 inner steps on one network.
         record: keep every step's record.
-        push: added to the policy's outputs, (T, R); none by default.
+        action_noise: added to the policy's outputs, (T, R); none by default.
     """
     runs = Unroll(problem, inner, copies, evaluations, compiled)
     curve, records = [], []
     for t in range(inner.total_steps):
-        seen = runs.advance(layers, columns, None if push is None else push[t])
+        seen = runs.advance(layers, columns, None if action_noise is None else action_noise[t])
         if record:
             records.append(seen)
-        if runs.step in runs.marks:
+        if runs.step in runs.evaluation_steps:
             curve.append(runs.log_ratio())
-    return Rollout(torch.stack(curve), torch.tensor(runs.marks), runs.initial, records)
+    return Rollout(torch.stack(curve), torch.tensor(runs.evaluation_steps), runs.initial, records)

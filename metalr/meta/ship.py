@@ -12,7 +12,7 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 import metalr
-from metalr.policy import LRPolicy
+from metalr.core.policy import LRPolicy
 
 _WEIGHTS = Path(metalr.__file__).parent / "weights"
 
@@ -74,11 +74,11 @@ def _page(policy: LRPolicy, name: str, blocks: list[str], limits: str) -> str:
         benchmark, *lines = block.splitlines()
         rows = "\n".join(f"| {key} | {value} |" for key, value in (line.split(": ", 1) for line in lines))
         sections.append(f"## `{benchmark}`\n\n| figure | value |\n|---|---|\n{rows}\n")
-    known = "Sets the learning rate of a run whose number of steps is known, about a cosine reference."
-    unknown = "Sets the learning rate of a run without a horizon; it keeps no reference schedule."
+    with_horizon = "Sets the learning rate of a run whose number of steps is known, about a cosine reference."
+    anytime = "Sets the learning rate of a run without a horizon; it keeps no reference schedule."
     return _PAGE.format(
         name=name,
-        purpose=known if policy.needs_horizon else unknown,
+        purpose=anytime if policy.anytime else with_horizon,
         command=card["command"],
         seed=card["seed"],
         meta_steps=card["meta_steps"],

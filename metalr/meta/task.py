@@ -1,126 +1,126 @@
-"""A task: a network, its initial parameters and its data, for P instances at once."""
+"""What an inner run is made of: what is trained, how, and what of it the policy is told at each step."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from metalr.meta.inner import Inner, Problem
-from metalr.meta.nets import Net
-from metalr.meta.networks import Networks
+from metalr.meta.optimizers import Hyper
 
 
 @dataclass(frozen=True)
-class Split:
-    """Inputs (P, N, ...) and targets (P, N, ...) of P instances."""
-
-    inputs: Tensor
-    targets: Tensor
-
-    def batch(self, indices: Tensor, copies: int = 1) -> tuple[Tensor, Tensor]:
-        """Samples (P, B) of each instance, repeated for `copies` runs an instance: (copies * P, B, ...)."""
-        first = torch.arange(len(indices), device=indices.device) * self.inputs.shape[1]
-        rows = (indices + first[:, None]).flatten()
-        return _rows(self.inputs, rows, copies, indices.shape), _rows(self.targets, rows, copies, indices.shape)
-
-    def all(self, copies: int = 1) -> tuple[Tensor, Tensor]:
-        """All samples of each instance, repeated for `copies` runs an instance: (copies * P, N, ...)."""
-        inputs = self.inputs.repeat(copies, *[1] * (self.inputs.dim() - 1))
-        return inputs, self.targets.repeat(copies, *[1] * (self.targets.dim() - 1))
-
-    def select(self, instances: slice | Tensor) -> Split:
-        """Some of the instances."""
-        return Split(self.inputs[instances], self.targets[instances])
-
-    def to(self, device: torch.device) -> Split:
-        """The same samples on a device."""
-        return Split(self.inputs.to(device), self.targets.to(device))
-
-
-def _rows(samples: Tensor, rows: Tensor, copies: int, shape: torch.Size) -> Tensor:
-    """Rows of samples (P, N, ...) with P and N flattened, as (copies * P, B, ...); twice as fast as by two indices."""
-    batch = samples.flatten(0, 1).index_select(0, rows).view(*shape, *samples.shape[2:])
-    return batch.repeat(copies, *[1] * (batch.dim() - 1)) if copies > 1 else batch
-
-
-@dataclass(frozen=True)
-class Task(Problem):
-    """P instances that share a network and a batch size, and nothing else.
+class InnerTraining:
+    """How inner runs are trained.
 
     Attributes:
-        net: the network and its loss.
-        theta: initial parameters, (P, net.size).
-        train: data of the inner runs.
-        valid: data of the outer loss.
-        batch_size: of the inner runs.
-        scale: of the parameters inside the network, which computes with theta * scale; ones by default, (P, net.size).
+        optimizer: a name out of `metalr.meta.optimizers.HYPER`.
+        hyper: hyperparameters of the P instances, (P, 1) each.
+        total_steps: horizon T, steps.
+        anytime: whether the runs are without a horizon: the policy does not see T.
+        batch_seed: of the order of batches.
+        first: position of the first instance among those that batches are drawn for.
+        drawn: number of instances that batches are drawn for; 0 for just these.
     """
 
-    net: Net
-    theta: Tensor
-    train: Split
-    valid: Split
-    batch_size: int
-    scale: Tensor = field(default=None)  # type: ignore[assignment]
+    optimizer: str
+    hyper: Hyper
+    total_steps: int
+    anytime: bool = False
+    batch_seed: int = 0
+    first: int = 0
+    drawn: int = 0
 
-    def __post_init__(self) -> None:
-        """Fills in the scale."""
-        if self.scale is None:
-            object.__setattr__(self, "scale", torch.ones_like(self.theta))
-
-    def __len__(self) -> int:
-        """P."""
-        return len(self.theta)
-
-    @property
-    def device(self) -> torch.device:
-        """Of the parameters and the data."""
-        return self.theta.device
-
-    def start(self, inner: Inner, copies: int, compiled: bool) -> Networks:
-        """Networks at their initial parameters."""
-        return Networks(self, inner, copies, compiled)
-
-    def reparameterised(self, nats: float, generator: torch.Generator) -> Task:
-        """The same networks as functions, in other units (Metz 2022, section 4.2).
-
-        Each tensor of each instance is held at exp(-c) of its size and multiplied by exp(c) inside the network, with
-        c uniform in [-nats, nats]: the loss is as before, the sizes of parameters, gradients and good rates are not.
-        """
-        draws = torch.empty(len(self.theta), len(self.net.shapes)).uniform_(-nats, nats, generator=generator).exp()
-        counts = torch.tensor([math.prod(shape) for shape in self.net.shapes.values()])
-        scale = draws.repeat_interleave(counts, dim=1).to(self.theta)
-        return replace(self, theta=self.theta / scale, scale=self.scale * scale)
-
-    def select(self, instances: slice | Tensor) -> Task:
-        """Some of the instances, by a slice or by their numbers."""
-        train, valid = self.train.select(instances), self.valid.select(instances)
-        theta, scale = self.theta[instances], self.scale[instances]
-        return replace(self, theta=theta, train=train, valid=valid, scale=scale)
-
-    def to(self, device: torch.device) -> Task:
-        """The same task on a device."""
-        theta, scale = self.theta.to(device), self.scale.to(device)
-        return replace(self, theta=theta, train=self.train.to(device), valid=self.valid.to(device), scale=scale)
+    def select(self, instances: slice) -> InnerTraining:
+        """The training of some of the instances, with the batches that they have among all."""
+        first, _, _ = instances.indices(len(self.hyper.lr))
+        drawn = self.drawn or len(self.hyper.lr)
+        return replace(self, hyper=self.hyper.select(instances), first=self.first + first, drawn=drawn)
 
 
-class TaskFamily(ABC):
-    """A distribution over tasks. Subclass it to meta-train on tasks of your own.
+class Measured(NamedTuple):
+    """Loss, |g|, |w|, |u| and <g, u> of each run, (R,); u is the direction applied last."""
+
+    loss: Tensor
+    grad_norm: Tensor
+    param_norm: Tensor
+    direction_norm: Tensor
+    product: Tensor
+
+
+class Optimizees(ABC):
+    """What R inner runs train, side by side (an *optimizee* is what a learned optimizer trains: Andrychowicz 2016).
+
+    `metalr.meta.Unroll` calls `measure`, takes the decision, and calls `update` with the rates, step by step: features,
+    policy and law are its own, and the same for whatever is trained.
 
     Attributes:
-        optimizer: the only one that its tasks are trained by, a name out of `metalr.meta.optimizers.HYPER`; None for
-            those that the distribution draws.
+        kind: +1 where an update is a gradient or a sum of them, -1 otherwise, as `Signals.optimizer`, shape ().
+        first: |u| that the signals assume before the first update, shape (); 0 stands for |g|.
+        initial_lr: lr(0), (R,).
     """
 
-    optimizer: str | None = None
+    kind: Tensor
+    first: Tensor
+    initial_lr: Tensor
 
     @abstractmethod
-    def sample(self, instances: int, generator: torch.Generator) -> Problem:
-        """Draws a problem, such as a `Task`, with that many instances, from the generator alone, on the CPU.
+    def measure(self) -> Measured:
+        """The gradient of the step that comes, and what is measured of it."""
 
-        Draw networks and batch sizes from a small pool: a compiled step is made for each.
+    @abstractmethod
+    def update(self, lr: Tensor) -> None:
+        """Applies the gradient measured last, at rates (R,)."""
+
+    @abstractmethod
+    def validate(self) -> Tensor:
+        """Validation losses of the runs as they are, (R,)."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Where the runs are."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`, on runs of the same problem that have not started."""
+
+    def detach(self) -> None:  # noqa: B027 - most have no graph
+        """Cuts the graph of earlier steps, where there is one."""
+
+
+class Task(ABC):
+    """P instances of something to train, with their data."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """P."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the policy's inputs are made."""
+
+    @abstractmethod
+    def select(self, instances: slice | Tensor) -> Task:
+        """Some of the instances, by a slice or by their numbers."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Task:
+        """The same on a device."""
+
+    @abstractmethod
+    def start(self, inner: InnerTraining, copies: int, compiled: bool) -> Optimizees:
+        """Begins `copies` runs of each instance, copy by copy, which share everything but their rates.
+
+        Args:
+            inner: the inner training.
+            copies: runs for each instance.
+            compiled: run each step through torch.compile, where there is something to compile.
         """
+
+    def reparameterised(self, nats: float, generator: torch.Generator) -> Task:
+        """The same with its parameters in other units, see `Task.reparameterised`; itself where they have none."""
+        return self

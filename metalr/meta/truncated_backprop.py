@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from metalr.core.policy import LRPolicy
 from metalr.meta.estimator import Episode, Estimate, GradientEstimator, flat_gradient
-from metalr.policy import LRPolicy
 
 
 @dataclass(frozen=True)

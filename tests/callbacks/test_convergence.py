@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callbacks import ConvergenceSpeed
-from callbacks.convergence import round_numbers
 from metalr.compare.metrics import steps_to
+from metalr.inspection.convergence_speed import round_numbers
 from tests.callbacks.test_inspector import events, fit
 
 

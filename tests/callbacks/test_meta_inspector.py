@@ -77,7 +77,7 @@ def test_responses_and_runs_are_kept_and_drawn(shown):
     assert history.features == trainer.model.policy.features
     (runs,) = history.runs
     assert runs.name == "quadratic"
-    assert runs.learned.shape == runs.reference.shape == (3, len(runs.marks))
+    assert runs.learned.shape == runs.reference.shape == (3, len(runs.evaluation_steps))
     assert runs.lr.shape == (3, 8)
     assert runs.lr[:, 0] == pytest.approx(runs.rates, rel=30.0)
     assert (runs.lr[1:, 0] > runs.lr[:-1, 0]).all()

@@ -12,14 +12,14 @@ from rich.console import Console
 
 from metalr.compare import Grid, Workload
 from metalr.compare.analysis import analyse
-from metalr.compare.cell import Script, Task
+from metalr.compare.cell import CellRun, Script
 from metalr.compare.grid import Schedule
 from metalr.compare.plots import overview
 from metalr.compare.record import Record, averaged, fingerprint, thin
 from metalr.compare.report import write_report
 from metalr.compare.runner import Outcome, clear_changed, finished, run
 from metalr.compare.verdicts import in_short, verdicts
-from metalr.policy import LRPolicy
+from metalr.core.policy import LRPolicy
 
 ROOT = Path(__file__).parents[2]
 RATES, SEEDS = [0.01, 0.1, 1.0], [0, 1, 2]
@@ -62,7 +62,7 @@ def recorded(cell):
 
 @pytest.fixture
 def tasks(grid, tmp_path):
-    return [Task(cell, tmp_path, Script("train.py")) for cell in grid.cells()]
+    return [CellRun(cell, tmp_path, Script("train.py")) for cell in grid.cells()]
 
 
 def test_the_figures_of_a_grid_by_hand(grid):

@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from metalr.compare import Grid, Schedule, Workload
-from metalr.compare.cell import Task
+from metalr.compare.cell import CellRun
 from metalr.compare.command import compare
 from metalr.compare.executor import LocalExecutor
 from metalr.compare.options import Options
@@ -185,7 +185,7 @@ def test_cores_and_devices_are_shared_out():
 def test_tasks_are_resumed_where_there_is_a_checkpoint(grid, tmp_path):
     from metalr.compare.cell import Script
 
-    task = Task(grid.cells()[0], tmp_path, Script("own.py"))
+    task = CellRun(grid.cells()[0], tmp_path, Script("own.py"))
     fit, test = task.commands()
     assert not any(argument.startswith("--ckpt_path") for argument in fit)
     assert test[0] == "test"

@@ -2,13 +2,13 @@
 
 from metalr import LRPolicy
 from metalr.inspection import Mark, Recorder, Trace
-from metalr.inspection.thinning import Thinning
+from metalr.inspection.decimation import Decimation
 from tests.problem import Run, batches, make_run
 
 
 def recorded(policy: LRPolicy, steps: int = 90, optimizer: str = "adam", capacity: int = 16) -> tuple[Run, Recorder]:
-    run = make_run(optimizer, policy, steps if policy.needs_horizon else None)
-    recorder = Recorder(run.meta_lr, Thinning(8, capacity))
+    run = make_run(optimizer, policy, None if policy.anytime else steps)
+    recorder = Recorder(run.meta_lr, Decimation(8, capacity))
     for batch in batches(steps):
         run.train([batch])
         recorder.offer()

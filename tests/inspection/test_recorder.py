@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from metalr.core.update_rule import log_reference
 from metalr.inspection import Recorder, Trace
-from metalr.inspection.thinning import Thinning
-from metalr.law import log_reference
+from metalr.inspection.decimation import Decimation
 from tests.inspection.runs import marked, recorded
 from tests.problem import batches, make_run
 
@@ -15,7 +15,7 @@ from tests.problem import batches, make_run
 def test_a_trace_is_what_was_explained(policy, anytime_policy, horizon):
     chosen = policy if horizon else anytime_policy
     run = make_run("adam", chosen, 12 if horizon else None)
-    recorder, told = Recorder(run.meta_lr, Thinning()), []
+    recorder, told = Recorder(run.meta_lr, Decimation()), []
     for batch in batches(12):
         run.train([batch])
         assert recorder.offer()
@@ -30,8 +30,8 @@ def test_a_trace_is_what_was_explained(policy, anytime_policy, horizon):
     np.testing.assert_allclose(trace.lr, [rates[0] for rates in run.rates], rtol=1e-5)
     reference = [1e-2 * np.exp(log_reference(t, 12 if horizon else None)) for t in range(12)]
     np.testing.assert_allclose(trace.reference, reference, rtol=1e-6)
-    np.testing.assert_allclose(trace.displacement, [each.displacement for each in told], atol=1e-6)
-    np.testing.assert_allclose(np.diff(trace.displacement), trace.change[1:], atol=1e-5)
+    np.testing.assert_allclose(trace.log_multiplier, [each.log_multiplier for each in told], atol=1e-6)
+    np.testing.assert_allclose(np.diff(trace.log_multiplier), trace.change[1:], atol=1e-5)
     for row, each in enumerate(told):
         assert trace.step[row] == each.step
         values = [(part.value, part.nats) for part in each.features.values()]
@@ -43,7 +43,7 @@ def test_a_trace_is_what_was_explained(policy, anytime_policy, horizon):
 
 def test_a_long_run_is_thinned_and_its_guards_are_all_counted(policy):
     run = make_run("sgd", policy, 90)
-    recorder = Recorder(run.meta_lr, Thinning(8, 16))
+    recorder = Recorder(run.meta_lr, Decimation(8, 16))
     for index, batch in enumerate(batches(90)):
         run.train([batch], change=lambda loss, i=index: loss * float("nan") if i in (3, 41) else loss)
         recorder.offer()
@@ -81,14 +81,14 @@ def test_what_is_no_trace_is_told(policy, tmp_path):
 def test_a_resumed_recorder_goes_on(policy, tmp_path):
     whole = recorded(policy)[1].trace
     run = make_run("adam", policy, 90)
-    recorder = Recorder(run.meta_lr, Thinning(8, 16))
+    recorder = Recorder(run.meta_lr, Decimation(8, 16))
     for batch in batches(90)[:50]:
         run.train([batch])
         recorder.offer()
     torch.save({"run": run.state(), "recorder": recorder.state_dict()}, tmp_path / "state")
     state = torch.load(tmp_path / "state", weights_only=True)
     resumed = make_run("adam", policy, 90, seed=3).load(state["run"])
-    recorder = Recorder(resumed.meta_lr, Thinning(8, 16))
+    recorder = Recorder(resumed.meta_lr, Decimation(8, 16))
     recorder.load_state_dict(state["recorder"])
     assert not recorder.offer()  # nothing has been decided since
     for batch in batches(90)[50:]:

@@ -147,7 +147,7 @@ def test_a_loss_of_ones_own_is_told(tmp_path, policy):
 def test_a_resumed_training_has_the_same_rates_to_the_last_bit(tmp_path, restore, policy):
     """From the Trainer's own checkpoint, whether it makes the callbacks anew or not."""
     policy.save(tmp_path / "mine.safetensors")
-    made = lambda: Recorder(tmp_path / "mine.safetensors", Guards(climb=None))  # noqa: E731
+    made = lambda: Recorder(tmp_path / "mine.safetensors", Guards(divergence=None))  # noqa: E731
     whole = made()
     train(tmp_path / "run", whole, save_strategy="steps", save_steps=5)
     checkpoint = tmp_path / "run" / "checkpoint-5"
@@ -156,7 +156,7 @@ def test_a_resumed_training_has_the_same_rates_to_the_last_bit(tmp_path, restore
     resumed = train(tmp_path / "again", made(), resume=str(checkpoint), restore_callback_states_from_checkpoint=restore)
     (callback,) = (c for c in resumed.callback_handler.callbacks if isinstance(c, Recorder))
     assert callback.rates == whole.rates[5:]
-    assert callback.guards == Guards(climb=None)
+    assert callback.guards == Guards(divergence=None)
     with pytest.raises(ValueError, match="written with another policy"):
         train(tmp_path / "other", Recorder(random_policy(1)), resume=str(checkpoint))
 

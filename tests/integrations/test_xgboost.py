@@ -7,8 +7,8 @@ import torch.nn.functional as F
 import xgboost
 
 from metalr import LRPolicy, MetaLR
+from metalr.core.update_rule import log_reference
 from metalr.integrations.xgboost import MetaLRTrainingCallback
-from metalr.law import log_reference
 from tests.conftest import random_policy
 
 ROUNDS = 20
@@ -144,7 +144,7 @@ def test_training_goes_on_from_a_model_without_a_horizon():
     callback = MetaLRTrainingCallback(data)
     booster = xgboost.train(PARAMS, data, 5, xgb_model=start, callbacks=[callback])
     assert booster.num_boosted_rounds() == 10
-    assert not callback.meta_lr.policy.needs_horizon
+    assert callback.meta_lr.policy.anytime
 
 
 def test_what_it_cannot_drive_is_refused():

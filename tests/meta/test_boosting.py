@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from metalr import MetaLR
-from metalr.guards import Guards
-from metalr.meta import Component, HeldOutTask, Inner, TaskDistribution, Unroll, rollout
+from metalr.core.guards import Guards
+from metalr.core.policy import LRPolicy
+from metalr.meta import Component, HeldOutTask, InnerTraining, TaskDistribution, Unroll, rollout
 from metalr.meta.families import BoostedTreesTasks
 from metalr.meta.optimizers import HYPER, Hyper
-from metalr.policy import LRPolicy
 from models import BoostedTrees, Boosting
 from tests.conftest import random_policy
 
@@ -24,8 +24,8 @@ def problem(instances: int = 3, **changes):
     return BoostedTreesTasks(**given).sample(instances, torch.Generator().manual_seed(1))
 
 
-def inner(rates, steps: int = STEPS) -> Inner:
-    return Inner("boosting", Hyper.of(torch.tensor(rates)[:, None]), steps)
+def inner(rates, steps: int = STEPS) -> InnerTraining:
+    return InnerTraining("boosting", Hyper.of(torch.tensor(rates)[:, None]), steps)
 
 
 @pytest.mark.parametrize("lr", [0.01, 0.3, 3.0])
@@ -67,11 +67,11 @@ def _seed(tables):
 def test_copies_of_an_instance_differ_by_their_rates_alone():
     tables, policy = problem(), LRPolicy()
     runs = Unroll(tables, inner([0.1, 0.2, 0.3]), copies=2)
-    push = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    action_noise = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
     runs.advance(policy.shared_layers(), policy.columns)
     first, second = runs.optimizees.margins.chunk(2)
     assert torch.equal(first, second)
-    runs.advance(policy.shared_layers(), policy.columns, push)
+    runs.advance(policy.shared_layers(), policy.columns, action_noise)
     first, second = runs.optimizees.margins.chunk(2)
     assert not torch.isclose(first, second).all(1).any()
 
@@ -117,7 +117,7 @@ def test_tables_have_both_classes_and_sometimes_categories_and_gaps():
 def test_a_family_names_its_optimizer():
     component = Component(BoostedTreesTasks((40,), 20), horizons=(3, 5))
     for index in range(3):
-        draw = TaskDistribution({"trees": component}, decades=4.0).draw(index, 4)
+        draw = TaskDistribution({"trees": component}, decades=4.0).sample(index, 4)
         assert draw.inner.optimizer == "boosting"
         assert bool(((draw.inner.hyper.lr >= 1e-3) & (draw.inner.hyper.lr <= 10.0)).all())
     assert HYPER["boosting"].usual_lr == Boosting(BoostedTrees().parameters()).defaults["lr"]

@@ -10,7 +10,7 @@ from datamodules import MetaTasksDataModule
 from metalr import LRPolicy
 from metalr.meta import PES, ActionES, Component, Episode, FullES, HeldOutTask, MetaLearner
 from metalr.meta.families import MLPTasks, QuadraticTasks
-from metalr.meta.visited import visited_states
+from metalr.meta.visited_states import visited_states
 
 
 def make_data() -> MetaTasksDataModule:
@@ -67,7 +67,7 @@ def test_the_gradient_of_the_surrogate_is_the_estimate(tmp_path, estimator):
     learner = MetaLearner(hidden=(8, 4), estimator=estimator, optimizer=lambda p: torch.optim.SGD(p, lr=1.0), seed=5)
     before = parameters_to_vector(learner.policy.parameters()).detach().clone()
     after = fit(tmp_path, learner, steps=1)
-    draw = make_data().distribution.draw(0, 4)
+    draw = make_data().distribution.sample(0, 4)
     episode = Episode(draw.task, draw.inner, range(4), (5, 0))
     estimate = estimator.estimate(LRPolicy(hidden=(8, 4), seed=5), episode).gradient
     assert float(estimate.norm()) > 0
@@ -145,9 +145,9 @@ def test_the_support_holds_the_states_of_the_training(tmp_path):
     fit(tmp_path, learner)
     policy = LRPolicy.load(tmp_path / "policy.safetensors")
     states = policy.select(visited_states(learner.policy, make_data().distribution, draws=60))
-    strange = policy.support.strangeness(states)
+    strange = policy.support.out_of_distribution_score(states)
     assert float((strange > 0).float().mean()) < 0.05
-    assert float(policy.support.strangeness(torch.full((1, len(policy.features)), -3.0))) == 1.0
+    assert float(policy.support.out_of_distribution_score(torch.full((1, len(policy.features)), -3.0))) == 1.0
 
 
 def test_pairs_that_do_not_split_over_ranks_are_told(tmp_path):
@@ -197,10 +197,10 @@ def test_going_on_counts_the_steps_before(tmp_path):
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(ValueError, match="horizon=True.*none of progress"):
+    with pytest.raises(ValueError, match="anytime=False.*none of progress"):
         MetaLearner(features=["early", "optimizer"])
-    with pytest.raises(ValueError, match="horizon=False.*progress"):
-        MetaLearner(horizon=False, init_from="default")
+    with pytest.raises(ValueError, match="anytime=True.*progress"):
+        MetaLearner(anytime=True, init_from="default")
     with pytest.raises(ValueError, match="init_from='default' has features"):
         MetaLearner(hidden=[8], init_from="default")
     with pytest.raises(ValueError, match="final_weight=2"):

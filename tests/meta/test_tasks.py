@@ -6,7 +6,8 @@ import torch
 from torch.func import vmap
 
 from metalr import LRPolicy
-from metalr.meta import Component, HeldOutTask, Inner, TaskDistribution, rollout
+from metalr.meta import Component, HeldOutTask, InnerTraining, TaskDistribution, rollout
+from metalr.meta.architectures import IGNORED, MLP, Transformer, _product
 from metalr.meta.families import (
     AutoencoderTasks,
     ConvNetTasks,
@@ -19,7 +20,6 @@ from metalr.meta.families import (
     TabularTasks,
     TransformerTasks,
 )
-from metalr.meta.nets import IGNORED, MLP, Transformer, _product
 from metalr.meta.optimizers import OPTIMIZERS, orthogonalised
 from metalr.meta.rollout import LOG_RATIO_RANGE
 
@@ -61,10 +61,10 @@ def test_tasks_can_be_learned(family):
     """From the usual rate, the reference schedule brings the validation loss down on average over instances."""
     train_size = 4096 if family is SentenceTasks else 256  # a vocabulary of 1,500 takes more than a few sentences
     task = family(train_sizes=(train_size,), valid_size=64).sample(6, generator(1))
-    hyper = OPTIMIZERS["adam"].draw(6, generator(), decades=0.01)
+    hyper = OPTIMIZERS["adam"].sample(6, generator(), decades=0.01)
     hyper = hyper._replace(lr=torch.full((6, 1), 1e-2))
     policy = LRPolicy()
-    result = rollout(task, Inner("adam", hyper, 60), policy.shared_layers(), policy.columns)
+    result = rollout(task, InnerTraining("adam", hyper, 60), policy.shared_layers(), policy.columns)
     assert float(result.curve[-1].mean()) < -0.01
 
 
@@ -118,7 +118,7 @@ def test_a_pair_of_runs_drops_the_same_units():
     """So that nothing but their rates sets them apart."""
     task = DropoutTasks(sources=["clusters"], train_sizes=(64,), valid_size=16).sample(2, generator())
     policy = LRPolicy()
-    inner = Inner("adam", OPTIMIZERS["adam"].draw(2, generator(), 1.0), 12)
+    inner = InnerTraining("adam", OPTIMIZERS["adam"].sample(2, generator(), 1.0), 12)
     run = rollout(task, inner, policy.shared_layers(), policy.columns, copies=2)
     assert torch.equal(*run.curve.chunk(2, dim=1))
     assert torch.equal(run.curve, rollout(task, inner, policy.shared_layers(), policy.columns, copies=2).curve)
@@ -155,7 +155,7 @@ def test_other_units_leave_the_networks_as_functions():
     assert torch.allclose(*losses, rtol=1e-4)
     assert float((other.theta - task.theta).abs().max()) > 0.1
     assert float(other.scale.log().abs().max()) <= 1.5 + 1e-5
-    inner = Inner("adam", OPTIMIZERS["adam"].draw(3, generator(), 0.01), 20)
+    inner = InnerTraining("adam", OPTIMIZERS["adam"].sample(3, generator(), 0.01), 20)
     policy = LRPolicy()
     ends = [rollout(t, inner, policy.shared_layers(), policy.columns).curve[-1] for t in (task, other)]
     assert not torch.allclose(*ends, atol=1e-3)
@@ -164,7 +164,7 @@ def test_other_units_leave_the_networks_as_functions():
 def test_a_curriculum_grows_the_horizons_and_not_those_of_later_tasks():
     components = {"q": Component(QuadraticTasks(train_sizes=(8,), valid_size=4), horizons=(10, 1000))}
     plain, grown = TaskDistribution(components), TaskDistribution(components, curriculum=100)
-    horizons = [[each.draw(i, 1).inner.total_steps for i in range(-30, 130)] for each in (plain, grown)]
+    horizons = [[each.sample(i, 1).inner.total_steps for i in range(-30, 130)] for each in (plain, grown)]
     early, later = slice(30, 60), [*range(30), *range(130, 160)]
     assert max(horizons[1][early]) <= 10 * 100**0.3 + 1 < max(horizons[0][early])
     assert [horizons[1][i] for i in later] == [horizons[0][i] for i in later]
@@ -174,7 +174,7 @@ def test_a_curriculum_grows_the_horizons_and_not_those_of_later_tasks():
 
 def test_a_draw_depends_on_seed_and_index_alone():
     distribution = TaskDistribution({"q": Component(QuadraticTasks()), "m": Component(MLPTasks())}, seed=3)
-    first, again, other = distribution.draw(5, 4), distribution.draw(5, 4), distribution.draw(6, 4)
+    first, again, other = distribution.sample(5, 4), distribution.sample(5, 4), distribution.sample(6, 4)
     assert torch.equal(first.task.theta, again.task.theta)
     assert torch.equal(first.inner.hyper.lr, again.inner.hyper.lr)
     assert (first.name, first.inner.total_steps) == (again.name, again.inner.total_steps)
@@ -183,7 +183,7 @@ def test_a_draw_depends_on_seed_and_index_alone():
 
 def test_draws_follow_weights_and_horizons():
     parts = {"q": Component(QuadraticTasks(), 3, (10, 20)), "m": Component(MLPTasks(), 1, (30, 40))}
-    draws = [TaskDistribution(parts, decades=4.0).draw(i, 2) for i in range(120)]
+    draws = [TaskDistribution(parts, decades=4.0).sample(i, 2) for i in range(120)]
     share = sum(d.name == "q" for d in draws) / len(draws)
     assert 0.6 < share < 0.9
     for d in draws:
@@ -194,7 +194,7 @@ def test_draws_follow_weights_and_horizons():
 
 
 def test_selected_instances_do_what_they_do_among_all():
-    draw = TaskDistribution({"m": Component(MLPTasks(), horizons=(12, 12))}).draw(0, 4)
+    draw = TaskDistribution({"m": Component(MLPTasks(), horizons=(12, 12))}).sample(0, 4)
     policy = LRPolicy()
     run = {"layers": policy.shared_layers(), "columns": policy.columns}
     whole = rollout(draw.task, draw.inner, **run)
@@ -204,9 +204,9 @@ def test_selected_instances_do_what_they_do_among_all():
 
 def test_a_run_that_diverges_has_a_finite_score():
     task = QuadraticTasks(train_sizes=(64,), valid_size=16).sample(2, generator())
-    hyper = OPTIMIZERS["sgd"].draw(2, generator(), 0.01)._replace(lr=torch.full((2, 1), 1e6))
+    hyper = OPTIMIZERS["sgd"].sample(2, generator(), 0.01)._replace(lr=torch.full((2, 1), 1e6))
     policy = LRPolicy()
-    result = rollout(task, Inner("sgd", hyper, 30), policy.shared_layers(), policy.columns)
+    result = rollout(task, InnerTraining("sgd", hyper, 30), policy.shared_layers(), policy.columns)
     assert result.curve[-1].tolist() == [LOG_RATIO_RANGE[1]] * 2
     assert bool(torch.isfinite(result.outer_loss()).all())
 
@@ -214,9 +214,9 @@ def test_a_run_that_diverges_has_a_finite_score():
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
 def test_compiled_and_eager_steps_agree():
     task = MLPTasks(sources=["clusters"], train_sizes=(64,), valid_size=16).sample(2, generator())
-    hyper = OPTIMIZERS["adam"].draw(2, generator(), 1.0)
+    hyper = OPTIMIZERS["adam"].sample(2, generator(), 1.0)
     policy = LRPolicy()
-    run = (task, Inner("adam", hyper, 8), policy.shared_layers(), policy.columns)
+    run = (task, InnerTraining("adam", hyper, 8), policy.shared_layers(), policy.columns)
     eager, compiled = rollout(*run), rollout(*run, compiled=True)
     assert torch.allclose(eager.curve, compiled.curve, atol=1e-4)
 

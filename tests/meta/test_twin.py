@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from metalr import MetaLR
-from metalr.features import FEATURES
-from metalr.meta.inner import Inner
-from metalr.meta.nets import MLP
-from metalr.meta.networks import batch_indices
+from metalr.core.features import FEATURES
+from metalr.meta.architectures import MLP
+from metalr.meta.network_runs import batch_indices
+from metalr.meta.network_task import NetworkTask, Split
 from metalr.meta.optimizers import Hyper
 from metalr.meta.rollout import rollout
-from metalr.meta.task import Split, Task
+from metalr.meta.task import InnerTraining
 from tests.conftest import random_policy
 
 NET = MLP(inputs=6, width=10, depth=2, outputs=3)
@@ -92,29 +92,29 @@ CASES = {
 }
 
 
-def make_task() -> Task:
+def make_task() -> NetworkTask:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(INSTANCES, 80, 6, generator=generator)
     y = torch.randint(3, (INSTANCES, 80), generator=generator)
     theta = NET.initialise(INSTANCES, generator)
-    return Task(NET, theta, Split(x[:, :60], y[:, :60]), Split(x[:, 60:], y[:, 60:]), batch_size=12)
+    return NetworkTask(NET, theta, Split(x[:, :60], y[:, :60]), Split(x[:, 60:], y[:, 60:]), batch_size=12)
 
 
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("anytime", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_a_real_run_and_a_batched_one_see_and_do_the_same(case, known):
+def test_a_real_run_and_a_batched_one_see_and_do_the_same(case, anytime):
     name, hypers, make_optimizer = CASES[case]
     # A direction that is measured from the parameters' change would show float32's rounding.
     dtype = torch.float32 if case in ("momentum", "adam", "adamw") else torch.float64
-    task, policy = make_task(), random_policy(4, horizon=known, strength=0.1)
-    inner = Inner(name, hypers, STEPS, known, batch_seed=7)
+    task, policy = make_task(), random_policy(4, anytime=anytime, strength=0.1)
+    inner = InnerTraining(name, hypers, STEPS, anytime, batch_seed=7)
     batched = rollout(task, inner, policy.shared_layers(), policy.columns, record=True)
     indices = batch_indices(task, inner)
     order = [next(indices) for _ in range(STEPS)]
     for i in range(INSTANCES):
         params = {k: torch.nn.Parameter(v.to(dtype, copy=True)) for k, v in NET.unflatten(task.theta[i]).items()}
         optimizer = make_optimizer(list(params.values()), LRS[i])
-        meta_lr = MetaLR(optimizer, STEPS if known else None, policy)
+        meta_lr = MetaLR(optimizer, None if anytime else STEPS, policy)
         for t in range(STEPS):
             rows = order[t][i]
             loss = NET.loss(params, task.train.inputs[i, rows].to(dtype), task.train.targets[i, rows])

@@ -29,7 +29,7 @@ def test_clipping_is_seen_only_in_what_was_applied(tmp_path, clip, momentum):
     free, clipped = seen["none"], seen[clip]
     assert torch.equal(free.features[0], clipped.features[0])
     assert free.rates[0] == clipped.rates[0]
-    step_size = 2  # metalr.features.FEATURES
+    step_size = 2  # metalr.core.features.FEATURES
     assert float(clipped.features[1][0, step_size]) < float(free.features[1][0, step_size]) - 0.5
 
 
@@ -114,7 +114,7 @@ def test_sparse_adam_is_driven(policy):
         loss.backward()
         meta_lr.step(loss)
         optimizer.step()
-    assert float(torch.as_tensor(meta_lr._memory.seen)) == 10
+    assert float(torch.as_tensor(meta_lr._feature_state.seen)) == 10
     assert meta_lr._features[0].tolist() != [0.0] * meta_lr._features.shape[1]
 
 

@@ -37,7 +37,7 @@ def test_a_fit_resumed_with_another_horizon_is_a_loop_whose_horizon_moved(tmp_pa
 
 def test_a_fit_is_not_resumed_in_the_other_mode(tmp_path):
     """A known horizon and none have a policy each."""
-    known, anytime = random_policy(), random_policy(horizon=False)
+    known, anytime = random_policy(), random_policy(anytime=True)
     path = checkpoint_at(tmp_path / "c", known, max_epochs=4)
     trainer = make_trainer(tmp_path, MetaLRCallback(anytime), max_epochs=-1)
     with pytest.raises(ValueError, match="another policy"):

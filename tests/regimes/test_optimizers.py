@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from transformers import Adafactor as HubAdafactor
 
 from metalr import MetaLR, MetaLRCallback
-from metalr.direction import direction_of
-from metalr.sample import ParameterSample
+from metalr.core.direction import direction_of
+from metalr.core.sample import ParameterSample
 from tests.conftest import random_policy
 from tests.fit import BATCHES, Module, loader, make_trainer
 from tests.problem import batches, make_model
@@ -38,7 +38,7 @@ def train(model, optimizers, policy, steps: int = 20) -> list[list[float]]:
             meta_lr.step(loss)
             optimizer.step()
         rates.append([meta_lr.last_lr[0] for meta_lr in metas])
-    assert all(float(torch.as_tensor(meta_lr._memory.seen)) == steps for meta_lr in metas)
+    assert all(float(torch.as_tensor(meta_lr._feature_state.seen)) == steps for meta_lr in metas)
     return rates
 
 

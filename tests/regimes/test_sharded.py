@@ -84,7 +84,7 @@ def shard_and_train(rank: int) -> dict:
 
 
 def test_shards_have_the_rates_of_one_process(tmp_path, monkeypatch):
-    monkeypatch.setattr("metalr.sample.LEAST", 8)
+    monkeypatch.setattr("metalr.core.sample.LEAST", 8)
     first, second = run_ranks(shard_and_train, 2, tmp_path)
     assert first == second  # to the last bit: all ranks decide alike
     for (how, name), rates in first.items():

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metalr.meta.boosting import BoostingProblem, Table
+from metalr.meta.boosting_task import BoostingTask, Table
 from metalr.meta.families.pool import log_uniform, pick, uniform
-from metalr.meta.task import TaskFamily
+from metalr.meta.network_task import TaskFamily
 
 _DEPTHS = (2, 3, 4, 5, 6, 6, 7, 8)
 _BINS = 64
@@ -40,13 +40,13 @@ class BoostedTreesTasks(TaskFamily):
     ) -> None:
         self.train_sizes, self.valid_size, self.real = tuple(train_sizes), valid_size, real
 
-    def sample(self, instances: int, generator: torch.Generator) -> BoostingProblem:
+    def sample(self, instances: int, generator: torch.Generator) -> BoostingTask:
         """Tables and parameters, an instance at a time."""
         size = pick(generator, self.train_sizes)
         tables = [self._table(size, size + self.valid_size, generator) for _ in range(instances)]
         train = [Table(t.features[:size], t.labels[:size], t.types) for t in tables]
         valid = [Table(t.features[size:], t.labels[size:], t.types) for t in tables]
-        return BoostingProblem(train, valid, [_params(generator) for _ in range(instances)])
+        return BoostingTask(train, valid, [_params(generator) for _ in range(instances)])
 
     def _table(self, train: int, samples: int, generator: torch.Generator) -> Table:
         """Rows of which the first are for training, with both classes on either side."""

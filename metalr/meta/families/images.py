@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from metalr.meta.architectures import ConvNet, Net
 from metalr.meta.families.pool import CLASSES, PooledFamily, corrupt, log_uniform, split, uniform
-from metalr.meta.nets import ConvNet, Net
-from metalr.meta.task import Split
+from metalr.meta.network_task import Split
 
 
 class ConvNetTasks(PooledFamily):

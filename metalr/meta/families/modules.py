@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metalr.meta.families.pool import pick
 from metalr.meta.module_net import Criterion, ModuleNet
-from metalr.meta.task import Split, Task, TaskFamily
+from metalr.meta.network_task import NetworkTask, Split, TaskFamily
 
 
 class ModuleTasks(TaskFamily):
@@ -63,13 +63,13 @@ class ModuleTasks(TaskFamily):
         self.net = ModuleNet(module, loss)
         self.net.check(*(part[: self.batch_sizes[0]] for part in self._train))
 
-    def sample(self, instances: int, generator: torch.Generator) -> Task:
+    def sample(self, instances: int, generator: torch.Generator) -> NetworkTask:
         """Draws initial weights, parts of the data, and the batch size."""
         batch_size = pick(generator, self.batch_sizes)
         train_size = pick(generator, self.train_sizes)
         train = _parts(self._train, instances, train_size, generator)
         valid = _parts(self._valid, instances, self.valid_size, generator)
-        return Task(self.net, self.net.initialise(instances, generator), train, valid, batch_size)
+        return NetworkTask(self.net, self.net.initialise(instances, generator), train, valid, batch_size)
 
 
 def _read(loader: Any, stage: str, least: int, limit: int) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metalr.meta.nets import Net
-from metalr.meta.task import Split, Task, TaskFamily
+from metalr.meta.architectures import Net
+from metalr.meta.network_task import NetworkTask, Split, TaskFamily
 
 CLASSES = 10
 """Of the classification tasks, where nothing else is said."""
@@ -59,12 +59,12 @@ class PooledFamily(TaskFamily):
         self.train_sizes = tuple(train_sizes)
         self.valid_size = valid_size
 
-    def sample(self, instances: int, generator: torch.Generator) -> Task:
+    def sample(self, instances: int, generator: torch.Generator) -> NetworkTask:
         """Draws a network out of the pool, its initial parameters and the data."""
         net, batch_size = self.pool[pick(generator, range(len(self.pool)))]
         train_size = pick(generator, self.train_sizes)
         train, valid = self.data(net, instances, train_size, generator)
-        return Task(net, net.initialise(instances, generator), train, valid, batch_size)
+        return NetworkTask(net, net.initialise(instances, generator), train, valid, batch_size)
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
         """Training and validation data for the network."""

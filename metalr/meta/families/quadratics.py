@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from metalr.meta.architectures import Net, Quadratic
 from metalr.meta.families.pool import PooledFamily, log_uniform, split
-from metalr.meta.nets import Net, Quadratic
-from metalr.meta.task import Split
+from metalr.meta.network_task import Split
 
 
 class QuadraticTasks(PooledFamily):

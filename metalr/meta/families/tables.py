@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from metalr.meta.architectures import Net, TabularNet
 from metalr.meta.families.pool import PooledFamily, corrupt, log_uniform, split
 from metalr.meta.families.tokens import zipf
-from metalr.meta.nets import Net, TabularNet
-from metalr.meta.task import Split
+from metalr.meta.network_task import Split
 
 
 class TabularTasks(PooledFamily):

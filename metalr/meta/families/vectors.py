@@ -9,14 +9,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from metalr.core.policy import LRPolicy
+from metalr.meta.architectures import MLP, Net
 from metalr.meta.families.pool import CLASSES, PooledFamily, corrupt, log_uniform, pick, split, uniform
-from metalr.meta.inner import Inner
-from metalr.meta.nets import MLP, Net
-from metalr.meta.networks import Networks
+from metalr.meta.network_runs import NetworkRuns
+from metalr.meta.network_task import NetworkTask, Split
 from metalr.meta.optimizers import Hyper
 from metalr.meta.rollout import Unroll
-from metalr.meta.task import Split, Task
-from metalr.policy import LRPolicy
+from metalr.meta.task import InnerTraining
 
 _INPUTS = 64
 
@@ -169,17 +169,17 @@ class FineTuningTasks(MLPTasks):
         super().__init__(sources, train_sizes, valid_size)
         self.steps = steps
 
-    def sample(self, instances: int, generator: torch.Generator) -> Task:
+    def sample(self, instances: int, generator: torch.Generator) -> NetworkTask:
         """Trains on the first task, and turns it into its neighbour."""
         task = super().sample(instances, generator)
         hyper = Hyper.of(torch.full((instances, 1), 3e-3), 0.9, 0.999)
         schedule = LRPolicy()  # untrained, it is the reference schedule
-        runs = Unroll(task, Inner("adam", hyper, self.steps), evaluations=1)
+        runs = Unroll(task, InnerTraining("adam", hyper, self.steps), evaluations=1)
         with torch.no_grad():
             for _ in range(self.steps):
                 runs.advance(schedule.shared_layers(), schedule.columns)
         trained = runs.optimizees
-        if not isinstance(trained, Networks):
+        if not isinstance(trained, NetworkRuns):
             raise TypeError(f"{type(trained).__name__}: fine-tuning begins with networks")
         distance = log_uniform((instances, 1, 1), 0.05, 1.0, generator)
         turn = torch.randn(instances, _INPUTS, _INPUTS, generator=generator) / _INPUTS**0.5

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metalr.meta.inner import Inner, Measured, Optimizees
-from metalr.meta.nets import Net
+from metalr.meta.architectures import Net
+from metalr.meta.batched_decision import compile_part
 from metalr.meta.optimizers import OPTIMIZERS, BatchedOptimizer, Buffers, Hyper
-from metalr.meta.step import compile_part
+from metalr.meta.task import InnerTraining, Measured, Optimizees
 
 if TYPE_CHECKING:
-    from metalr.meta.task import Task
+    from metalr.meta.network_task import NetworkTask
 
 
-class Networks(Optimizees):
+class NetworkRuns(Optimizees):
     """R runs of a task's network.
 
     Args:
@@ -38,7 +38,7 @@ class Networks(Optimizees):
         step: updates done.
     """
 
-    def __init__(self, task: Task, inner: Inner, copies: int, compiled: bool) -> None:
+    def __init__(self, task: NetworkTask, inner: InnerTraining, copies: int, compiled: bool) -> None:
         device, optimizer = task.device, OPTIMIZERS[inner.optimizer].on(task.net)
         self.task, self.copies = task, copies
         self.theta = task.theta.repeat(copies, 1)
@@ -99,7 +99,7 @@ class Networks(Optimizees):
             next(self._batches)
 
 
-def batch_indices(task: Task, inner: Inner) -> Iterator[Tensor]:
+def batch_indices(task: NetworkTask, inner: InnerTraining) -> Iterator[Tensor]:
     """Samples of each step's batch, with replacement, (P, B)."""
     generator = torch.Generator().manual_seed(inner.batch_seed)
     own = slice(inner.first, inner.first + len(task))
@@ -108,7 +108,7 @@ def batch_indices(task: Task, inner: Inner) -> Iterator[Tensor]:
         yield torch.randint(task.train.inputs.shape[1], shape, generator=generator)[own]
 
 
-def dropout_noise(task: Task, inner: Inner) -> Iterator[Tensor]:
+def dropout_noise(task: NetworkTask, inner: InnerTraining) -> Iterator[Tensor]:
     """Each step's noise of the units that dropout may drop, in [0, 1), (B, units): the same for all runs.
 
     A pair of runs then differs by its rates alone.

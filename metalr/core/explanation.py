@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metalr.law import Clock, advance
-from metalr.policy import LRPolicy, apply_layers
+from metalr.core.policy import LRPolicy, apply_layers
+from metalr.core.update_rule import Clock, advance
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Snapshot:
         total_steps: T, as it stood.
         base_lr: initial rate of the first group.
         loss: fast average of the loss, (1,).
-        displacement: s_t, nats, (1,).
+        log_multiplier: s_t, nats, (1,).
         change: s_t - s_{t-1}, nats, after the guards, (1,).
         features: all features, (1, len(FEATURES)).
         finite: whether loss and gradient were, bool, (1,).
@@ -33,7 +33,7 @@ class Snapshot:
     total_steps: int | None
     base_lr: float
     loss: Tensor
-    displacement: Tensor
+    log_multiplier: Tensor
     change: Tensor
     features: Tensor
     finite: Tensor

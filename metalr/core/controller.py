@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from metalr.arrays import to_tensor
-from metalr.decision import Decider, device_of_rates
-from metalr.direction import direction_of
-from metalr.features import FEATURES, Memory
-from metalr.guard_record import GuardEvent, GuardRecord
-from metalr.guards import DEFAULT_GUARDS, GUARDS, Guards
-from metalr.law import clock
-from metalr.policy import LRPolicy
-from metalr.sample import LIMIT, ParameterSample
-from metalr.scalars import isfinite
-from metalr.signals import measure
-from metalr.snapshot import Snapshot, attribute
+from metalr.core.backend import to_tensor
+from metalr.core.decision import Decider, device_of_rates
+from metalr.core.direction import direction_of
+from metalr.core.explanation import Snapshot, attribute
+from metalr.core.features import FEATURES, FeatureState
+from metalr.core.guard_record import GuardEvent, GuardRecord
+from metalr.core.guards import DEFAULT_GUARDS, GUARDS, Guards
+from metalr.core.host_math import isfinite
+from metalr.core.policy import LRPolicy
+from metalr.core.sample import LIMIT, ParameterSample
+from metalr.core.signals import measure
+from metalr.core.update_rule import clock
 
 STATE_VERSION = 5
 """Version of `MetaLR.state_dict`; counts up whenever what is in it changes."""
@@ -47,7 +47,7 @@ class Explanation:
 
     Attributes:
         step: optimizer step that the decision is for, from 0.
-        displacement: s_t, nats: log of the rate over its reference schedule.
+        log_multiplier: s_t, nats: log of the rate over its reference schedule.
         change: s_t - s_{t-1} as the law has it, before the guards and the bound on |s|, nats.
         constant: part of the change that no feature's value explains (the policy's biases), nats.
         features: by name.
@@ -55,7 +55,7 @@ class Explanation:
     """
 
     step: int
-    displacement: float
+    log_multiplier: float
     change: float
     constant: float
     features: dict[str, Contribution]
@@ -156,9 +156,9 @@ class MetaLR:
         return self._step
 
     @property
-    def displacement(self) -> float:
+    def log_multiplier(self) -> float:
         """s_t, nats: the log of the rate over its reference schedule."""
-        return float(self._decider.displacement)
+        return float(self._decider.log_multiplier)
 
     @property
     def last_change(self) -> float:
@@ -194,7 +194,7 @@ class MetaLR:
         Raises:
             ValueError: for a loss that is no scalar, or not finite at the first step.
             RuntimeError: when no parameter has a gradient.
-            DivergenceError: when the loss diverges and `Guards(divergence="raise")` asked to be told; the rates have
+            DivergenceError: when the loss diverges and `Guards(on_divergence="raise")` asked to be told; the rates have
                 been set.
         """
         self._check_loss(loss)
@@ -228,7 +228,7 @@ class MetaLR:
         since = step - 1 if self._decider.device is None else self._looked_at
         self._looked_at = step
         if counts != list(self._record.counts.values()):
-            self._record.note(counts, since, step, self.displacement, self._named_features())
+            self._record.note(counts, since, step, self.log_multiplier, self._named_features())
 
     def _named_features(self) -> dict[str, float]:
         values = [] if self._features is None else self._features[0].tolist()
@@ -241,7 +241,7 @@ class MetaLR:
         return features if features is None or isinstance(features, Tensor) else torch.as_tensor(features).float()[None]
 
     @property
-    def _memory(self) -> Memory:
+    def _feature_state(self) -> FeatureState:
         """What the features remember, as tensors."""
         return self._decider.memory
 
@@ -278,8 +278,8 @@ class MetaLR:
         decider, features = self._decider, self._features
         if features is None:
             raise RuntimeError("no decision yet: call step(loss) first")
-        loss = self._memory.averages[0, 0]
-        numbers = [to_tensor(part).float().clone() for part in (loss, decider.displacement, decider.change, features)]
+        loss = self._feature_state.averages[0, 0]
+        numbers = [to_tensor(part).float().clone() for part in (loss, decider.log_multiplier, decider.change, features)]
         others = [to_tensor(part).clone() for part in (decider.finite, decider.acted, decider.tally)]
         return Snapshot(self._step - 1, self._total_steps, self.base_lrs[0], *numbers, *others)
 
@@ -298,7 +298,7 @@ class MetaLR:
         parts = {name: Contribution(*pair) for name, *pair in zip(self.policy.features, values, nats, strict=True)}
         guards = tuple(name for name, acted in zip(GUARDS, seen.acted[:, 0].tolist(), strict=True) if acted)
         change, constant = float(found.change), float(found.constant)
-        return Explanation(seen.step, self.displacement, change, constant, parts, guards)
+        return Explanation(seen.step, self.log_multiplier, change, constant, parts, guards)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to go on with the same rates: tensors, numbers and strings only."""
@@ -375,15 +375,15 @@ def _initial_lr(group: dict[str, Any], index: int) -> float:
 
 def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None, optimizer: Optimizer) -> LRPolicy:
     if policy == "default":
-        known, unknown = getattr(optimizer, "lr_policies", ("default", "anytime"))
-        policy = unknown if total_steps is None else known
+        with_horizon, anytime = getattr(optimizer, "lr_policies", ("default", "anytime"))
+        policy = anytime if total_steps is None else with_horizon
     if not isinstance(policy, LRPolicy):
         policy = LRPolicy.load(policy)
-    if policy.needs_horizon and total_steps is None:
+    if not policy.anytime and total_steps is None:
         raise ValueError(
             "policy reads the progress of the run, and total_steps is None: give total_steps, or policy='anytime'"
         )
-    if not policy.needs_horizon and total_steps is not None:
+    if policy.anytime and total_steps is not None:
         raise ValueError(
             f"policy was trained for the anytime mode, and total_steps={total_steps}: leave total_steps out, or "
             "give policy='default'"

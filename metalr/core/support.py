@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metalr.arrays import Array, largest, namespace
-from metalr.features import CLIP
+from metalr.core.backend import Array, largest, namespace
+from metalr.core.features import CLIP
 
 QUANTILE = 0.999
 """Share of the meta-training's states that lies within each bound of a region."""
@@ -68,7 +68,7 @@ class Support(NamedTuple):
         """Whether anything at all lies outside of it; waits for the device."""
         return bool((self.whitener != 0).any()) or float(abs(self.ranges).min()) < CLIP
 
-    def strangeness(self, features: Array) -> Array:
+    def out_of_distribution_score(self, features: Array) -> Array:
         """How far outside it features (R, F) lie, in [0, 1], shape (R,).
 
         0 within the region and near it, as some states of a healthy run lie just outside of some bound: up to half of

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metalr.arrays import Array, namespace
+from metalr.core.backend import Array, namespace
 
 REFERENCE_FLOOR = 1e-3
 """Smallest value of the cosine reference: its logarithm has to stay finite."""
@@ -28,7 +28,7 @@ WINDOW_SHARES = (0.01, 0.05, 0.2)
 MIN_WINDOWS = (4.0, 8.0, 16.0)
 """Shortest windows in steps, below which an average would not average."""
 
-MAX_DISPLACEMENT = 14.0
+MAX_LOG_MULTIPLIER = 14.0
 """Bound on |s| in nats (six decades): keeps exp(s) finite whatever a policy does."""
 
 NON_FINITE_CUT = math.log(2.0)
@@ -106,27 +106,27 @@ def clock(step: int, total_steps: float | None, device: torch.device | str | Non
     return Clock.from_row(torch.tensor(clock_row(step, total_steps), dtype=torch.float32, device=device))
 
 
-def clock_table(total_steps: int, known: bool = True, device: torch.device | str | None = None) -> Tensor:
-    """The clocks of all steps of a run, shape (T, 7); `known=False` for the anytime mode."""
-    horizon = total_steps if known else None
+def clock_table(total_steps: int, anytime: bool = False, device: torch.device | str | None = None) -> Tensor:
+    """The clocks of all steps of a run, shape (T, 7); `anytime` where T is unknown."""
+    horizon = None if anytime else total_steps
     rows = [clock_row(step, horizon) for step in range(total_steps)]
     return torch.tensor(rows, dtype=torch.float32, device=device)
 
 
-def advance(displacement: Array, output: Array, clock: Clock, finite: Array) -> Array:
+def advance(log_multiplier: Array, output: Array, clock: Clock, finite: Array) -> Array:
     """One step of s.
 
     Args:
-        displacement: s_{t-1}, nats, shape (R,).
+        log_multiplier: s_{t-1}, nats, shape (R,).
         output: the policy's output, shape (R,), unbounded.
         clock: the step's clock.
         finite: where loss and gradient are finite, bool, shape (R,). Elsewhere, and where the output is not finite,
             the policy is not asked, and the rate is halved.
 
     Returns:
-        s_t, nats, shape (R,), always finite and within `MAX_DISPLACEMENT`.
+        s_t, nats, shape (R,), always finite and within `MAX_LOG_MULTIPLIER`.
     """
     xp = namespace(output)
     finite = finite & xp.isfinite(output)
     change = xp.where(finite, clock.bound * xp.tanh(output), -NON_FINITE_CUT)
-    return xp.clip(displacement + change, -MAX_DISPLACEMENT, MAX_DISPLACEMENT)
+    return xp.clip(log_multiplier + change, -MAX_LOG_MULTIPLIER, MAX_LOG_MULTIPLIER)

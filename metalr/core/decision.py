@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metalr.arrays import Array, namespace, to_host, to_tensor, to_vector
-from metalr.features import FEATURES, Memory, observe
-from metalr.guards import Guards, Proposal, Watch, protect
-from metalr.law import Clock, advance, clock_row
-from metalr.policy import LRPolicy, apply_layers
-from metalr.signals import Signals
-from metalr.support import Support
+from metalr.core.backend import Array, namespace, to_host, to_tensor, to_vector
+from metalr.core.features import FEATURES, FeatureState, observe
+from metalr.core.guards import Guards, GuardState, Proposal, protect
+from metalr.core.policy import LRPolicy, apply_layers
+from metalr.core.signals import Signals
+from metalr.core.support import Support
+from metalr.core.update_rule import Clock, advance, clock_row
 
 
 class Decider:
@@ -31,7 +31,7 @@ class Decider:
         device: where decisions are taken in torch; None for the host.
 
     Attributes:
-        displacement: s_t, nats, shape (1,).
+        log_multiplier: s_t, nats, shape (1,).
         change: s_t - s_{t-1}, nats, shape (1,).
         features: of the last decision, (1, F); None before the first.
         finite: whether its loss and gradient were, bool, (1,); None before the first.
@@ -42,12 +42,12 @@ class Decider:
         self.guards = guards
         self.device = device
         self._layers = [(self._fixed(weight), self._fixed(bias)) for weight, bias in policy.shared_layers()]
-        watched = guards.depth and policy.support.is_bounded
+        watched = guards.out_of_distribution and policy.support.is_bounded
         self._support = Support(*map(self._fixed, policy.support)) if watched else None
         self._columns = None if policy.features == FEATURES else self._fixed(policy.columns)
-        self._memory = Memory(*map(self._own, Memory.empty(1)))
-        self._watch = Watch(*map(self._own, Watch.empty(1)))
-        self.displacement = self._own(torch.zeros(1))
+        self._feature_state = FeatureState(*map(self._own, FeatureState.empty(1)))
+        self._watch = GuardState(*map(self._own, GuardState.empty(1)))
+        self.log_multiplier = self._own(torch.zeros(1))
         self.change = self._own(torch.zeros(1))
         self.features: Array | None = None
         self.finite: Array | None = None
@@ -82,17 +82,19 @@ class Decider:
             return self._decide(signals, Clock.from_row(_sent(row, self.device)))
 
     def _decide(self, signals: Signals, now: Clock) -> Array:
-        xp = namespace(self.displacement)
-        self._memory, self.features, self.finite = observe(self._memory, signals, self.displacement, now)
+        xp = namespace(self.log_multiplier)
+        self._feature_state, self.features, self.finite = observe(
+            self._feature_state, signals, self.log_multiplier, now
+        )
         read = self.features if self._columns is None else self.features[..., self._columns]
         output = apply_layers(self._layers, read)
-        after = advance(self.displacement, output, now, self.finite)
+        after = advance(self.log_multiplier, output, now, self.finite)
         asked = self.finite & xp.isfinite(output)
-        strange = None if self._support is None else self._support.strangeness(read)
-        step = Proposal(signals.loss, self.displacement, after, self.finite, asked, strange)
-        self._watch, guarded, self.acted = protect(self.guards, self._watch, self._memory, now, step)
-        self.change = guarded - self.displacement
-        self.displacement = guarded
+        strange = None if self._support is None else self._support.out_of_distribution_score(read)
+        step = Proposal(signals.loss, self.log_multiplier, after, self.finite, asked, strange)
+        self._watch, guarded, self.acted = protect(self.guards, self._watch, self._feature_state, now, step)
+        self.change = guarded - self.log_multiplier
+        self.log_multiplier = guarded
         return xp.exp(now.log_reference + guarded)
 
     @property
@@ -101,9 +103,9 @@ class Decider:
         return self.acted is not None and any(self.acted)
 
     @property
-    def memory(self) -> Memory:
+    def memory(self) -> FeatureState:
         """What the features remember, as tensors."""
-        return Memory(*map(to_tensor, self._memory))
+        return FeatureState(*map(to_tensor, self._feature_state))
 
     @property
     def counts(self) -> list[int]:
@@ -119,16 +121,16 @@ class Decider:
     def state_dict(self) -> dict[str, Any]:
         """Tensors of all that a resumed run needs."""
         return {
-            "displacement": to_tensor(self.displacement).clone(),
-            "memory": {name: to_tensor(part).clone() for name, part in self._memory._asdict().items()},
+            "log_multiplier": to_tensor(self.log_multiplier).clone(),
+            "memory": {name: to_tensor(part).clone() for name, part in self._feature_state._asdict().items()},
             "watch": {name: to_tensor(part).clone() for name, part in self._watch._asdict().items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`, on whichever device it was written."""
-        self.displacement = self._own(state["displacement"])
-        self._memory = Memory(**{name: self._own(part) for name, part in state["memory"].items()})
-        self._watch = Watch(**{name: self._own(part) for name, part in state["watch"].items()})
+        self.log_multiplier = self._own(state["log_multiplier"])
+        self._feature_state = FeatureState(**{name: self._own(part) for name, part in state["memory"].items()})
+        self._watch = GuardState(**{name: self._own(part) for name, part in state["watch"].items()})
         self.features = self.finite = self.acted = None
 
 

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metalr import policy_file
-from metalr.arrays import Array
-from metalr.features import FEATURES, HORIZON_FEATURES
-from metalr.policy_file import PolicyFile, checksum
-from metalr.support import Support
+from metalr.core import policy_file
+from metalr.core.backend import Array
+from metalr.core.features import FEATURES, HORIZON_FEATURES
+from metalr.core.policy_file import PolicyFile, checksum
+from metalr.core.support import Support
 
-_SHIPPED = Path(__file__).parent / "weights"
+_SHIPPED = Path(__file__).parents[1] / "weights"
 
 Layers = list[tuple[Array, Array]]
 """(weight, bias) of each layer: (out, in) and (out,), or with a leading run dimension for a population."""
@@ -58,7 +58,7 @@ class LRPolicy(nn.Module):
     He initialisation with the last layer zero: an untrained policy is the reference schedule.
 
     Args:
-        features: names out of `metalr.features.FEATURES` that it reads, in this order.
+        features: names out of `metalr.core.features.FEATURES` that it reads, in this order.
         hidden: widths of the hidden layers.
         seed: of the initial weights.
         card: free text facts (command, seed, figures), stored with the policy.
@@ -107,9 +107,9 @@ class LRPolicy(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     @property
-    def needs_horizon(self) -> bool:
-        """Whether it reads features that exist only where the total number of steps is known."""
-        return any(name in HORIZON_FEATURES for name in self.features)
+    def anytime(self) -> bool:
+        """Whether it works without a horizon: it reads none of the features that need one."""
+        return not any(name in HORIZON_FEATURES for name in self.features)
 
     @property
     def size(self) -> int:

@@ -9,14 +9,14 @@ from typing import Any
 
 import lightning as L
 
-from callbacks.convergence import ConvergenceSpeed
-from callbacks.loggers import tensorboard
 from metalr import MetaLRCallback
-from metalr.inspection import Recorder
+from metalr.inspection.convergence_speed import ConvergenceSpeed
+from metalr.inspection.decimation import Decimation, Pace
 from metalr.inspection.folder import Inspected, save_run
-from metalr.inspection.scalars import layout, suffix, write_decisions
-from metalr.inspection.thinning import Pace, Thinning
-from metalr.palette import theme_named
+from metalr.inspection.loggers import tensorboard
+from metalr.inspection.recorder import Recorder
+from metalr.inspection.tensorboard_events import layout, suffix, write_decisions
+from metalr.plotting.palette import theme_named
 
 _PENDING, _SECONDS = 64, 30.0
 
@@ -46,7 +46,7 @@ class Inspector(L.Callback):
     """
 
     def __init__(self, first: int = 32, capacity: int = 512, share: float = 0.01, theme: str = "light") -> None:
-        Thinning(first, capacity)  # says what is out of range before any data is prepared
+        Decimation(first, capacity)  # says what is out of range before any data is prepared
         self.first = first
         self.capacity = capacity
         self.share = share
@@ -78,7 +78,7 @@ class Inspector(L.Callback):
         """Finds the controllers at the first batch: they stand by then, in whichever order the callbacks are."""
         if self.recorders or self._meta_lr is None or not trainer.is_global_zero:
             return
-        self.recorders = [Recorder(c, Thinning(self.first, self.capacity)) for c in self._meta_lr.controllers]
+        self.recorders = [Recorder(c, Decimation(self.first, self.capacity)) for c in self._meta_lr.controllers]
         for recorder, state in zip(self.recorders, self._restored, strict=False):
             recorder.load_state_dict(state)
         self._restored = []
@@ -135,7 +135,7 @@ class Inspector(L.Callback):
 
     def _draw(self, trainer: L.Trainer) -> None:
         from metalr.inspection import figures  # late: matplotlib
-        from metalr.inspection.canvas import image
+        from metalr.plotting.canvas import image
 
         self._write(trainer)
         writer = tensorboard(trainer, self).experiment

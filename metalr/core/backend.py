@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metalr import scalars
+from metalr.core import host_math as scalars
 
 Array: TypeAlias = Any
 """A torch.Tensor with a trailing run dimension, or a Python number, list or numpy.ndarray without; all of one call are
@@ -25,7 +25,7 @@ of one kind."""
 
 
 def namespace(array: Array) -> ModuleType:
-    """Where the functions of an array are: `torch`, `numpy` for a vector, `metalr.scalars` for a number."""
+    """Where the functions of an array are: `torch`, `numpy` for a vector, `metalr.core.host_math` for a number."""
     return torch if isinstance(array, Tensor) else np if isinstance(array, np.ndarray) else scalars
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metalr.meta.inner import Inner, Measured, Optimizees, Problem
+from metalr.meta.task import InnerTraining, Measured, Optimizees, Task
 
 _RATES_APART = 4.0
 """Factor between an ensemble's own rate and that of a tree."""
@@ -44,7 +44,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class BoostingProblem(Problem):
+class BoostingTask(Task):
     """P tables to boost trees on, all of as many training rows and of as many validation rows.
 
     Attributes:
@@ -66,19 +66,19 @@ class BoostingProblem(Problem):
         """Trees grow on the CPU."""
         return torch.device("cpu")
 
-    def select(self, instances: slice | Tensor) -> BoostingProblem:
+    def select(self, instances: slice | Tensor) -> BoostingTask:
         """Some of the instances, by a slice or by their numbers."""
         numbers = torch.arange(len(self))[instances].tolist()
         parts = ([part[i] for i in numbers] for part in (self.train, self.valid, self.params))
         return replace(self, **dict(zip(("train", "valid", "params"), parts, strict=True)))
 
-    def to(self, device: torch.device) -> BoostingProblem:
+    def to(self, device: torch.device) -> BoostingTask:
         """Itself; refuses any device but the CPU."""
         if device.type != "cpu":
             raise ValueError(f"device={device}: boosted trees are meta-trained on the CPU; give accelerator: cpu")
         return self
 
-    def start(self, inner: Inner, copies: int, compiled: bool) -> Boosters:
+    def start(self, inner: InnerTraining, copies: int, compiled: bool) -> Boosters:
         """Ensembles without a tree."""
         return Boosters(self, inner, copies)
 
@@ -100,7 +100,7 @@ class Boosters(Optimizees):
         step: trees an ensemble.
     """
 
-    def __init__(self, problem: BoostingProblem, inner: Inner, copies: int) -> None:
+    def __init__(self, problem: BoostingTask, inner: InnerTraining, copies: int) -> None:
         self._train, self._valid = [*problem.train] * copies, [*problem.valid] * copies
         self._params = [*problem.params] * copies
         self._labels, self._valid_labels = (

@@ -17,7 +17,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from metalr.palette import THEMES, Theme
+from metalr.plotting.palette import THEMES, Theme
 
 Draw = Callable[[Theme], Figure]
 """Draws a figure in a theme."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 @dataclass
-class Thinning:
+class Decimation:
     """Keeps the first steps of a run, and of the rest one in every stride, which doubles when there are too many.
 
     Of T steps at most `first + capacity + 1` are kept, evenly spaced beyond the first, without knowing T; and no

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metalr.arrays import Array, namespace
-from metalr.direction import Direction
-from metalr.sample import GroupSample, ParameterSample
+from metalr.core.backend import Array, namespace
+from metalr.core.direction import Direction
+from metalr.core.sample import GroupSample, ParameterSample
 
 
 class Signals(NamedTuple):

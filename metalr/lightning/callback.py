@@ -16,11 +16,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metalr.controller import MetaLR
-from metalr.guards import DEFAULT_GUARDS, Guards
-from metalr.monitor import DeferredMonitors
-from metalr.policy import LRPolicy
-from metalr.scaler import skips
+from metalr.core.controller import MetaLR
+from metalr.core.grad_scaler import skips
+from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.policy import LRPolicy
+from metalr.lightning.monitors import DeferredMonitors
 
 
 class MetaLRCallback(L.Callback):
@@ -35,7 +35,7 @@ class MetaLRCallback(L.Callback):
     loss of an accumulation window over all ranks, and leaves out steps that a GradScaler skips. docs/regimes.md lists
     the regimes of training that it was tested in. A LearningRateMonitor beside it shows the rate that was applied.
 
-    Logged at the Trainer's `log_every_n_steps`: `metalr/lr` (of the first group), `metalr/displacement` (log of
+    Logged at the Trainer's `log_every_n_steps`: `metalr/lr` (of the first group), `metalr/log_multiplier` (log of
     the rate over its reference schedule, nats), `metalr/change` (nats) and `metalr/guard_<name>` (actions of each guard
     so far); with several optimizers, `metalr-1/...` and so on.
 
@@ -167,7 +167,7 @@ class MetaLRCallback(L.Callback):
         """The horizon of each optimizer; also finds out whether the time is the limit."""
         count, given = len(trainer.optimizers), self.total_steps
         self._timer = self._max_steps = None
-        if isinstance(self.policy, LRPolicy) and not self.policy.needs_horizon:
+        if isinstance(self.policy, LRPolicy) and self.policy.anytime:
             return [None] * count
         if isinstance(given, Sequence):
             if len(given) != count:
@@ -203,7 +203,7 @@ class MetaLRCallback(L.Callback):
         prefix = "metalr" if index == 0 else f"metalr-{index}"
         metrics = {
             f"{prefix}/lr": controller.last_lr[0],
-            f"{prefix}/displacement": controller.displacement,
+            f"{prefix}/log_multiplier": controller.log_multiplier,
             f"{prefix}/change": controller.last_change,
             **{f"{prefix}/guard_{name}": count for name, count in controller.guard_counts.items()},
         }

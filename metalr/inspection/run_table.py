@@ -9,10 +9,10 @@ from typing import Any
 import lightning as L
 from torch.optim import Optimizer
 
-from callbacks.convergence import ConvergenceSpeed
-from callbacks.loggers import tensorboard
 from metalr import MetaLRCallback
-from metalr.inspection.scalars import write_run
+from metalr.inspection.convergence_speed import ConvergenceSpeed
+from metalr.inspection.loggers import tensorboard
+from metalr.inspection.tensorboard_events import write_run
 from metalr.schedules import HorizonLR
 
 _OWN = ("weight_decay", "momentum")

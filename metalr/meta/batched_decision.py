@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metalr.features import Memory, observe
-from metalr.law import Clock, advance
-from metalr.meta.inner import Measured
-from metalr.policy import Layers, apply_layers
-from metalr.signals import Signals, alignment
+from metalr.core.features import FeatureState, observe
+from metalr.core.policy import Layers, apply_layers
+from metalr.core.signals import Signals, alignment
+from metalr.core.update_rule import Clock, advance
+from metalr.meta.task import Measured
 
 
 class StepRecord(NamedTuple):
@@ -35,14 +35,14 @@ def compile_part(function: Callable[..., Any], compiled: bool, dynamic: bool = F
 
 
 @cache
-def decide_part(compiled: bool) -> Callable[..., tuple[Memory, Tensor, Tensor, Tensor, Tensor]]:
+def decide_part(compiled: bool) -> Callable[..., tuple[FeatureState, Tensor, Tensor, Tensor, Tensor]]:
     """`decide`, compiled or as it is."""
     return compile_part(decide, compiled)
 
 
 def decide(
-    memory: Memory,
-    displacement: Tensor,
+    memory: FeatureState,
+    log_multiplier: Tensor,
     seen: Measured,
     kind: Tensor,
     first: Tensor,
@@ -50,23 +50,23 @@ def decide(
     columns: Tensor,
     initial_lr: Tensor,
     row: Tensor,
-    push: Tensor,
-) -> tuple[Memory, Tensor, Tensor, Tensor, Tensor]:
+    action_noise: Tensor,
+) -> tuple[FeatureState, Tensor, Tensor, Tensor, Tensor]:
     """Signals -> features -> policy -> law: the memory, the features, where finite, s, and the rate.
 
-    The signals are the batched twin of `metalr.signals.measure`.
+    The signals are the batched twin of `metalr.core.signals.measure`.
 
     Args:
         memory: of the features.
-        displacement: s_{t-1}, nats, (R,).
+        log_multiplier: s_{t-1}, nats, (R,).
         seen: this step's measurements.
         kind: as `Optimizees.kind`.
         first: as `Optimizees.first`.
         layers: of one policy or of R policies.
         columns: features that the policy reads.
         initial_lr: lr(0), (R,).
-        row: of `metalr.law.clock_table`.
-        push: added to the policy's output, (R,).
+        row: of `metalr.core.update_rule.clock_table`.
+        action_noise: added to the policy's output, (R,).
     """
     clock = Clock.from_row(row)
     start = memory.seen == 0
@@ -75,8 +75,8 @@ def decide(
     update_norm = initial_lr * torch.where(start, assumed, seen.direction_norm)
     kinds = kind.expand_as(seen.loss)
     signals = Signals(seen.loss, seen.grad_norm, seen.param_norm, update_norm, cosine, kinds)
-    memory, features, finite = observe(memory, signals, displacement, clock)
-    output = apply_layers(layers, features.index_select(-1, columns)) + push
-    displacement = advance(displacement, output, clock, finite)
-    lr = initial_lr * torch.exp(clock.log_reference + displacement)
-    return memory, features, finite, displacement, lr
+    memory, features, finite = observe(memory, signals, log_multiplier, clock)
+    output = apply_layers(layers, features.index_select(-1, columns)) + action_noise
+    log_multiplier = advance(log_multiplier, output, clock, finite)
+    lr = initial_lr * torch.exp(clock.log_reference + log_multiplier)
+    return memory, features, finite, log_multiplier, lr

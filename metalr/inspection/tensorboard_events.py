@@ -18,7 +18,7 @@ def columns(trace: Trace, own: str = "") -> Iterator[tuple[str, Any]]:
     decision = f"decision{own}"
     yield f"{decision}/lr", trace.lr
     yield f"{decision}/lr_reference", trace.reference
-    yield f"{decision}/s_nats", trace.displacement
+    yield f"{decision}/s_nats", trace.log_multiplier
     yield f"{decision}/increment_nats", trace.change
     yield f"{decision}/increment_bound_nats", trace.bound
     for i, name in enumerate(trace.guards):

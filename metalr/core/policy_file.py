@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from metalr.features import FEATURES, OLDEST_SCHEMA, SCHEMA_VERSION
+from metalr.core.features import FEATURES, OLDEST_SCHEMA, SCHEMA_VERSION
 
 _FORMAT = "metalr.policy"
 

@@ -12,14 +12,14 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from metalr.arrays import Array, add, namespace, stack
-from metalr.features import Memory
-from metalr.law import Clock
+from metalr.core.backend import Array, add, namespace, stack
+from metalr.core.features import FeatureState
+from metalr.core.update_rule import Clock
 
-GUARDS = ("non_finite", "limit", "depth", "climb")
-"""The guards by name, in the order of `Watch.counts`."""
+GUARDS = ("non_finite", "limit", "out_of_distribution", "divergence")
+"""The guards by name, in the order of `GuardState.counts`."""
 
-CLIMB_CUT = math.log(2.0)
+DIVERGENCE_CUT = math.log(2.0)
 """Nats by which s falls when a climb is met, at most once in the window of the middle averages."""
 
 NOISES = 10.0
@@ -39,12 +39,12 @@ class Guards:
         min_factor: smallest factor of the rate over its reference schedule, in (0, 1]; None for no limit but the
             law's own (six decades).
         max_factor: largest such factor, 1 or more; None likewise.
-        depth: fade the policy's push where the features lie outside the region that it was meta-trained on, to
-            nothing: the rate then follows the reference schedule from where it stands.
-        climb: descents so far (first loss - best loss), beside ten times the loss's noise, by which the loss has to
+        out_of_distribution: fade the policy's change where the features lie outside the region that it was
+            meta-trained on, to nothing: the rate then follows the reference schedule from where it stands.
+        divergence: descents so far (first loss - best loss), beside ten times the loss's noise, by which the loss has to
             stand above its recent best, for most of the steps of the fast average's window, to bring the rate down:
             it may not rise then, and is halved once in every window of the middle averages. None for off.
-        divergence: what else such a climb does: "warn" or "raise" (`DivergenceError`), with the step and the
+        on_divergence: what else such a divergence does: "warn" or "raise" (`DivergenceError`), with the step and the
             features; None for neither.
 
     Raises:
@@ -54,33 +54,38 @@ class Guards:
     non_finite: bool = True
     min_factor: float | None = 1e-5
     max_factor: float | None = 1e5
-    depth: bool = True
-    climb: float | None = 1.0
-    divergence: Literal["warn", "raise"] | None = None
+    out_of_distribution: bool = True
+    divergence: float | None = 1.0
+    on_divergence: Literal["warn", "raise"] | None = None
 
     def __post_init__(self) -> None:
         if self.min_factor is not None and not 0.0 < self.min_factor <= 1.0:
             raise ValueError(f"min_factor={self.min_factor}: give a number in (0, 1], or None for no limit")
         if self.max_factor is not None and not 1.0 <= self.max_factor < math.inf:
             raise ValueError(f"max_factor={self.max_factor}: give a finite number of 1 or more, or None for no limit")
-        if self.climb is not None and not 0.0 < self.climb < math.inf:
-            raise ValueError(f"climb={self.climb}: give a number of descents above 0, or None for off")
-        if self.divergence not in (None, "warn", "raise"):
-            raise ValueError(f"divergence={self.divergence!r}: choose 'warn', 'raise' or None")
-        if self.divergence is not None and self.climb is None:
-            raise ValueError(f"divergence={self.divergence!r} with climb=None: it is a climb that is reported")
+        if isinstance(self.divergence, str):
+            raise ValueError(
+                f"divergence={self.divergence!r}: give a number of descents, or None for off; what a divergence does "
+                f"is on_divergence={self.divergence!r}"
+            )
+        if self.divergence is not None and not 0.0 < self.divergence < math.inf:
+            raise ValueError(f"divergence={self.divergence}: give a number of descents above 0, or None for off")
+        if self.on_divergence not in (None, "warn", "raise"):
+            raise ValueError(f"on_divergence={self.on_divergence!r}: choose 'warn', 'raise' or None")
+        if self.on_divergence is not None and self.divergence is None:
+            raise ValueError(f"on_divergence={self.on_divergence!r} with divergence=None: nothing would be reported")
 
     @classmethod
     def none(cls) -> Guards:
         """All of them off."""
-        return cls(non_finite=False, min_factor=None, max_factor=None, depth=False, climb=None)
+        return cls(non_finite=False, min_factor=None, max_factor=None, out_of_distribution=False, divergence=None)
 
 
 DEFAULT_GUARDS = Guards()
 """What `MetaLR` and `MetaLRCallback` take where nothing is given."""
 
 
-class Watch(NamedTuple):
+class GuardState(NamedTuple):
     """What the guards remember of R runs.
 
     Attributes:
@@ -99,7 +104,7 @@ class Watch(NamedTuple):
     counts: Array
 
     @classmethod
-    def empty(cls, runs: int, device: torch.device | str | None = None) -> Watch:
+    def empty(cls, runs: int, device: torch.device | str | None = None) -> GuardState:
         """Of runs that have not started."""
         low, noise, share, rest = torch.zeros(4, runs, device=device)
         return cls(low, noise, share, rest, torch.zeros(len(GUARDS), runs, dtype=torch.int64, device=device))
@@ -125,7 +130,9 @@ class Proposal(NamedTuple):
     strange: Array
 
 
-def protect(guards: Guards, watch: Watch, memory: Memory, clock: Clock, step: Proposal) -> tuple[Watch, Array, Array]:
+def protect(
+    guards: Guards, watch: GuardState, memory: FeatureState, clock: Clock, step: Proposal
+) -> tuple[GuardState, Array, Array]:
     """Lets every guard act on one step of s.
 
     Args:
@@ -146,10 +153,10 @@ def protect(guards: Guards, watch: Watch, memory: Memory, clock: Clock, step: Pr
     if step.strange is not None:
         fades = step.asked & (step.strange > 0)
         s = xp.where(fades, s + step.strange * (step.before - s), s)
-    if guards.climb is not None:
-        watch, climbing, cut = _watch_climb(guards.climb, watch, memory, clock, step)
+    if guards.divergence is not None:
+        watch, climbing, cut = _detect_divergence(guards.divergence, watch, memory, clock, step)
         s = xp.where(climbing, xp.minimum(s, step.before), s)
-        s = xp.where(cut, s - CLIMB_CUT, s)
+        s = xp.where(cut, s - DIVERGENCE_CUT, s)
     low = -math.inf if guards.min_factor is None else math.log(guards.min_factor)
     high = math.inf if guards.max_factor is None else math.log(guards.max_factor)
     limited = xp.clip(s, low, high)
@@ -157,9 +164,9 @@ def protect(guards: Guards, watch: Watch, memory: Memory, clock: Clock, step: Pr
     return watch._replace(counts=add(watch.counts, acted)), limited, acted
 
 
-def _watch_climb(
-    climb: float, watch: Watch, memory: Memory, clock: Clock, step: Proposal
-) -> tuple[Watch, Array, Array]:
+def _detect_divergence(
+    climb: float, watch: GuardState, memory: FeatureState, clock: Clock, step: Proposal
+) -> tuple[GuardState, Array, Array]:
     """The watch after this step, where the loss climbs, and where the rate is cut for it now."""
     xp = namespace(step.after)
     fast_window, middle_window, slow_window = clock.windows
@@ -172,7 +179,7 @@ def _watch_climb(
     share = watch.share + xp.where(far, 1.0 - watch.share, -watch.share) / fast_window
     climbing = step.finite & (share > _SUSTAINED) & (memory.seen > _WARM_UP)
     cut = climbing & far & (watch.rest >= middle_window)
-    watch = Watch(
+    watch = GuardState(
         low=xp.where(step.finite, low, watch.low),
         noise=xp.where(step.finite, noise, watch.noise),
         share=xp.where(step.finite, share, watch.share),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from metalr.guards import GUARDS, Guards
+from metalr.core.guards import GUARDS, Guards
 
 EVENTS = 100
 """Events that are kept; older ones are forgotten, and their actions still counted."""
@@ -20,14 +20,14 @@ _WORDS = {
     "non_finite": "the loss, a gradient or the policy's output was not finite: the decision is frozen and the rate "
     "halved",
     "limit": "the policy asked for a rate outside of [min_factor, max_factor] of its reference: it stays at the limit",
-    "depth": "the features lie outside of what the policy was meta-trained on: its push is faded, and the rate goes "
+    "out_of_distribution": "the features lie outside of what the policy was meta-trained on: its push is faded, and the rate goes "
     "on along the reference schedule",
-    "climb": "the loss has climbed far above its best and stays there: the rate is halved",
+    "divergence": "the loss has climbed far above its best and stays there: the rate is halved",
 }
 
 
 class DivergenceError(RuntimeError):
-    """The loss has climbed far above its best, and `Guards(divergence="raise")` asked to be told."""
+    """The loss has climbed far above its best, and `Guards(on_divergence="raise")` asked to be told."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class GuardEvent:
     """One guard that acted, once or at steps that follow each other.
 
     Attributes:
-        guard: its name, out of `metalr.guards.GUARDS`.
+        guard: its name, out of `metalr.core.guards.GUARDS`.
         step: of its first action, from 0.
         last: step of its last action. Where the decisions are taken on a device, both are known as closely as the
             record is read.
         count: number of actions.
-        displacement: s after the first action, nats.
+        log_multiplier: s after the first action, nats.
         features: by name, at the first action; all 0 where they could not be measured.
     """
 
@@ -48,7 +48,7 @@ class GuardEvent:
     step: int
     last: int
     count: int
-    displacement: float
+    log_multiplier: float
     features: dict[str, float] = field(repr=False)
 
 
@@ -60,7 +60,7 @@ class GuardRecord:
     """
 
     def __init__(self, guards: Guards) -> None:
-        self._divergence = guards.divergence
+        self._divergence = guards.on_divergence
         self._counts = dict.fromkeys(GUARDS, 0)
         self.events: deque[GuardEvent] = deque(maxlen=EVENTS)
 
@@ -70,7 +70,7 @@ class GuardRecord:
         return dict(self._counts)
 
     def note(
-        self, counts: Iterable[int], since: int, step: int, displacement: float, features: dict[str, float]
+        self, counts: Iterable[int], since: int, step: int, log_multiplier: float, features: dict[str, float]
     ) -> None:
         """Takes in what happened up to a step.
 
@@ -78,7 +78,7 @@ class GuardRecord:
             counts: actions of each guard so far, in the order of `GUARDS`.
             since: step that was looked at before this one; what acted then and again is one event.
             step: that they were read after.
-            displacement: s_t, nats.
+            log_multiplier: s_t, nats.
             features: of that step by name.
 
         Raises:
@@ -87,8 +87,8 @@ class GuardRecord:
         fresh = {guard: count - self._counts[guard] for guard, count in zip(GUARDS, counts, strict=True)}
         for guard, more in fresh.items():
             if more > 0:
-                self._add(GuardEvent(guard, step, step, more, displacement, features), since)
-        if fresh["climb"] > 0:
+                self._add(GuardEvent(guard, step, step, more, log_multiplier, features), since)
+        if fresh["divergence"] > 0:
             self._report(step, features)
 
     def _add(self, event: GuardEvent, since: int) -> None:

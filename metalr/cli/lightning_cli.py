@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeUnion
 from torch.optim import Optimizer
 
-from metalr.checkpoints import newest_whole
+from metalr.cli.checkpoints import newest_whole
 from metalr.cluster.options import Submission
 from metalr.compare.grid import Grid
 from metalr.compare.options import Options

@@ -12,14 +12,14 @@ import torch
 from torch.nn.utils import parameters_to_vector
 from torch.optim import Optimizer
 
-from callbacks.loggers import tensorboard
 from metalr.inspection import MetaHistory, TaskRuns, responses
+from metalr.inspection.decimation import Decimation, Pace
 from metalr.inspection.folder import save_history
+from metalr.inspection.loggers import tensorboard
 from metalr.inspection.response import known_states
-from metalr.inspection.thinning import Pace, Thinning
 from metalr.meta import HeldOutTask, MetaLearner
 from metalr.meta.moments import GradientMoments
-from metalr.palette import theme_named
+from metalr.plotting.palette import theme_named
 
 _LEAST = 8
 _POINTS = 200
@@ -55,7 +55,7 @@ class MetaInspector(L.Callback):
         GradientMoments(window)  # says what is out of range before any task is drawn
         self.window = window
         self.tasks = tasks
-        self.thinning = Thinning(8, capacity)
+        self.decimation = Decimation(8, capacity)
         self.share = share
         self.theme = theme_named(theme)
         self.moments: dict[str, GradientMoments] = {}
@@ -101,10 +101,10 @@ class MetaInspector(L.Callback):
         step = trainer.global_step
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
-        if self.thinning.due(step, -1 if self.history is None else int(self.history.step[-1])):
+        if self.decimation.due(step, -1 if self.history is None else int(self.history.step[-1])):
             found = responses(pl_module.policy, known_states(pl_module.policy), whole=True)
             more = self.history is not None
-            self.history = self.history.add(step, found, self.thinning) if more else MetaHistory.start(step, found)
+            self.history = self.history.add(step, found, self.decimation) if more else MetaHistory.start(step, found)
         if self._pace.due(step):
             with self._pace.spend(step):
                 self._draw(trainer, pl_module)
@@ -119,18 +119,18 @@ class MetaInspector(L.Callback):
         if self.history is None:
             return {}
         arrays = {name: torch.from_numpy(getattr(self.history, name).copy()) for name in ("grid", "step", "curves")}
-        return {"features": list(self.history.features), "stride": self.thinning.stride, **arrays}
+        return {"features": list(self.history.features), "stride": self.decimation.stride, **arrays}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from there."""
         if state_dict:
             grid, step, curves = (state_dict[name].numpy() for name in ("grid", "step", "curves"))
             self.history = MetaHistory(tuple(state_dict["features"]), grid, step, curves)
-            self.thinning.stride = int(state_dict["stride"])
+            self.decimation.stride = int(state_dict["stride"])
 
     def _draw(self, trainer: L.Trainer, learner: MetaLearner) -> None:
         from metalr.inspection import figures  # late: matplotlib
-        from metalr.inspection.canvas import image
+        from metalr.plotting.canvas import image
 
         if self.history is None:
             return
@@ -145,9 +145,9 @@ class MetaInspector(L.Callback):
     def _task_runs(self, task: HeldOutTask, learner: MetaLearner) -> TaskRuns:
         shape = (-1, task.rates, task.instances)
         if task.name not in self._references:
-            reference = task.reference_runs(learner.policy, learner.horizon, learner.device)
+            reference = task.reference_runs(learner.policy, learner.anytime, learner.device)
             self._references[task.name] = reference.curve.view(shape).mean(2).T
-        runs = task.runs(learner.policy, learner.horizon, learner.device, record=True)
+        runs = task.runs(learner.policy, learner.anytime, learner.device, record=True)
         steps = np.unique(np.linspace(0, task.total_steps - 1, _POINTS).round().astype(np.int64))
         lr = torch.stack([runs.records[step].lr for step in steps])
         return TaskRuns(
@@ -155,7 +155,7 @@ class MetaInspector(L.Callback):
             task.grid.double().numpy(),
             steps,
             lr.view(shape)[:, :, 0].T.double().cpu().numpy(),
-            runs.marks.numpy(),
+            runs.evaluation_steps.numpy(),
             runs.curve.view(shape).mean(2).T.double().cpu().numpy(),
             self._references[task.name].double().cpu().numpy(),
         )

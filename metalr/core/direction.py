@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from metalr.sample import GroupSample, mesh_of
+from metalr.core.sample import GroupSample, mesh_of
 
 Sources = list[list[Tensor | None]]
 """Lists with one tensor for each parameter of a group, as `GroupSample.gather` takes them."""

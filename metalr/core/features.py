@@ -1,7 +1,7 @@
 """Signals of one training step -> the feature vector that the policy reads.
 
 One implementation serves a real run and the batched inner runs of meta-training (R = thousands): see
-`metalr.arrays`. All features are dimensionless. In the loss they are
+`metalr.core.backend`. All features are dimensionless. In the loss they are
 invariant to a shift and to a positive factor (so a loss may be zero, negative or cross zero); in the parameters to a
 common scale of parameters and updates.
 """
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import torch
 
-from metalr.arrays import Array, approach, columns, is_known, masked, namespace, stack, total
-from metalr.law import Clock
-from metalr.signals import Signals
+from metalr.core.backend import Array, approach, columns, is_known, masked, namespace, stack, total
+from metalr.core.signals import Signals
+from metalr.core.update_rule import Clock
 
 SCHEMA_VERSION = 2
 """Counts up whenever a feature is added or its meaning changes; a policy file of a newer one is refused."""
@@ -57,7 +57,7 @@ FEATURES = (
 ANYTIME_FEATURES = tuple(name for name in FEATURES if name not in HORIZON_FEATURES)
 
 
-class Memory(NamedTuple):
+class FeatureState(NamedTuple):
     """What the features remember of a run: float32 arrays, R runs.
 
     Attributes:
@@ -78,7 +78,7 @@ class Memory(NamedTuple):
     first_logs: Array
 
     @classmethod
-    def empty(cls, runs: int, device: torch.device | str | None = None) -> Memory:
+    def empty(cls, runs: int, device: torch.device | str | None = None) -> FeatureState:
         """The memory of runs that have not started."""
 
         def zeros(*shape: int) -> torch.Tensor:
@@ -97,13 +97,15 @@ def _finite(signals: Signals) -> Array:
     return namespace(total).isfinite(total)
 
 
-def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock) -> tuple[Memory, Array, Array]:
+def observe(
+    memory: FeatureState, signals: Signals, log_multiplier: Array, clock: Clock
+) -> tuple[FeatureState, Array, Array]:
     """Takes one step's signals into the memory and reads the features.
 
     With averages <f>, <m>, <s> (fast, middle, slow: each a plain mean until its window is full, exponential
     from then on), l the loss, v its variance about <l>f, D = l_0 - min <l>f + sqrt(v) the depth of the descent,
     r = log(lr |u| / |w|) the relative size of an update, c = cos(g_t, u_{t-1}) the alignment, G = |u| / |g| for SGD and
-    |u| for any other optimizer the gain of its direction, and s the law's displacement:
+    |u| for any other optimizer the gain of its direction, and s the law's log_multiplier:
 
     ====================  =================================================================
     progress, early       2t/T - 1; exp(-t/10)
@@ -125,19 +127,19 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
     Args:
         memory: before this step.
         signals: of this step, each of shape (R,).
-        displacement: s_{t-1}, nats, shape (R,).
+        log_multiplier: s_{t-1}, nats, shape (R,).
         clock: of this step.
 
     Returns:
         The memory after this step (unchanged for runs whose signals are not finite), the features, shape
         (R, len(FEATURES)), finite and in [-CLIP, CLIP], and where signals and averages were finite, bool, shape (R,).
     """
-    xp = namespace(displacement)
+    xp = namespace(log_multiplier)
     start = memory.seen == 0
     log_grad, log_param = _log(signals.grad_norm), _log(signals.param_norm)
     raw_update = _log(signals.update_norm)
     gain = xp.where(signals.optimizer > 0, raw_update - log_grad, raw_update)
-    quantities = stack((signals.loss, log_grad, signals.alignment, xp.square(signals.alignment), displacement))
+    quantities = stack((signals.loss, log_grad, signals.alignment, xp.square(signals.alignment), log_multiplier))
     weights = stack(1.0 / xp.minimum(memory.seen + 1.0, window) for window in clock.windows)
     averages = approach(memory.averages, quantities, weights)
     fast, middle, slow = averages
@@ -149,7 +151,7 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
     noise = xp.sqrt(variance) + _TINY
     depth = first_loss - best_loss + noise
     rise = fast[0] - best_loss
-    log_update = raw_update + displacement
+    log_update = raw_update + log_multiplier
     relative = log_update - log_param
     log_noise = xp.log(noise)
     zero = 0.0 * memory.seen
@@ -173,7 +175,7 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
             log_grad - middle[1],
             0.5 * (fast[1] - first_logs[1]),
             log_param - first_logs[0],
-            displacement - slow[4],
+            log_multiplier - slow[4],
             signals.optimizer + zero,
         )
     ).clip(-CLIP, CLIP)
@@ -181,6 +183,6 @@ def observe(memory: Memory, signals: Signals, displacement: Array, clock: Clock)
     # A loss of 1e20 is finite, and its square is not: what would poison the memory is left out of it.
     whole = is_known(features) & xp.isfinite(variance + total(averages))
     finite = _finite(signals) & whole
-    new = Memory(memory.seen + 1.0, averages, variance, first_loss, best_loss, first_logs)
-    kept = Memory(*(xp.where(finite, after, before) for after, before in zip(new, memory, strict=True)))
+    new = FeatureState(memory.seen + 1.0, averages, variance, first_loss, best_loss, first_logs)
+    kept = FeatureState(*(xp.where(finite, after, before) for after, before in zip(new, memory, strict=True)))
     return kept, masked(finite, features), finite

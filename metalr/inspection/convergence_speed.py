@@ -11,7 +11,7 @@ import lightning as L
 from metalr.compare.callback import check_logged
 from metalr.compare.metrics import reaches
 from metalr.inspection import Mark
-from metalr.stopwatch import Stopwatch
+from metalr.lightning.stopwatch import Stopwatch
 
 _DECADES = 3
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metalr.core.policy import LRPolicy
 from metalr.meta.distribution import TaskDistribution
 from metalr.meta.rollout import rollout
-from metalr.policy import LRPolicy
 
 _RUNS, _TIMES, _LEAST = 8, 48, 2000
 
@@ -27,7 +27,7 @@ def visited_states(policy: LRPolicy, distribution: TaskDistribution, draws: int 
     states: list[Tensor] = []
     index = 0
     while index < draws or sum(map(len, states)) < _LEAST:
-        draw = distribution.draw(-1 - index, _RUNS, policy.needs_horizon)
+        draw = distribution.sample(-1 - index, _RUNS, policy.anytime)
         task = draw.task.to(policy.columns.device)
         runs = rollout(task, draw.inner, layers, policy.columns, evaluations=1, record=True)
         for t in _times(draw.inner.total_steps):
