@@ -17,7 +17,7 @@ from jsonargparse import auto_cli
 
 from metalr import LRPolicy
 from metalr.meta import MLP, InnerTraining, NetworkTask, Split, Unroll
-from metalr.meta.optimizers import Hyper
+from metalr.meta.hyperparameters import Hyperparameters
 
 SAMPLES, CLASSES = 512, 10
 
@@ -52,7 +52,7 @@ class Unit:
         task = NetworkTask(
             self.net, self.net.initialise(instances, generator), split, split.select(slice(None)), self.batch_size
         )
-        inner = InnerTraining(self.optimizer, Hyper.of(torch.full((instances, 1), 1e-3), 0.9, 0.999), steps)
+        inner = InnerTraining(self.optimizer, Hyperparameters.of(torch.full((instances, 1), 1e-3), 0.9, 0.999), steps)
         return Unroll(task.to(device), inner, copies=2, compiled=self.compiled)
 
 

@@ -5,12 +5,14 @@ from metalr.meta.architectures import MLP, ConvNet, Net, Quadratic, Transformer
 from metalr.meta.datamodule import MetaTasksDataModule
 from metalr.meta.distribution import Component, TaskBatch, TaskDistribution
 from metalr.meta.estimator import Episode, Estimate, GradientEstimator
+from metalr.meta.family import TaskFamily
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
 from metalr.meta.learner import MetaLearner
 from metalr.meta.module_net import ModuleNet
-from metalr.meta.network_task import NetworkTask, Split, TaskFamily
+from metalr.meta.network_task import NetworkTask
 from metalr.meta.parameter_es import NRES, PES, FullES, antithetic_gradient
 from metalr.meta.rollout import Rollout, Unroll, rollout
+from metalr.meta.split import Split
 from metalr.meta.task import InnerTraining, Measured, Optimizees, Task
 from metalr.meta.truncated_backprop import TruncatedBackprop
 

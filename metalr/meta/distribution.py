@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from metalr.meta.network_task import TaskFamily
-from metalr.meta.optimizers import HYPER, OPTIMIZERS
+from metalr.meta.family import TaskFamily
+from metalr.meta.hyperparameters import PRIORS
+from metalr.meta.optimizers import OPTIMIZERS
 from metalr.meta.task import InnerTraining, Task
 
 _REPARAMETERISATION = 1.5
@@ -106,7 +107,7 @@ class TaskDistribution:
         task = family.sample(instances, generator)
         if chance.random() < self.reparameterised:
             task = task.reparameterised(_REPARAMETERISATION, generator)
-        hyper = HYPER[optimizer].sample(instances, generator, self.decades)
+        hyper = PRIORS[optimizer].sample(instances, generator, self.decades)
         batches = mix_seed(self.seed, index, "batches")
         return TaskBatch(name, task, InnerTraining(optimizer, hyper, total_steps, anytime, batches))
 

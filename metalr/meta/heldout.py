@@ -11,8 +11,8 @@ from torch import Tensor
 
 from metalr.core.policy import LRPolicy
 from metalr.meta.distribution import mix_seed
-from metalr.meta.network_task import TaskFamily
-from metalr.meta.optimizers import HYPER, Hyper
+from metalr.meta.family import TaskFamily
+from metalr.meta.hyperparameters import PRIORS, Hyperparameters
 from metalr.meta.rollout import Rollout, rollout
 from metalr.meta.task import InnerTraining
 
@@ -71,14 +71,14 @@ class HeldOutTask:
     def grid(self) -> Tensor:
         """Initial rates, ascending, (rates,)."""
         decades = torch.linspace(-self.decades / 2, self.decades / 2, self.rates)
-        return HYPER[self.optimizer].usual_lr * (decades * math.log(10.0)).exp()
+        return PRIORS[self.optimizer].usual_lr * (decades * math.log(10.0)).exp()
 
     def runs(self, policy: LRPolicy, anytime: bool, device: torch.device, record: bool = False) -> Rollout:
         """Trains every instance from every rate: runs (rates * instances), the first rate's instances first."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.name))
         task = self.family.sample(self.instances, generator)
         task = task.select(torch.arange(self.instances).repeat(self.rates)).to(device)
-        hyper = Hyper.of(self.grid.repeat_interleave(self.instances)[:, None], 0.9, 0.999)
+        hyper = Hyperparameters.of(self.grid.repeat_interleave(self.instances)[:, None], 0.9, 0.999)
         inner = InnerTraining(self.optimizer, hyper, self.total_steps, anytime, self.seed)
         layers = [(w.detach(), b.detach()) for w, b in policy.shared_layers()]
         return rollout(task, inner, layers, policy.columns, record=record)

@@ -24,7 +24,7 @@ from metalr.meta import (
 from metalr.meta.action_es import hold_blocks, loss_to_go
 from metalr.meta.architectures import MLP, Quadratic
 from metalr.meta.estimator import squashed
-from metalr.meta.optimizers import Hyper
+from metalr.meta.hyperparameters import Hyperparameters
 from metalr.meta.parameter_es import perturbed
 from tests.conftest import random_policy
 
@@ -38,7 +38,7 @@ def make_episode(pairs: int = PAIRS, seed: int = 0) -> Episode:
     inputs = torch.stack((torch.linspace(0.2, 2.0, 6).expand_as(centres), centres), dim=2)
     split = Split(inputs, torch.zeros(1, 40))
     task = NetworkTask(net, net.initialise(1, generator), split, split, batch_size=4).select(torch.zeros(pairs).long())
-    inner = InnerTraining("sgd", Hyper.of(torch.full((pairs, 1), 0.03), 0.5), STEPS)
+    inner = InnerTraining("sgd", Hyperparameters.of(torch.full((pairs, 1), 0.03), 0.5), STEPS)
     return Episode(task, inner, range(pairs), (seed,))
 
 
@@ -168,7 +168,7 @@ def test_backpropagation_is_finite_where_a_gradient_is_zero(optimizer):
     split = Split(inputs, torch.randint(3, (2, 20), generator=generator))
     task = NetworkTask(net, net.initialise(2, generator), split, split, batch_size=4)
     episode = Episode(
-        task, InnerTraining(optimizer, Hyper.of(torch.full((2, 1), 0.01), 0.9, 0.99), STEPS), range(2), (0,)
+        task, InnerTraining(optimizer, Hyperparameters.of(torch.full((2, 1), 0.01), 0.9, 0.99), STEPS), range(2), (0,)
     )
     gradient = whole(TruncatedBackprop(pairs=2, truncations=1), make_policy(), episode)
     assert bool(torch.isfinite(gradient).all())

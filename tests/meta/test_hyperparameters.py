@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from metalr.meta.optimizers import HYPER, OPTIMIZERS
+from metalr.meta.hyperparameters import PRIORS
+from metalr.meta.optimizers import OPTIMIZERS
 
 ZEROS = [0.0, 0.0]
 RECORDED = {
@@ -31,29 +32,29 @@ RECORDED = {
 """Two runs of each prior from a generator with seed 7 over four decades; a field that is not named is zero."""
 
 
-@pytest.mark.parametrize("name", HYPER)
+@pytest.mark.parametrize("name", PRIORS)
 def test_samples_are_those_recorded(name):
     """A shipped policy is the product of its seed: what its prior drew then, it draws now."""
-    sampled = HYPER[name].sample(2, torch.Generator().manual_seed(7), 4.0)
+    sampled = PRIORS[name].sample(2, torch.Generator().manual_seed(7), 4.0)
     for field, values in sampled._asdict().items():
         expected = torch.tensor(RECORDED[name].get(field, ZEROS))[:, None]
         torch.testing.assert_close(values, expected, rtol=1e-6, atol=0.0, msg=lambda m, field=field: f"{field}: {m}")
 
 
-@pytest.mark.parametrize("name", HYPER)
+@pytest.mark.parametrize("name", PRIORS)
 def test_a_prior_leaves_the_generator_where_it_did(name):
     """What is drawn after the hyperparameters depends on how many numbers they took."""
     counts = {"sgd": 6, "adam": 8, "rmsprop": 4, "lion": 3, "muon": 3, "boosting": 1}
     generator, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
-    HYPER[name].sample(5, generator, 4.0)
+    PRIORS[name].sample(5, generator, 4.0)
     for _ in range(counts[name]):
         torch.rand(5, generator=other)
     assert torch.equal(torch.rand(4, generator=generator), torch.rand(4, generator=other))
 
 
-@pytest.mark.parametrize("name", HYPER)
+@pytest.mark.parametrize("name", PRIORS)
 def test_initial_rates_are_log_uniform_about_the_usual_one(name):
-    prior = HYPER[name]
+    prior = PRIORS[name]
     decades = (prior.sample(4000, torch.Generator().manual_seed(0), 3.0).lr / prior.usual_lr).log10()
     assert decades.shape == (4000, 1)
     assert float(decades.abs().max()) <= 1.5 + 1e-5
@@ -61,9 +62,9 @@ def test_initial_rates_are_log_uniform_about_the_usual_one(name):
     assert float(decades.std()) == pytest.approx(3.0 / 12**0.5, rel=0.05)
 
 
-@pytest.mark.parametrize("name", HYPER)
+@pytest.mark.parametrize("name", PRIORS)
 def test_hyperparameters_are_in_range_and_decay_has_one_form(name):
-    sampled = HYPER[name].sample(2000, torch.Generator().manual_seed(0), 3.0)
+    sampled = PRIORS[name].sample(2000, torch.Generator().manual_seed(0), 3.0)
     for beta in (sampled.beta1, sampled.beta2):
         assert bool(((beta >= 0.0) & (beta < 1.0)).all())
     assert bool((sampled.coupled * sampled.decoupled == 0.0).all())
@@ -72,4 +73,4 @@ def test_hyperparameters_are_in_range_and_decay_has_one_form(name):
 
 
 def test_every_optimizer_has_a_prior():
-    assert set(OPTIMIZERS) | {"boosting"} == set(HYPER)
+    assert set(OPTIMIZERS) | {"boosting"} == set(PRIORS)

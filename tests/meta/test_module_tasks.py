@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from metalr import LRPolicy
 from metalr.meta import InnerTraining, ModuleNet, rollout
 from metalr.meta.families import ModuleTasks
-from metalr.meta.optimizers import Hyper
+from metalr.meta.hyperparameters import Hyperparameters
 
 
 class Net(nn.Sequential):
@@ -99,7 +99,7 @@ def test_instances_have_weights_and_samples_of_their_own_from_the_generator_alon
 
 def test_its_runs_learn():
     task = tasks().sample(4, generator())
-    inner = InnerTraining("adam", Hyper.of(torch.full((4, 1), 3e-2), 0.9, 0.999), 60)
+    inner = InnerTraining("adam", Hyperparameters.of(torch.full((4, 1), 3e-2), 0.9, 0.999), 60)
     policy = LRPolicy()
     assert float(rollout(task, inner, policy.shared_layers(), policy.columns).curve[-1].mean()) < -0.3
 

@@ -20,7 +20,8 @@ from metalr.meta.families import (
     TabularTasks,
     TransformerTasks,
 )
-from metalr.meta.optimizers import OPTIMIZERS, orthogonalised
+from metalr.meta.hyperparameters import PRIORS
+from metalr.meta.optimizers import orthogonalised
 from metalr.meta.rollout import LOG_RATIO_RANGE
 
 FAMILIES = [
@@ -61,7 +62,7 @@ def test_tasks_can_be_learned(family):
     """From the usual rate, the reference schedule brings the validation loss down on average over instances."""
     train_size = 4096 if family is SentenceTasks else 256  # a vocabulary of 1,500 takes more than a few sentences
     task = family(train_sizes=(train_size,), valid_size=64).sample(6, generator(1))
-    hyper = OPTIMIZERS["adam"].sample(6, generator(), decades=0.01)
+    hyper = PRIORS["adam"].sample(6, generator(), decades=0.01)
     hyper = hyper._replace(lr=torch.full((6, 1), 1e-2))
     policy = LRPolicy()
     result = rollout(task, InnerTraining("adam", hyper, 60), policy.shared_layers(), policy.columns)
@@ -118,7 +119,7 @@ def test_a_pair_of_runs_drops_the_same_units():
     """So that nothing but their rates sets them apart."""
     task = DropoutTasks(sources=["clusters"], train_sizes=(64,), valid_size=16).sample(2, generator())
     policy = LRPolicy()
-    inner = InnerTraining("adam", OPTIMIZERS["adam"].sample(2, generator(), 1.0), 12)
+    inner = InnerTraining("adam", PRIORS["adam"].sample(2, generator(), 1.0), 12)
     run = rollout(task, inner, policy.shared_layers(), policy.columns, copies=2)
     assert torch.equal(*run.curve.chunk(2, dim=1))
     assert torch.equal(run.curve, rollout(task, inner, policy.shared_layers(), policy.columns, copies=2).curve)
@@ -155,7 +156,7 @@ def test_other_units_leave_the_networks_as_functions():
     assert torch.allclose(*losses, rtol=1e-4)
     assert float((other.theta - task.theta).abs().max()) > 0.1
     assert float(other.scale.log().abs().max()) <= 1.5 + 1e-5
-    inner = InnerTraining("adam", OPTIMIZERS["adam"].sample(3, generator(), 0.01), 20)
+    inner = InnerTraining("adam", PRIORS["adam"].sample(3, generator(), 0.01), 20)
     policy = LRPolicy()
     ends = [rollout(t, inner, policy.shared_layers(), policy.columns).curve[-1] for t in (task, other)]
     assert not torch.allclose(*ends, atol=1e-3)
@@ -189,7 +190,7 @@ def test_draws_follow_weights_and_horizons():
     for d in draws:
         low, high = parts[d.name].horizons
         assert low <= d.inner.total_steps <= high
-        usual = OPTIMIZERS[d.inner.optimizer].usual_lr
+        usual = PRIORS[d.inner.optimizer].usual_lr
         assert bool((d.inner.hyper.lr / usual).log10().abs().le(2.001).all())
 
 
@@ -204,7 +205,7 @@ def test_selected_instances_do_what_they_do_among_all():
 
 def test_a_run_that_diverges_has_a_finite_score():
     task = QuadraticTasks(train_sizes=(64,), valid_size=16).sample(2, generator())
-    hyper = OPTIMIZERS["sgd"].sample(2, generator(), 0.01)._replace(lr=torch.full((2, 1), 1e6))
+    hyper = PRIORS["sgd"].sample(2, generator(), 0.01)._replace(lr=torch.full((2, 1), 1e6))
     policy = LRPolicy()
     result = rollout(task, InnerTraining("sgd", hyper, 30), policy.shared_layers(), policy.columns)
     assert result.curve[-1].tolist() == [LOG_RATIO_RANGE[1]] * 2
@@ -214,7 +215,7 @@ def test_a_run_that_diverges_has_a_finite_score():
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
 def test_compiled_and_eager_steps_agree():
     task = MLPTasks(sources=["clusters"], train_sizes=(64,), valid_size=16).sample(2, generator())
-    hyper = OPTIMIZERS["adam"].sample(2, generator(), 1.0)
+    hyper = PRIORS["adam"].sample(2, generator(), 1.0)
     policy = LRPolicy()
     run = (task, InnerTraining("adam", hyper, 8), policy.shared_layers(), policy.columns)
     eager, compiled = rollout(*run), rollout(*run, compiled=True)

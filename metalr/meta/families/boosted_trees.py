@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metalr.meta.boosting_task import BoostingTask, Table
 from metalr.meta.families.pool import log_uniform, pick, uniform
-from metalr.meta.network_task import TaskFamily
+from metalr.meta.family import TaskFamily
 
 _DEPTHS = (2, 3, 4, 5, 6, 6, 7, 8)
 _BINS = 64

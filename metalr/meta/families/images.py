@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from metalr.meta.architectures import ConvNet, Net
 from metalr.meta.families.pool import CLASSES, PooledFamily, corrupt, log_uniform, split, uniform
-from metalr.meta.network_task import Split
+from metalr.meta.split import Split
 
 
 class ConvNetTasks(PooledFamily):

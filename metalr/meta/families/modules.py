@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from metalr.meta.families.pool import pick
+from metalr.meta.family import TaskFamily
 from metalr.meta.module_net import Criterion, ModuleNet
-from metalr.meta.network_task import NetworkTask, Split, TaskFamily
+from metalr.meta.network_task import NetworkTask
+from metalr.meta.split import Split
 
 
 class ModuleTasks(TaskFamily):

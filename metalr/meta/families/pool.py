@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from metalr.meta.architectures import Net
-from metalr.meta.network_task import NetworkTask, Split, TaskFamily
+from metalr.meta.family import TaskFamily
+from metalr.meta.network_task import NetworkTask
+from metalr.meta.split import Split
 
 CLASSES = 10
 """Of the classification tasks, where nothing else is said."""

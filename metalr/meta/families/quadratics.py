@@ -6,7 +6,7 @@ import torch
 
 from metalr.meta.architectures import Net, Quadratic
 from metalr.meta.families.pool import PooledFamily, log_uniform, split
-from metalr.meta.network_task import Split
+from metalr.meta.split import Split
 
 
 class QuadraticTasks(PooledFamily):

@@ -7,7 +7,7 @@ import torch
 from metalr.meta.architectures import Net, TabularNet
 from metalr.meta.families.pool import PooledFamily, corrupt, log_uniform, split
 from metalr.meta.families.tokens import zipf
-from metalr.meta.network_task import Split
+from metalr.meta.split import Split
 
 
 class TabularTasks(PooledFamily):

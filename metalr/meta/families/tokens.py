@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metalr.meta.architectures import IGNORED, Net, Transformer
 from metalr.meta.families.pool import PooledFamily, corrupt, log_uniform, split, uniform
-from metalr.meta.network_task import Split
+from metalr.meta.split import Split
 
 
 def zipf(instances: int, vocabulary: int, generator: torch.Generator) -> Tensor:

@@ -12,10 +12,11 @@ from torch import Tensor
 from metalr.core.policy import LRPolicy
 from metalr.meta.architectures import MLP, Net
 from metalr.meta.families.pool import CLASSES, PooledFamily, corrupt, log_uniform, pick, split, uniform
+from metalr.meta.hyperparameters import Hyperparameters
 from metalr.meta.network_runs import NetworkRuns
-from metalr.meta.network_task import NetworkTask, Split
-from metalr.meta.optimizers import Hyper
+from metalr.meta.network_task import NetworkTask
 from metalr.meta.rollout import Unroll
+from metalr.meta.split import Split
 from metalr.meta.task import InnerTraining
 
 _INPUTS = 64
@@ -172,7 +173,7 @@ class FineTuningTasks(MLPTasks):
     def sample(self, instances: int, generator: torch.Generator) -> NetworkTask:
         """Trains on the first task, and turns it into its neighbour."""
         task = super().sample(instances, generator)
-        hyper = Hyper.of(torch.full((instances, 1), 3e-3), 0.9, 0.999)
+        hyper = Hyperparameters.of(torch.full((instances, 1), 3e-3), 0.9, 0.999)
         schedule = LRPolicy()  # untrained, it is the reference schedule
         runs = Unroll(task, InnerTraining("adam", hyper, self.steps), evaluations=1)
         with torch.no_grad():
