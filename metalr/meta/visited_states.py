@@ -27,13 +27,13 @@ def visited_states(policy: LRPolicy, distribution: TaskDistribution, batches: in
     Returns:
         All features of each state, (N, F).
     """
-    layers = [(weight.detach(), bias.detach()) for weight, bias in policy.shared_layers()]
+    function = policy.function()
     states: list[Tensor] = []
     index = 0
     while index < batches or sum(map(len, states)) < _LEAST:
         batch = distribution.sample(-1 - index, _RUNS, policy.anytime)
         task = batch.task.to(policy.columns.device)
-        runs = rollout(task, batch.inner, layers, policy.columns, evaluations=1, record=True)
+        runs = rollout(task, batch.inner, function, evaluations=1, record=True)
         for t in _times(batch.inner.total_steps):
             states.append(runs.records[t].features[runs.records[t].finite])
         index += 1
