@@ -6,7 +6,6 @@ from datamodules.digits import DigitsDataModule
 from datamodules.glue import GLUEDataModule
 from datamodules.imagenet import ImageNetDataModule
 from datamodules.language_modeling import LanguageModelingDataModule
-from datamodules.meta_tasks import MetaTasksDataModule
 from datamodules.squad import SQuADDataModule
 
 __all__ = [
@@ -16,6 +15,5 @@ __all__ = [
     "GLUEDataModule",
     "ImageNetDataModule",
     "LanguageModelingDataModule",
-    "MetaTasksDataModule",
     "SQuADDataModule",
 ]

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metalr.meta.architectures import Net
 from metalr.meta.batched_decision import compile_part
 from metalr.meta.hyperparameters import Hyperparameters
+from metalr.meta.net import Net
 from metalr.meta.optimizers import OPTIMIZERS, BatchedOptimizer, Buffers
 from metalr.meta.split import Split
 from metalr.meta.task import InnerTraining, Measured, Optimizees
@@ -63,8 +63,8 @@ class NetworkRuns(Optimizees):
         self.buffers = optimizer.start(self.theta)
         self.step = 0
         # Before the first update SGD's u stands for g, and any other's for its sign.
-        kind, first = (1.0, 0.0) if optimizer.is_sgd else (-1.0, theta.shape[1] ** 0.5)
-        self.kind, self.first = torch.tensor(kind, device=device), torch.tensor(first, device=device)
+        kind, first_norm = (1.0, 0.0) if optimizer.is_sgd else (-1.0, theta.shape[1] ** 0.5)
+        self.kind, self.first_norm = torch.tensor(kind, device=device), torch.tensor(first_norm, device=device)
         self._hyper = inner.hyper.repeat(copies).to(device)
         self.initial_lr = self._hyper.lr[:, 0]
         self._scale = scale.repeat(copies, 1)

@@ -71,12 +71,12 @@ class Optimizees(ABC):
 
     Attributes:
         kind: +1 where an update is a gradient or a sum of gradients, -1 otherwise, as `Signals.optimizer`, shape ().
-        first: |u| that the signals assume before the first update, shape (); 0 stands for |g|.
+        first_norm: |u| that the signals assume before the first update, shape (); 0 stands for |g|.
         initial_lr: lr(0), (R,).
     """
 
     kind: Tensor
-    first: Tensor
+    first_norm: Tensor
     initial_lr: Tensor
 
     @abstractmethod

@@ -39,7 +39,7 @@ def meta_fit(folder: Path, *callbacks: L.Callback, steps: int = 24) -> L.Trainer
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    trainer.fit(make_learner(support_draws=1), make_data())
+    trainer.fit(make_learner(support_batches=1), make_data())
     return trainer
 
 
