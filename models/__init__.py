@@ -1,7 +1,7 @@
 """Models of the experiments, each usable by class_path from YAML."""
 
 from models.boosted_trees import BoostedTrees
-from models.boosting import Boosting
+from models.boosting_optimizer import Boosting
 from models.image_classifier import ImageClassifier
 from models.language_model import LanguageModel
 from models.networks import MLP, ConvNet

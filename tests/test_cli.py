@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from metalr import LRPolicy
 from metalr.cli import MetaLRCLI
@@ -144,6 +145,17 @@ def test_every_file_of_the_meta_trainings_is_merged_by_one_of_them():
     merged = {ROOT / config.removeprefix("--config=") for name in RUNS for config in configs_of(name)}
     assert merged == set((ROOT / "configs" / "meta").rglob("*.yaml"))
     assert {name for runs in SHIPPED.values() for name in runs} == set(RUNS)
+
+
+def test_the_page_names_the_runs_of_every_shipped_policy():
+    page = (ROOT / "docs" / "meta-training.md").read_text()
+    rows = re.findall(r"^\|.*\| (\d) \| (\d+) of (\d+) \| `(\{\S+\}\.yaml)` \|$", page, flags=re.MULTILINE)
+    runs = [(number, run, best) for made in SHIPPED.values() for number, (run, best) in enumerate(made.items(), 1)]
+    assert len(rows) == len(runs)
+    for (number, best, total, files), (expected, run, step) in zip(rows, runs, strict=True):
+        assert (int(number), int(best)) == (expected, step)
+        assert expanded(f"--config=configs/meta/{files}") == configs_of(run)
+        assert yaml.safe_load(meta_file(run).read_text())["trainer"]["max_steps"] == int(total)
 
 
 @pytest.mark.parametrize("name", ["anytime_annealed", "default_small_data"])

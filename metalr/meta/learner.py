@@ -34,6 +34,7 @@ class MetaLearner(L.LightningModule):
     is the lowest so far.
 
     Example:
+        >>> from pathlib import Path
         >>> import lightning as L
         >>> from metalr.meta import ActionES, Component, HeldOutTask, MetaLearner, MetaTasksDataModule
         >>> from metalr.meta.families import QuadraticTasks
@@ -41,8 +42,11 @@ class MetaLearner(L.LightningModule):
         ...     components={"quadratic": Component(QuadraticTasks(), horizons=(10, 20))},
         ...     heldout=[HeldOutTask("quadratic", QuadraticTasks(), "sgd", total_steps=20, instances=2, rates=3)],
         ... )
-        >>> trainer = L.Trainer(max_steps=4, val_check_interval=2, accelerator="cpu")  # doctest: +SKIP
-        >>> trainer.fit(MetaLearner(estimator=ActionES(pairs=4)), data)  # doctest: +SKIP
+        >>> quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = L.Trainer(max_steps=4, val_check_interval=2, accelerator="cpu", **quiet)
+        >>> trainer.fit(MetaLearner(estimator=ActionES(pairs=4)), data)
+        >>> sorted(path.name for path in Path(trainer.default_root_dir).glob("*.safetensors"))
+        ['best.safetensors', 'policy.safetensors']
 
     Args:
         anytime: meta-train a policy for runs without a horizon.
