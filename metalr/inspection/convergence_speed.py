@@ -8,9 +8,8 @@ from typing import Any
 
 import lightning as L
 
-from metalr.compare.callback import check_logged
-from metalr.compare.metrics import reaches
 from metalr.inspection import Mark
+from metalr.lightning.logged_metrics import check_logged, reaches
 from metalr.lightning.stopwatch import Stopwatch
 
 _DECADES = 3
