@@ -49,7 +49,7 @@ def test_digits_with_every_schedule(run, tmp_path, schedule):
 def test_any_fit_can_be_inspected(run, tmp_path):
     configs = [f"--config=configs/{name}.yaml" for name in ("digits", "schedule/metalr", "inspect")]
     cli = run("fit", *configs, "--trainer.max_steps=3", "--trainer.val_check_interval=3")
-    assert len(scalars(Path(cli.trainer.log_dir), "added_nats/loss_noise")) == 3
+    assert len(scalars(Path(cli.trainer.log_dir), "contribution/loss_noise")) == 3
     assert len(scalars(Path(cli.trainer.log_dir) / "table", "val/loss")) == 1
     pictures = MetaLRCLI(args=["inspect", str(tmp_path / "digits")]).pictures
     assert [path.name for path in pictures] == ["decisions.png", "features.png", "responses.png"]

@@ -1,4 +1,4 @@
-"""The TensorBoard logger that a callback writes to."""
+"""Finds the TensorBoard logger that a callback writes to."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 
 def tensorboard(trainer: L.Trainer, who: object) -> TensorBoardLogger:
-    """The first TensorBoardLogger of a Trainer.
+    """Returns the first TensorBoardLogger of a Trainer.
+
+    Args:
+        trainer: whose loggers are searched.
+        who: callback that needs it, for the message.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: for a Trainer without one.
     """
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):

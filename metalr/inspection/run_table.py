@@ -13,31 +13,32 @@ from metalr import MetaLRCallback
 from metalr.inspection.convergence_speed import ConvergenceSpeed
 from metalr.inspection.loggers import tensorboard
 from metalr.inspection.tensorboard_events import write_run
-from metalr.schedules import HorizonLR
 
 _OWN = ("weight_decay", "momentum")
 
 
 class RunTable(L.Callback):
-    """Writes a run's hyperparameters with its final metrics, so that TensorBoard's HParams tab compares runs.
+    """Writes a run's hyperparameters and final metrics as a row, so that TensorBoard's HParams tab compares runs.
 
-    The columns are the schedule, the optimizer and its initial rate, the batch size, the seed and the steps, the
-    model and the data, whatever the model saved by `save_hyperparameters`, and what is given here; the metrics are
-    the last values of all that the module logged, and the steps that a `ConvergenceSpeed` marks. The row is written
-    when training ends, to `<log folder>/table`.
+    The columns are the schedule, the optimizer and its initial rate, the batch size, the seed, the number of steps, the
+    model, the data, whatever the model saved with `save_hyperparameters`, and `more`. The metrics are the last values
+    of everything the module logged, and the steps to the thresholds of a `ConvergenceSpeed` in the same Trainer. The
+    row is written to `<log folder>/table` when training ends.
+
+        trainer = L.Trainer(max_epochs=3, callbacks=[MetaLRCallback(), RunTable({"note": "first try"})])
 
     Args:
-        more: further columns.
+        more: further columns by name.
 
     Raises:
-        ValueError: on fit, without a TensorBoardLogger.
+        ValueError: on fit, for a Trainer without a TensorBoardLogger.
     """
 
     def __init__(self, more: dict[str, float | int | str | bool] | None = None) -> None:
         self.more = dict(more or {})
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Finds the logger, and keeps it from writing a table of its own that has no metrics."""
+        """Finds the logger, and turns off its own row of hyperparameters, which has no metrics."""
         if stage == "fit":
             tensorboard(trainer, self)._default_hp_metric = False
 
@@ -55,7 +56,7 @@ class RunTable(L.Callback):
 
 
 def described(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
-    """What sets a run apart from others, by name."""
+    """Collects a run's hyperparameters by name."""
     optimizer = trainer.optimizers[0]
     saved = {k: v for k, v in module.hparams.items() if isinstance(v, (bool, int, float, str))}
     return saved | {
@@ -81,7 +82,7 @@ def _schedule(trainer: L.Trainer) -> str:
     if not trainer.lr_scheduler_configs:
         return "none"
     scheduler = trainer.lr_scheduler_configs[0].scheduler
-    return scheduler.shape if isinstance(scheduler, HorizonLR) else type(scheduler).__name__
+    return str(getattr(scheduler, "shape", type(scheduler).__name__))  # HorizonLR has a shape
 
 
 def _initial_lr(trainer: L.Trainer, optimizer: Optimizer) -> float:
