@@ -136,7 +136,7 @@ def test_the_whole_configuration_is_kept_beside_the_logs(run, tmp_path):
 
 def test_a_horizon_schedule_needs_an_end(run):
     configs = ["--config=configs/digits.yaml", "--config=configs/schedule/cosine.yaml"]
-    with pytest.raises(ValueError, match="HorizonLR needs to know how long"):
+    with pytest.raises(ValueError, match="HorizonLR needs the length of the run"):
         run("fit", *configs, "--trainer.max_epochs=-1")
 
 

@@ -13,9 +13,9 @@ from metalr import MetaLRCallback
 from metalr.inspection.convergence_speed import ConvergenceSpeed
 from metalr.inspection.decimation import Decimation, Pace
 from metalr.inspection.folder import Inspected, save_run
-from metalr.inspection.loggers import tensorboard
 from metalr.inspection.recorder import Recorder
 from metalr.inspection.tensorboard_events import layout, suffix, write_decisions
+from metalr.inspection.trainer import callbacks_of, tensorboard
 from metalr.plotting.palette import theme_named
 
 _PENDING, _SECONDS = 64, 30.0
@@ -68,7 +68,7 @@ class Inspector(L.Callback):
         """Finds the MetaLRCallback and the logger."""
         if stage != "fit":
             return
-        found = [callback for callback in trainer.callbacks if isinstance(callback, MetaLRCallback)]
+        found = callbacks_of(trainer, MetaLRCallback)
         if not found:
             raise ValueError(
                 "Inspector logs the decisions of a MetaLRCallback, and there is none among the callbacks: add "
@@ -135,7 +135,7 @@ class Inspector(L.Callback):
             write_decisions(tensorboard(trainer, self).experiment, recorder.drain(), suffix(index))
 
     def _save(self, trainer: L.Trainer) -> list[Inspected]:
-        marks = [mark for c in trainer.callbacks if isinstance(c, ConvergenceSpeed) for mark in c.marks]
+        marks = [mark for speed in callbacks_of(trainer, ConvergenceSpeed) for mark in speed.marks]
         parts = [Inspected(r.policy, replace(r.trace, marks=tuple(marks))) for r in self.recorders if len(r.trace)]
         save_run(Path(tensorboard(trainer, self).log_dir), parts)
         return parts

@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 from metalr.inspection.decimation import Decimation, Pace
 from metalr.inspection.folder import save_history
 from metalr.inspection.history import MetaHistory, TaskRuns
-from metalr.inspection.loggers import tensorboard
 from metalr.inspection.response import responses, support_states
+from metalr.inspection.trainer import tensorboard
 from metalr.meta import HeldOutTask, MetaLearner
 from metalr.meta.moments import GradientMoments
 from metalr.plotting.palette import theme_named
@@ -67,53 +67,53 @@ class MetaInspector(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Checks that the module is a MetaLearner, and finds the logger."""
-        if not isinstance(pl_module, MetaLearner):
-            raise ValueError(f"MetaInspector shows a MetaLearner, and this is a {type(pl_module).__name__}")
+        _learner(pl_module)
         tensorboard(trainer, self)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
         self._pace = Pace(self.share)
 
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: MetaLearner, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Adds this meta-step's gradient, which has been averaged over the ranks, to the family's moments."""
         if not trainer.is_global_zero:
             return
-        gradient = parameters_to_vector([p.grad for p in pl_module.policy.parameters() if p.grad is not None]).cpu()
-        moments = self.moments.setdefault(pl_module.family, GradientMoments(self.window))
+        learner = _learner(pl_module)
+        gradient = parameters_to_vector([p.grad for p in learner.policy.parameters() if p.grad is not None]).cpu()
+        moments = self.moments.setdefault(learner.family, GradientMoments(self.window))
         moments.add(gradient)
         if not trainer._logger_connector.should_update_logs:
             return
-        metrics = {f"gradient_norm/{pl_module.family}": float(gradient.norm())}
+        metrics = {f"gradient_norm/{learner.family}": float(gradient.norm())}
         if moments.count >= _LEAST:
-            metrics[f"signal_to_noise/{pl_module.family}"] = moments.signal_noise().ratio
+            metrics[f"signal_to_noise/{learner.family}"] = moments.signal_noise().ratio
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: MetaLearner, outputs: Any, batch: HeldOutTask, *_: Any, **__: Any
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
         """Notes the held-out tasks to draw."""
         if len(self._shown) < self.tasks:
             self._shown[batch.name] = batch
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: MetaLearner) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Records the policy's response around the states that this validation met."""
         step = trainer.global_step
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         if self.decimation.due(step, -1 if self.history is None else int(self.history.step[-1])):
-            found = responses(pl_module.policy, support_states(pl_module.policy), whole=True)
-            more = self.history is not None
-            self.history = self.history.add(step, found, self.decimation) if more else MetaHistory.start(step, found)
+            policy, past = _learner(pl_module).policy, self.history
+            found = responses(policy, support_states(policy), whole=True)
+            self.history = MetaHistory.start(step, found) if past is None else past.add(step, found, self.decimation)
         if self._pace.due(step):
             with self._pace.spend(step):
-                self._draw(trainer, pl_module)
+                self._draw(trainer, _learner(pl_module))
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: MetaLearner) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draws the final policy."""
         if trainer.is_global_zero:
-            self._draw(trainer, pl_module)
+            self._draw(trainer, _learner(pl_module))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the recorded responses."""
@@ -160,3 +160,9 @@ class MetaInspector(L.Callback):
             runs.curve.view(shape).mean(2).T.double().cpu().numpy(),
             self._references[task.name].double().cpu().numpy(),
         )
+
+
+def _learner(module: L.LightningModule) -> MetaLearner:
+    if not isinstance(module, MetaLearner):
+        raise ValueError(f"MetaInspector shows a MetaLearner, and this is a {type(module).__name__}")
+    return module

@@ -46,7 +46,8 @@ def decisions(trace: Trace, theme: Theme) -> Figure:
     _marks(axes[1, -1], trace.marks, theme)
     axes[3, 0].set_yticks(range(rows), _row_names(trace, order), fontsize=8)
     bar = figure.colorbar(mesh, ax=axes[3, -1], pad=0.01, aspect=30)
-    bar.set_label("share of the largest change allowed\nblue lowers the rate, orange raises it", fontsize=8)
+    label = "contribution, share of the largest change allowed\nblue lowers the rate, orange raises it"
+    bar.set_label(label, fontsize=8)
     bar.outline.set_visible(False)
     if len(parts) == 2:
         axes[0, 0].set_title(f"first {EARLY} steps", loc="left")

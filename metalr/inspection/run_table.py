@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 
 from metalr import MetaLRCallback
 from metalr.inspection.convergence_speed import ConvergenceSpeed
-from metalr.inspection.loggers import tensorboard
 from metalr.inspection.tensorboard_events import write_run
+from metalr.inspection.trainer import callbacks_of, tensorboard
 
 _OWN = ("weight_decay", "momentum")
 
@@ -48,16 +48,15 @@ class RunTable(L.Callback):
             return
         logged = trainer.callback_metrics.items()
         metrics = {name: float(value) for name, value in logged if not name.startswith("lr-")}  # a monitor's
-        for callback in trainer.callbacks:
-            if isinstance(callback, ConvergenceSpeed):
-                metrics |= {f"steps_to/{mark.label}": float(mark.step) for mark in callback.marks}
+        for speed in callbacks_of(trainer, ConvergenceSpeed):
+            metrics |= {f"steps_to/{mark.label}": float(mark.step) for mark in speed.marks}
         folder = Path(tensorboard(trainer, self).log_dir) / "table"
         write_run(str(folder), described(trainer, pl_module) | self.more, metrics, trainer.global_step)
 
 
 def described(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
     """Collects a run's hyperparameters by name."""
-    optimizer = trainer.optimizers[0]
+    optimizer, data = trainer.optimizers[0], getattr(trainer, "datamodule", None)
     saved = {k: v for k, v in module.hparams.items() if isinstance(v, (bool, int, float, str))}
     return saved | {
         "schedule": _schedule(trainer),
@@ -68,12 +67,12 @@ def described(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
         "steps": trainer.global_step,
         "seed": int(os.environ.get("PL_GLOBAL_SEED", -1)),
         "model": type(module).__name__,
-        "data": type(trainer.datamodule).__name__ if trainer.datamodule is not None else "dataloaders",
+        "data": "dataloaders" if data is None else type(data).__name__,
     }
 
 
 def _meta_lr(trainer: L.Trainer) -> MetaLRCallback | None:
-    return next((callback for callback in trainer.callbacks if isinstance(callback, MetaLRCallback)), None)
+    return next(iter(callbacks_of(trainer, MetaLRCallback)), None)
 
 
 def _schedule(trainer: L.Trainer) -> str:

@@ -27,7 +27,7 @@ def submit(*arguments: str) -> MetaLRCLI:
 
 
 def told(capsys) -> dict:
-    """What a dry run printed."""
+    """Returns what a dry run printed."""
     return yaml.safe_load(capsys.readouterr().out)
 
 
@@ -42,7 +42,7 @@ def test_nodes_and_processes_are_the_trainers(capsys):
     assert note["command"].endswith(f"--trainer.default_root_dir={ROOT / 'logs' / 'submit' / 'big'}")
 
 
-def test_what_the_cluster_is_told(tmp_path, capsys):
+def test_the_options_of_a_submission(tmp_path, capsys):
     settings = {
         "partition": "long",
         "account": "lab",
@@ -93,11 +93,11 @@ def test_the_pages_commands_would_be_submitted(capsys):
         ((), "give the command after `--`, one of fit, validate, test, predict, compare"),
         (("--", "inspect", "default"), "give the command after `--`.*got inspect default"),
         (("--", *DIGITS, "--trainer.devces=8"), r"the command after `--` does not parse: .*devces"),
-        (("--", *DIGITS, "--trainer.devices=auto"), r"trainer.devices='auto': a job asks for a number"),
+        (("--", *DIGITS, "--trainer.devices=auto"), r"trainer.devices='auto': a job needs their number"),
         (("--", "compare", "--config=configs/compare/digits.yaml", "--seeds=[]"), r"seeds=\[\]"),
     ],
 )
-def test_a_command_that_cannot_run_is_told_here(arguments, message):
+def test_a_command_that_cannot_run_is_refused_before_submission(arguments, message):
     with pytest.raises(ValueError, match=message):
         submit(SLURM, "--dry_run=true", *arguments)
 
@@ -111,7 +111,7 @@ def test_a_folder_that_has_a_job_is_refused(tmp_path):
 
 def test_without_slurm_it_says_where_to_submit_from(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(RuntimeError, match="sbatch is not here: submit from a login node"):
+    with pytest.raises(RuntimeError, match="sbatch is not installed here: submit from a SLURM login node"):
         submit(f"--folder={tmp_path}", "--", *DIGITS, "--trainer.devices=1")
 
 

@@ -1,9 +1,13 @@
-"""Finds the TensorBoard logger that a callback writes to."""
+"""What a callback looks up in its Trainer: the TensorBoard logger, and other callbacks."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
+
+C = TypeVar("C", bound=L.Callback)
 
 
 def tensorboard(trainer: L.Trainer, who: object) -> TensorBoardLogger:
@@ -20,3 +24,9 @@ def tensorboard(trainer: L.Trainer, who: object) -> TensorBoardLogger:
         if isinstance(logger, TensorBoardLogger):
             return logger
     raise ValueError(f"{type(who).__name__} writes to TensorBoard: give trainer.logger a TensorBoardLogger")
+
+
+def callbacks_of(trainer: L.Trainer, kind: type[C]) -> list[C]:
+    """Returns the Trainer's callbacks of a class, in their order."""
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, kind)]
