@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from metalr.core.controller import MetaLR
 from metalr.core.explanation import Snapshot, attribute
 from metalr.core.policy import LRPolicy
-from metalr.core.update_rule import Clock, clock_row
+from metalr.core.update_rule import Clock, bound, clock_row, log_reference
 from metalr.inspection.decimation import Decimation
 from metalr.inspection.store import check_names
 from metalr.inspection.trace import Trace
@@ -115,27 +116,26 @@ class Recorder:
 
 def _resolve(policy: LRPolicy, pending: list[tuple[float, Snapshot]]) -> Trace:
     seen = [snapshot for _, snapshot in pending]
-    rows = np.array([clock_row(one.step, one.total_steps) for one in seen])
-    table = torch.tensor(rows, dtype=torch.float32).T
-    host = policy.columns.device
-    read = policy.select(_host([one.features for one in seen]).to(host))
+    device = policy.columns.device
+    clocks = torch.tensor([clock_row(one.step, one.total_steps) for one in seen], dtype=torch.float32, device=device)
+    read = policy.select(_host([one.features for one in seen]).to(device))
     finite = _host([one.finite for one in seen])
-    found = attribute(policy, read, Clock.from_row(table.to(host)), finite.to(host))
+    found = attribute(policy, read, Clock.from_row(clocks.T), finite.to(device))
     log_multiplier = _host([one.log_multiplier for one in seen]).double().numpy()
-    base, log_reference = np.array([one.base_lr for one in seen]), rows[:, 2]
+    reference = np.array([one.base_lr * math.exp(log_reference(one.step, one.total_steps)) for one in seen])
     return Trace(
         features=policy.features,
         step=np.array([one.step for one in seen], dtype=np.int64),
         time=np.array([moment for moment, _ in pending]),
-        lr=base * np.exp(log_reference + log_multiplier),
-        reference=base * np.exp(log_reference),
+        lr=reference * np.exp(log_multiplier),
+        reference=reference,
         loss=_host([one.loss for one in seen]).double().numpy(),
         log_multiplier=log_multiplier,
         change=_host([one.change for one in seen]).double().numpy(),
-        bound=rows[:, 3].copy(),
+        bound=np.array([bound(one.step, one.total_steps) for one in seen]),
         constant=found.constant.double().cpu().numpy(),
         values=read.double().cpu().numpy(),
-        contributions=found.nats.double().cpu().numpy(),
+        contributions=found.contributions.double().cpu().numpy(),
         counts=_host([one.counts.T for one in seen]).long().numpy(),
     )
 

@@ -36,7 +36,7 @@ def test_a_fit_is_shown_as_it_was(tmp_path):
         "decision/lr": [lr for _, lr in noting.explained],
         "decision/log_multiplier": [one.log_multiplier for one, _ in noting.explained],
         "feature/loss_noise": [one.features["loss_noise"].value for one, _ in noting.explained],
-        "contribution/loss_noise": [one.features["loss_noise"].nats for one, _ in noting.explained],
+        "contribution/loss_noise": [one.features["loss_noise"].contribution for one, _ in noting.explained],
         "contribution/constant": [one.constant for one, _ in noting.explained],
     }.items():
         scalars = found.Scalars(tag)
