@@ -52,7 +52,7 @@ def run(trace: Trace) -> Table:
     last, multiplier = len(trace) - 1, np.exp(trace.log_multiplier)
     acted = {name: int(trace.counts[last, i]) for i, name in enumerate(trace.guards)}
     facts = {
-        "optimizer steps": f"{trace.step[last] + 1:,}, {len(trace):,} of them recorded",
+        "optimizer steps": f"{trace.step[last] + 1:,} ({len(trace):,} recorded)",
         "rate": f"{trace.lr[0]:.3g} at the first step, {trace.lr[last]:.3g} at the last, {trace.lr.max():.3g} at most",
         "rate over its reference": f"{multiplier.min():.3g} to {multiplier.max():.3g} times",
         "guards": ", ".join(f"{name} {count:,} times" for name, count in acted.items() if count) or "none acted",

@@ -48,7 +48,7 @@ def test_a_run_whose_last_version_was_inspected(inspect, policy, tmp_path):
     pictures, printed = inspect(tmp_path)
     assert pictures == ["decisions.png", "features.png", "responses.png"]
     assert (tmp_path / "version_10" / "inspection" / "optimizer-0" / "decisions.png").is_file()
-    assert f"70, {len(longer)} of them recorded" in printed
+    assert f"70 ({len(longer)} recorded)" in printed
     assert "limit 7 times" in printed
     assert "reached val/loss 0.2" in printed
 
