@@ -20,7 +20,7 @@ from tests.inspection.fits import events
 def make_data() -> MetaTasksDataModule:
     small = {"train_sizes": (32,), "valid_size": 16}
     families = {"quadratic": QuadraticTasks(**small), "mlp": MLPTasks(**small)}
-    components = {name: Component(family, 1, (5, 9)) for name, family in families.items()}
+    components = {name: Component(family, horizons=(5, 9)) for name, family in families.items()}
     heldout = [
         HeldOutTask("quadratic", families["quadratic"], "sgd", 8, instances=2, rates=3),
         HeldOutTask("mlp", families["mlp"], "adam", 8, instances=2, rates=3),
