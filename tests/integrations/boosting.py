@@ -19,7 +19,7 @@ def known_objectives() -> list[str]:
 
 @dataclass(frozen=True)
 class Problem:
-    """Args: metric (lower is better, or negated by `sign`), a factor from the loss to it, parameters, and labels."""
+    """Metric (of which `sign` times lower is better), labels from the signal and a generator, and parameters."""
 
     metric: str
     labels: Any
@@ -54,7 +54,7 @@ def _value(signal, random):
 PROBLEMS = {
     "binary:hinge": Problem("error", _one),
     "binary:logistic": Problem("logloss", _one),
-    "binary:logitraw": Problem("logloss", _one),
+    "binary:logitraw": Problem("auc", _one, sign=-1.0),
     "count:poisson": Problem("poisson-nloglik", lambda s, random: random.poisson(np.exp(0.3 * s))),
     "multi:softmax": Problem("merror", lambda s, _: np.digitize(s, [-0.5, 1.0]), {"num_class": 3}),
     "multi:softprob": Problem("mlogloss", lambda s, _: np.digitize(s, [-0.5, 1.0]), {"num_class": 3}),
@@ -70,7 +70,7 @@ PROBLEMS = {
     "reg:squarederror": Problem("rmse", _value),
     "reg:squaredlogerror": Problem("rmsle", _positive),
     "reg:tweedie": Problem("tweedie-nloglik@1.3", _positive, {"tweedie_variance_power": 1.3}),
-    "survival:aft": Problem("aft-nloglik", _positive, {"aft_loss_distribution_scale": 0.7}),
+    "survival:aft": Problem("aft-nloglik", _positive),
     "survival:cox": Problem("cox-nloglik", lambda s, random: _positive(-s, random) * random.choice([1, 1, -1], len(s))),
 }
 

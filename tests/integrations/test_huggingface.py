@@ -357,12 +357,15 @@ def test_a_search_of_hyperparameters_leaves_no_hook_on_any_trials_model(tmp_path
         return models[-1]
 
     args = make(tmp_path, TrainerCallback()).args
-    made = InOrder(args=args, model_init=init, train_dataset=rows(), callbacks=[callback, Interrupt(ValueError)])
-    for trial in range(3):
-        try:
-            made.train(trial={"learning_rate": 0.01 * (trial + 1)})
-        except ValueError:
-            assert trial == 0
+    made = InOrder(
+        args=args, model_init=init, train_dataset=rows(), callbacks=[callback, Interrupt(ValueError("given up"))]
+    )
+    with pytest.raises(ValueError, match="given up"):
+        made.train()
+    for rate in (0.02, 0.03):  # model_init makes each trial's model anew
+        args.learning_rate = rate
+        made.train()
+        assert callback.meta_lr.base_lrs == [rate] * 2
     assert callback.meta_lr.last_step == STEPS
     assert [len(model._forward_hooks) for model in models[-2:]] == [0, 0]
 
