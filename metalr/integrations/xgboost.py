@@ -121,9 +121,6 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         booster = learner["gradient_booster"]["name"]
         if booster != "gbtree":
             raise ValueError(f"booster={booster!r}: MetaLRTrainingCallback drives booster='gbtree' alone")
-        process = learner["gradient_booster"]["gbtree_train_param"]["process_type"]
-        if process != "default":
-            raise ValueError(f"process_type={process!r} grows no trees: give MetaLRTrainingCallback 'default'")
         if self._dtrain is not None:
             read_rows(self._dtrain, learner["objective"])
         return model

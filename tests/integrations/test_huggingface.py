@@ -407,11 +407,11 @@ def test_a_resumed_training_ends_where_its_steps_do(tmp_path, changed, policy):
 def test_a_callback_that_joined_late_and_was_resumed_has_its_own_end(tmp_path, policy):
     train(tmp_path / "none", TrainerCallback(), **SAVING)
     late = Recorder(policy)
-    train(tmp_path / "late", late, resume=str(tmp_path / "none" / "checkpoint-5"), save_strategy="steps", save_steps=8)
+    train(tmp_path / "late", late, resume=str(tmp_path / "none" / "checkpoint-5"), **SAVING)
     again = Recorder(policy)
-    train(tmp_path / "again", again, resume=str(tmp_path / "late" / "checkpoint-8"))
+    train(tmp_path / "again", again, resume=str(tmp_path / "late" / "checkpoint-10"))
     assert again.meta_lr.total_steps == again.meta_lr.last_step == STEPS - 5
-    assert again.rates == late.rates[3:]
+    assert again.rates == late.rates[5:]
 
 
 def test_a_finished_training_is_resumed_to_do_nothing(tmp_path, policy):
