@@ -113,7 +113,8 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
             self.meta_lr.load_state_dict(stored)
         self._set_horizon(state)
         # A checkpoint from before this callback was there has no place for its state, and the Trainer asks for one.
-        state.stateful_callbacks = {type(self).__name__: self.state()} | (state.stateful_callbacks or {})
+        states: Any = state.stateful_callbacks or {}  # by name
+        state.stateful_callbacks = {type(self).__name__: self.state(), **states}  # type: ignore[assignment]
         self._losses = []
         self._quieten(scheduler, args)
         scheduler._last_lr = list(self.meta_lr.last_lr)
