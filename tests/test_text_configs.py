@@ -2,11 +2,8 @@
 
 import pytest
 
-import callbacks  # noqa: F401 - the three collections, as train.py has them
-import datamodules  # noqa: F401
-import models  # noqa: F401
-from metalr.cli import MetaLRCLI
 from tests.text import BERT, GLUE, GPT2, TINY_BERT, TINY_GPT2, datasets_cache, needs_data, small_squad  # noqa: F401
+from tests.text_cli import run
 
 SCHEDULES = ["constant", "cosine", "linear", "metalr", "step"]
 
@@ -31,16 +28,6 @@ def _arguments(config, squad):
     overrides = [part for key, value in model.items() for part in (f"--model.overrides.{key}", str(value))]
     small = ["--model.path", name, "--model.pretrained", "false", *overrides, "--data.batch_size", "4"]
     return [*data, *small, "--data.num_workers", "0"]
-
-
-def run(subcommand, folder, config, *more, schedule=None):
-    """`python train.py`, in this process, with nothing written but below a folder."""
-    configs = [f"configs/{config}.yaml", *([f"configs/schedule/{schedule}.yaml"] if schedule else [])]
-    chosen = [part for path in configs for part in ("--config", path)]
-    trainer = {"accelerator": "cpu", "enable_progress_bar": "false", "logger.save_dir": str(folder)}
-    trainer |= {"default_root_dir": str(folder), "enable_model_summary": "false"}
-    options = [part for key, value in trainer.items() for part in (f"--trainer.{key}", value)]
-    return MetaLRCLI(args=[subcommand, *chosen, *options, *more])
 
 
 def _run(subcommand, folder, config, squad, *more, schedule=None):

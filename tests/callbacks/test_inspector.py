@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks import ConvergenceSpeed, Inspector, RunTable
 from metalr import MetaLRCallback
 from metalr.inspection.folder import load_run
+from tests.callbacks.fits import events, fit
 from tests.compare.problem import Line, Points
 from tests.conftest import random_policy
 
@@ -26,29 +26,6 @@ class Noting(MetaLRCallback):
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
         self.told.append((self.controllers[0].explain(), self.controllers[0].last_lr[0]))
-
-
-def fit(folder: Path, *callbacks: L.Callback, epochs: int = 3, ckpt_path=None, **options) -> L.Trainer:
-    L.seed_everything(0, verbose=False)
-    trainer = L.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=TensorBoardLogger(folder, name="fit"),
-        callbacks=list(callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        log_every_n_steps=50,
-        **options,
-    )
-    trainer.fit(Line(), Points(), ckpt_path=ckpt_path)
-    return trainer
-
-
-def events(folder: Path) -> EventAccumulator:
-    found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    found.Reload()
-    return found
 
 
 def test_a_fit_is_shown_as_it_was(tmp_path):

@@ -13,7 +13,7 @@ from datamodules.loaders import make_loader
 from metalr import MetaLRCallback
 from models import ImageClassifier, LanguageModel, TabularMLP, TextClassifier
 from tests.conftest import random_policy
-from tests.models.test_boosted_trees import Trees
+from tests.models.trees import Trees
 from tests.real import DATA
 from tests.text import BERT, GPT2, TINY_BERT, TINY_GPT2, datasets_cache, needs_data, small_glue, small_squad  # noqa: F401
 

@@ -6,8 +6,8 @@ How near to 0 a learned schedule comes is the policy's affair, and differs from 
 import pytest
 
 from benchmarks.grids import write_questions
-from tests.test_text_configs import run
 from tests.text import BERT, GPT2, datasets_cache, needs_data  # noqa: F401
+from tests.text_cli import run
 
 NO_DROPOUT = {
     BERT: {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0},
