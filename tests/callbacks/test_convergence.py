@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from callbacks import ConvergenceSpeed
 from metalr.compare.metrics import steps_to
 from metalr.inspection.convergence_speed import round_numbers
-from tests.callbacks.fits import events, fit
+from tests.callbacks.test_inspector import events, fit
 
 
 def test_marks_are_where_the_metric_crosses(tmp_path):

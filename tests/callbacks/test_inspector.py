@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks import ConvergenceSpeed, Inspector, RunTable
 from metalr import MetaLRCallback
 from metalr.inspection.folder import load_run
-from tests.callbacks.fits import events, fit
 from tests.compare.problem import Line, Points
 from tests.conftest import random_policy
 
@@ -28,6 +28,29 @@ class Noting(MetaLRCallback):
         self.told.append((self.controllers[0].explain(), self.controllers[0].last_lr[0]))
 
 
+def fit(folder: Path, *callbacks: L.Callback, epochs: int = 3, ckpt_path=None, **options) -> L.Trainer:
+    L.seed_everything(0, verbose=False)
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=TensorBoardLogger(folder, name="fit"),
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        log_every_n_steps=50,
+        **options,
+    )
+    trainer.fit(Line(), Points(), ckpt_path=ckpt_path)
+    return trainer
+
+
+def events(folder: Path) -> EventAccumulator:
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    found.Reload()
+    return found
+
+
 def test_a_fit_is_shown_as_it_was(tmp_path):
     noting, speed = Noting(), ConvergenceSpeed(thresholds=[100.0, 1e-9])
     trainer = fit(tmp_path, Inspector(), noting, speed)  # before the callback that decides
@@ -36,7 +59,7 @@ def test_a_fit_is_shown_as_it_was(tmp_path):
         "decision/lr": [lr for _, lr in noting.told],
         "decision/s_nats": [told.log_multiplier for told, _ in noting.told],
         "feature/loss_noise": [told.features["loss_noise"].value for told, _ in noting.told],
-        "added_nats/loss_noise": [told.features["loss_noise"].nats for told, _ in noting.told],
+        "added_nats/loss_noise": [told.features["loss_noise"].contribution for told, _ in noting.told],
         "added_nats/constant": [told.constant for told, _ in noting.told],
     }.items():
         scalars = found.Scalars(tag)

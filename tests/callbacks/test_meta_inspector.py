@@ -11,7 +11,7 @@ from torch.nn.utils import parameters_to_vector
 from callbacks import MetaInspector
 from metalr.inspection.folder import load_history
 from metalr.meta.moments import GradientMoments
-from tests.callbacks.fits import events
+from tests.callbacks.test_inspector import events
 from tests.compare.problem import Line, Points
 from tests.meta.test_learner import make_data, make_learner
 
@@ -96,7 +96,7 @@ def test_a_resumed_history_goes_on(shown):
     second.load_state_dict(first.state_dict())
     assert second.history is not None
     assert second.history.step.tolist() == [8, 16, 24]
-    assert second.decimation.stride == first.decimation.stride
+    assert second.thinning.stride == first.thinning.stride
 
 
 def test_it_shows_a_meta_learner_alone(tmp_path):

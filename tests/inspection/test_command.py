@@ -8,7 +8,8 @@ import pytest
 from metalr import LRPolicy
 from metalr.cli import MetaLRCLI
 from metalr.inspection.folder import Inspected, save_history, save_run
-from tests.inspection.runs import history, marked, recorded
+from tests.inspection.runs import marked, recorded
+from tests.inspection.test_figures import history
 
 ROOT = Path(__file__).parents[2]
 

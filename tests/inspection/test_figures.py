@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metalr.inspection import MetaHistory, figures
+from metalr.inspection import MetaHistory, TaskRuns, figures, responses
+from metalr.inspection.decimation import Decimation
+from metalr.inspection.response import known_states
 from metalr.plotting.canvas import diverging, image, save_png
 from metalr.plotting.palette import THEMES
 from tests.conftest import random_policy
-from tests.inspection.runs import history, marked, recorded
+from tests.inspection.runs import marked, recorded
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,16 @@ def texts(figure) -> str:
     import matplotlib.text
 
     return "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
+def history(policy, runs: bool = True) -> MetaHistory:
+    found = responses(policy, known_states(policy), whole=True)
+    kept = MetaHistory.start(10, found)
+    for step in range(20, 200, 10):
+        kept = kept.add(step, found, Decimation(2, 6))
+    curve = -np.linspace(0.1, 1.0, 6).reshape(2, 3)
+    one = TaskRuns("task_a", np.array([0.01, 0.1]), np.arange(4), np.ones((2, 4)), np.array([1, 2, 4]), curve, curve)
+    return replace(kept, runs=(one, replace(one, name="task_b")) if runs else (), runs_at=190)
 
 
 def test_the_decisions_are_labelled(run):
