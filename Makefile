@@ -1,4 +1,4 @@
-# Two commands on a fresh clone: `make demo` and `make test`. Both need Python 3.10 or newer and nothing else.
+# Targets for a fresh clone. They need Python 3.10 or newer and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
