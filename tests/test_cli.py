@@ -98,6 +98,7 @@ def test_the_mlp_takes_the_convnets_place(run):
     assert sum(p.numel() for p in cli.model.parameters()) == 64 * 32 + 32 + 32 * 10 + 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", META)
 def test_every_meta_training(run, tmp_path, name):
     smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false"]
@@ -113,6 +114,7 @@ def test_every_meta_training(run, tmp_path, name):
     assert len(scalars(Path(cli.trainer.log_dir), "heldout")) >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "anytime"])
 def test_a_broad_meta_training_is_annealed(run, name):
     configs = [f"--config=configs/meta/{name}_broad.yaml", "--config=configs/meta/last/anneal.yaml"]

@@ -99,6 +99,7 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, mon
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     """And fetches nothing from anywhere: no page loads a script, a style or a font from another host."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]

@@ -41,6 +41,7 @@ def fit(folders, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("config", SMALL)
 def test_two_steps_of_each_workload_with_the_learned_schedule(fit, config):
@@ -49,6 +50,7 @@ def test_two_steps_of_each_workload_with_the_learned_schedule(fit, config):
     assert "train/loss" in cli.trainer.callback_metrics
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("schedule", [name for name in SCHEDULES if name != "metalr"])
 @pytest.mark.parametrize("config", SMALL)
@@ -61,6 +63,7 @@ def test_every_other_schedule(fit, config, schedule):
     assert monitor.lrs
 
 
+@pytest.mark.slow
 @needs_data
 def test_boosted_trees_end_after_their_rounds(fit):
     cli = fit("adult_xgboost", "cosine", "--trainer.max_steps=-1", "--model.n_estimators=3")

@@ -69,6 +69,7 @@ def test_a_checkout_works_without_an_install(tmp_path):
     assert python("-c", script, cwd=tmp_path, PYTHONPATH=str(ROOT)).strip() == metalr.__version__
 
 
+@pytest.mark.slow
 def test_the_wheel_works_beside_a_foreign_models_package(wheel, tmp_path):
     """A clean environment: the wheel, torch, and packages of the user's own with the names of our collections."""
     environment = tmp_path / "env"

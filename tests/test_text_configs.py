@@ -38,6 +38,7 @@ def _run(subcommand, folder, config, squad, *more, schedule=None):
 CONFIGS = ["glue_bert", "glue_gpt2", "squad_bert", "squad_gpt2", "gpt2_lm"]
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -50,6 +51,7 @@ def test_two_steps(tmp_path, squad, config, schedule):
         assert cli.trainer.optimizers[0].param_groups[0]["lr"] == 0.0
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize(("config", "metric"), [("glue_bert", "loss"), ("squad_bert", "f1"), ("gpt2_lm", "perplexity")])
 def test_the_checkpoint_of_a_run_tests_as_it_validated(tmp_path, squad, config, metric):
@@ -62,6 +64,7 @@ def test_the_checkpoint_of_a_run_tests_as_it_validated(tmp_path, squad, config, 
     assert loaded.network.config.to_dict() == cli.model.network.config.to_dict()
 
 
+@pytest.mark.slow
 @needs_data
 def test_predict(tmp_path, squad):
     _run("predict", tmp_path, "glue_gpt2", squad, "--data.task", "rte")

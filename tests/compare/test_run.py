@@ -65,6 +65,7 @@ class Interrupted(LocalExecutor):
         return done
 
 
+@pytest.mark.slow
 def test_interrupted_failed_and_resumed_it_ends_as_if_it_had_run_through(grid, tmp_path):
     through = run(grid, "through")
     cells, curves = through

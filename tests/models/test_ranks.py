@@ -64,6 +64,7 @@ def text(folder):
     return LanguageModel(GPT2, False, TINY_GPT2), data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [digits, *(pytest.param(make, marks=needs_data) for make in (adult, glue, text))])
 def test_metrics_are_exact(tmp_path, make):
     def run(ranks):
