@@ -127,6 +127,7 @@ def test_the_mlp_takes_the_convnets_place(run):
     assert sum(p.numel() for p in cli.model.parameters()) == 64 * 32 + 32 + 32 * 10 + 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_every_meta_training(run, name):
     smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false", FEW]
@@ -158,6 +159,7 @@ def test_the_page_names_the_runs_of_every_shipped_policy():
         assert yaml.safe_load(meta_file(run).read_text())["trainer"]["max_steps"] == int(total)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["anytime_annealed", "default_small_data"])
 def test_a_later_run_has_a_rate_that_falls_to_zero_and_more_held_out_tasks(run, name):
     smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false", FEW]

@@ -23,6 +23,7 @@ def in_the_example(monkeypatch, tmp_path):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_the_shipped_policy_is_fine_tuned_on_own_tasks_and_used(in_the_example):
     short = [
         "--trainer.max_steps=2",

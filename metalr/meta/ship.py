@@ -11,10 +11,9 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
-import metalr
 from metalr.core.policy import LRPolicy
 
-_WEIGHTS = Path(metalr.__file__).parent / "weights"
+_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 _PAGE = """# Policy `{name}`
 

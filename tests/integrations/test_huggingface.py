@@ -178,6 +178,7 @@ def test_a_loss_of_ones_own_is_told(tmp_path, policy):
         train(tmp_path, Recorder(policy), Own, label_names=["labels"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restore", [False, True])
 def test_a_resumed_training_has_the_same_rates_to_the_last_bit(tmp_path, restore, policy):
     """From the Trainer's own checkpoint, whether it makes the callbacks anew or not."""
@@ -226,6 +227,7 @@ def on_ranks(rank: int, folder) -> list[float]:
     return callback.rates
 
 
+@pytest.mark.slow
 def test_two_ranks_set_the_rates_of_one(tmp_path):
     """DDP over gloo: the same on both ranks, to the last bit, and one process's up to rounding."""
     first, second = run_ranks(on_ranks, 2, tmp_path / "ranks", tmp_path)

@@ -79,6 +79,7 @@ def test_backpropagation_through_the_whole_run_agrees_with_finite_differences():
         assert slope / (2 * step) == pytest.approx(float(gradient @ axis), abs=0.03 * float(gradient.norm()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
     [

@@ -76,6 +76,7 @@ def test_the_gradient_of_the_surrogate_is_the_estimate(tmp_path, estimator):
 ESTIMATORS = [ActionES(pairs=4), FullES(pairs=4), PES(pairs=4, truncations=3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 def test_two_ranks_give_the_gradient_of_one(tmp_path, estimator):
     alone = fit(tmp_path / "one", make_learner(estimator))
@@ -86,6 +87,7 @@ def test_two_ranks_give_the_gradient_of_one(tmp_path, estimator):
     assert not torch.allclose(alone, parameters_to_vector(make_learner().policy.parameters()), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 def test_a_crashed_run_goes_on_to_the_last_bit(tmp_path, estimator):
     """Also in the middle of an episode, where an estimator takes three meta-steps for one."""

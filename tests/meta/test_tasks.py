@@ -57,6 +57,7 @@ def test_every_network_of_the_pool_has_a_finite_loss_and_gradient(family):
         assert float(grad.norm()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tasks_can_be_learned(family):
     """From the usual rate, the reference schedule brings the validation loss down on average over instances."""
@@ -213,6 +214,7 @@ def test_a_run_that_diverges_has_a_finite_score():
     assert bool(torch.isfinite(result.outer_loss()).all())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
 def test_compiled_and_eager_steps_agree():
     task = MLPTasks(sources=["clusters"], train_sizes=(64,), valid_size=16).sample(2, generator())
