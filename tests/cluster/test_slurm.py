@@ -103,7 +103,7 @@ def test_a_grid_is_a_job_array_and_a_lost_cell_is_lost_alone(cluster, tmp_path, 
 
     def lose():
         wait_for(lambda: executor._running)
-        (name,) = [name for name, task in executor._running.items() if task.cell.name == lost]
+        (name,) = [name for name, cell_run in executor._running.items() if cell_run.name == lost]
         ask(cluster, "scancel", name)
 
     losing = threading.Thread(target=lose)

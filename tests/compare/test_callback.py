@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from metalr.compare import CellCallback
 from metalr.compare.callback import CHECKPOINT, PROGRESS
-from metalr.compare.record import read_scalars
+from metalr.compare.logs import read_scalars
 from tests.compare.problem import Line, Points
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from metalr.cli import MetaLRCLI
 from metalr.compare import Grid, Schedule, Workload
-from metalr.compare.grid import expand, yaml_value
+from metalr.compare.shell import expand, yaml_value
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "configs" / "compare"

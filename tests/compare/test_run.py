@@ -10,9 +10,9 @@ import yaml
 from rich.console import Console
 
 from metalr.compare import Grid, Schedule, Workload
-from metalr.compare.cell import CellRun
 from metalr.compare.command import compare
 from metalr.compare.executor import LocalExecutor
+from metalr.compare.fit import FitRun, Script
 from metalr.compare.options import Options
 
 ROOT = Path(__file__).parents[2]
@@ -182,13 +182,11 @@ def test_cores_and_devices_are_shared_out():
         LocalExecutor(workers=0)
 
 
-def test_tasks_are_resumed_where_there_is_a_checkpoint(grid, tmp_path):
-    from metalr.compare.cell import Script
-
-    task = CellRun(grid.cells()[0], tmp_path, Script("own.py"))
-    fit, test = task.commands()
+def test_a_cell_is_resumed_where_there_is_a_checkpoint(grid, tmp_path):
+    cell_run = FitRun(grid.cells()[0], tmp_path, Script("own.py"))
+    fit, test = cell_run.arguments()
     assert not any(argument.startswith("--ckpt_path") for argument in fit)
     assert test[0] == "test"
-    task.folder.mkdir(parents=True)
-    (task.folder / "resume.ckpt").touch()
-    assert task.commands()[0][-1] == f"--ckpt_path={task.folder / 'resume.ckpt'}"
+    cell_run.folder.mkdir(parents=True)
+    (cell_run.folder / "resume.ckpt").touch()
+    assert cell_run.arguments()[0][-1] == f"--ckpt_path={cell_run.folder / 'resume.ckpt'}"
