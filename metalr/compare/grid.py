@@ -217,6 +217,30 @@ class Cell:
         return fit_options(configs, overrides)
 
 
+def rates_about(usual: float, decades: float, count: int) -> list[float]:
+    """Spaces initial rates evenly in the logarithm about the usual one.
+
+    Args:
+        usual: rate in the middle.
+        decades: width of the range.
+        count: number of rates, 2 or more.
+
+    Returns:
+        Ascending rates of six significant digits, so that a rate read from text is the same number.
+
+    Raises:
+        ValueError: for fewer than two rates.
+
+    Example:
+        >>> rates_about(0.1, 2.0, 3)
+        [0.01, 0.1, 1.0]
+    """
+    if count < 2:
+        raise ValueError(f"count={count}: give two rates or more")
+    exponents = [decades * (i / (count - 1) - 0.5) for i in range(count)]
+    return [float(f"{usual * 10**exponent:.6g}") for exponent in exponents]
+
+
 def schedule_file(schedule: Schedule, out: Path) -> Path:
     """Finds the YAML of a schedule: its own, or the one that the grid's folder has for an inline one."""
     if isinstance(schedule.config, str):

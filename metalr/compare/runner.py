@@ -29,7 +29,7 @@ from metalr.compare.callback import PROGRESS
 from metalr.compare.cell import LOG, CellRun, tail
 from metalr.compare.executor import Executor
 from metalr.compare.files import write_text
-from metalr.compare.record import Record
+from metalr.compare.record import RECORD, Record
 
 POLL = 0.05
 """Seconds between two looks at the workers."""
@@ -123,7 +123,7 @@ def run(
         with _terminable():
             _run(cell_runs, outcome, executor, console, only)
     except KeyboardInterrupt:
-        done = len(outcome.records)
+        done = sum((cell_run.folder / RECORD).is_file() for cell_run in cell_runs)  # some since the last look
         console.print(f"stopped with {done} of {len(cell_runs)} cells finished; the same command goes on from here")
         raise SystemExit(130) from None
     # In the grid's order, not in that of their ends, which another run would not have: so two reports are alike.
