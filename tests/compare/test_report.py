@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from rich.console import Console
 
 from metalr.compare import Grid, Workload
 from metalr.compare.analysis import Finding, analyse
+from metalr.compare.command import compare
 from metalr.compare.fit import FitRun, Script
 from metalr.compare.grid import Schedule
+from metalr.compare.options import Options
 from metalr.compare.record import Record, averaged, fingerprint, thin
 from metalr.compare.report import write_report
 from metalr.compare.report.svg import overview
@@ -337,3 +340,58 @@ def test_long_curves_are_thinned():
     assert (picked[0][0], picked[0][-1], at[-1]) == (1, 1000, 1000)
     assert means[0] == pytest.approx(50.5)
     assert thin(curve, 1000) == averaged(curve, 1000) == curve
+
+
+def test_hostile_names_are_shown_and_do_nothing(grid, cell_runs, tmp_path):
+    from dataclasses import replace
+
+    name = "</h1><script>alert(1)</script> `x` | $y_"
+    workload = replace(grid.workloads[0], overrides={"data.path": '$METALR_DATA"; touch x; echo "'})
+    hostile = replace(grid, name=name, workloads=[workload])
+    runs = [FitRun(cell, tmp_path, Script("train.py")) for cell in hostile.cells()]
+    log = "```\n# not a heading"
+    outcome = Outcome({each.name: recorded(each.cell) for each in runs[1:]}, {runs[0].name: log})
+    page = write_report(hostile, runs, outcome, tmp_path).read_text()
+    Page(page)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith(r"# \</h1\>\<script\>alert(1)\</script\> \`x\` \| $y\_" + "\n")
+    assert f"````\n{log}\n````" in text
+    command = next(line for line in text.splitlines() if line.startswith("python train.py fit"))
+    assert shlex.split(command) == runs[0].command()
+    assert """'"; touch x; echo "'""" in command
+
+
+def test_a_metric_with_dollars_is_no_mathematics(grid):
+    from dataclasses import replace
+
+    odd = replace(grid, workloads=[replace(grid.workloads[0], metric="val/$x^$")])
+    records = [recorded(cell) for cell in grid.cells()]
+    renamed = [
+        replace(
+            r, final=r.final | {"val/$x^$": r.final["val/loss"]}, curves=r.curves | {"val/$x^$": r.curves["val/loss"]}
+        )
+        for r in records
+    ]
+    assert "val/$x^$" in overview(analyse(odd, renamed), "odd")
+
+
+def test_a_resumed_grid_reads_and_digests_each_cell_once(cell_runs, monkeypatch):
+    """Not once for each of the others: the work of resuming is linear in the number of cells."""
+    for cell_run in cell_runs[:-1]:
+        recorded(cell_run.cell).save(cell_run.folder)
+    reads, digests = [], []
+    load = Record.load
+    monkeypatch.setattr(Record, "load", lambda folder: reads.append(folder) or load(folder))
+    monkeypatch.setattr(FitRun, "fingerprint", lambda self: digests.append(self.name) or fingerprint(self.cell))
+    grid = Grid("g", [cell_runs[0].cell.workload], ["metalr", "cosine"], RATES, SEEDS)
+    out = cell_runs[0].out
+    (out / "grid.yaml").write_text("name: g\n")
+    parsed = []
+    compare(grid, Options(str(out), script="train.py"), parsed.append, Recorder(), quiet())
+    assert len(parsed) == 1
+    assert sorted(reads) == sorted(
+        [*(each.folder for each in cell_runs[:-1]), cell_runs[-1].folder, cell_runs[-1].folder]
+    )
+    assert sorted(digests) == sorted(each.name for each in cell_runs)
