@@ -107,7 +107,9 @@ def _write_schedules(out: Path, schedules: Sequence[Schedule]) -> None:
 
 def _check_commands(cell_runs: Sequence[FitRun], parse: Parse | None) -> None:
     """Parses one command of each workload with each schedule; cells differ in rate and seed alone."""
-    distinct = {(cell_run.workload, cell_run.schedule): cell_run for cell_run in reversed(cell_runs)}
+    distinct: dict[tuple[str, str], FitRun] = {}
+    for cell_run in cell_runs:
+        distinct.setdefault((cell_run.workload, cell_run.schedule), cell_run)
     for (workload, schedule), cell_run in distinct.items():
         arguments = expand(cell_run.cell.fit(cell_run.out))
         try:

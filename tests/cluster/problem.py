@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from tests.compare.problem import Line, Points
-from tests.compare.test_run import CONFIG
+from tests.compare.problem import CONFIG, Line, Points
 
 __all__ = ["Points", "Slow", "fit_config", "rates"]
 

@@ -19,7 +19,7 @@ from metalr.compare.command import compare
 from metalr.compare.options import Options
 from tests.cluster.problem import fit_config, rates
 from tests.cluster.slurm import WAIT, ask, needs_slurm, slurm, wait_for
-from tests.compare.test_run import CONFIG, HALVED, LEARNED, ROOT, SCRIPT
+from tests.compare.problem import CONFIG, HALVED, LEARNED, ROOT, SCRIPT
 
 pytestmark = [needs_slurm, pytest.mark.timeout(4 * WAIT)]
 

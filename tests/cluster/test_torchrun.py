@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.cluster.problem import fit_config, rates
-from tests.compare.test_run import ROOT, SCRIPT
+from tests.compare.problem import ROOT, SCRIPT
 
 STEPS = 24
 SAVED = {

@@ -169,7 +169,7 @@ def test_wins_are_counted_at_tuned_and_at_the_same_rates(grid):
     assert math.isnan(analysis.tuned_wins[0, 0])
 
 
-def test_runs_that_start_apart_are_told(grid):
+def test_runs_that_start_apart_are_reported(grid):
     from dataclasses import replace
 
     records = [recorded(cell) for cell in grid.cells()]
@@ -257,7 +257,7 @@ def test_a_report_needs_a_cell(grid):
         analyse(grid, [])
 
 
-def test_records_come_back_and_damage_is_told(cell_runs):
+def test_records_come_back_and_damage_is_named(cell_runs):
     record = recorded(cell_runs[0].cell)
     record.save(cell_runs[0].folder)
     assert Record.load(cell_runs[0].folder) == record
@@ -267,7 +267,7 @@ def test_records_come_back_and_damage_is_told(cell_runs):
         finished(cell_runs)
 
 
-def test_a_run_of_another_grid_is_told(grid, cell_runs):
+def test_a_run_of_another_grid_is_refused(grid, cell_runs):
     from dataclasses import replace
 
     other = replace(cell_runs[0].cell, workload=replace(grid.workloads[0], overrides={"trainer.max_epochs": 1}))
