@@ -59,7 +59,7 @@ def test_the_train_commands_run(command, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     args = shlex.split(command)[2:]
     bounds = ["--trainer.max_steps=2", f"--trainer.logger.init_args.save_dir={tmp_path}"]
-    if "configs/meta/" in command:
+    if "meta_training" in command:
         bounds += ["--model.init_args.estimator.init_args.pairs=2", "--trainer.limit_val_batches=0"]
         few = '{"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
         bounds.append(f"--data.init_args.components={few}")
