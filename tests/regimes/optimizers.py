@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from dadaptation import DAdaptAdam, DAdaptSGD
 from prodigyopt import Prodigy
 from schedulefree import AdamWScheduleFree
 from torch import Tensor
@@ -54,6 +55,53 @@ class Lookahead(Optimizer):
         return loss
 
 
+class ClosureSAM(torch.optim.SGD):
+    """Foret et al. 2021 (arXiv:2010.01412) with a closure, which it calls at the weights and at the perturbed ones."""
+
+    rho = 0.05
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+        closure = torch.enable_grad()(closure)
+        loss = closure()
+        noise = _ascent(self, self.rho)
+        closure()
+        for p, e in noise:
+            p.sub_(e)
+        super().step()
+        return loss
+
+
+class PassSAM(Optimizer):
+    """The same around any optimizer, for a loop that takes the two backward passes itself."""
+
+    def __init__(self, params, base: Callable[..., Optimizer], rho: float = 0.05) -> None:
+        self.base_optimizer, self.rho = base(params), rho
+        super().__init__(self.base_optimizer.param_groups, self.base_optimizer.defaults)
+        self.param_groups = self.base_optimizer.param_groups
+
+    @torch.no_grad()
+    def first_step(self) -> None:
+        self.kept = [(p, p.detach().clone()) for group in self.param_groups for p in group["params"]]
+        _ascent(self, self.rho)
+
+    @torch.no_grad()
+    def second_step(self) -> None:
+        for p, w in self.kept:
+            p.data = w
+        self.base_optimizer.step()
+
+
+def _ascent(optimizer: Optimizer, rho: float) -> list[tuple[Tensor, Tensor]]:
+    """Moves parameters up their gradients to a distance of rho, and tells by how much."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = torch.stack([p.grad.norm() for p in params]).norm()
+    noise = [(p, rho * p.grad / norm) for p in params]
+    for p, e in noise:
+        p.add_(e)
+    return noise
+
+
 def schedule_free(params) -> Optimizer:
     optimizer = AdamWScheduleFree(params, lr=1e-2)
     optimizer.train()
@@ -78,7 +126,14 @@ TORCH: dict[str, Callable[..., Optimizer]] = {
 OTHERS: dict[str, Callable[..., Optimizer]] = {
     "Lion": lambda p: Lion(p, lr=1e-3, weight_decay=0.01),
     "Lookahead": lambda p: Lookahead(torch.optim.SGD(p, lr=0.1)),
-    "Prodigy": lambda p: Prodigy(p, lr=1.0),
-    "schedule-free AdamW": schedule_free,
     "transformers Adafactor": lambda p: HubAdafactor(p, lr=1e-2, relative_step=False, scale_parameter=False),
 }
+
+STEP_FINDERS: dict[str, Callable[..., Optimizer]] = {
+    "Prodigy": lambda p: Prodigy(p, lr=1.0),
+    "DAdaptAdam": lambda p: DAdaptAdam(p, lr=1.0),
+    "DAdaptSGD": lambda p: DAdaptSGD(p, lr=1.0),
+    "schedule-free AdamW": schedule_free,
+    "LBFGS": torch.optim.LBFGS,
+}
+"""What finds its own step or averages in place of a schedule: refused."""
