@@ -75,18 +75,16 @@ def _median_time(call: Callable[[], object], times: int, device: torch.device) -
 def steps_a_second(unit: Unit, steps: int, device: torch.device) -> tuple[float, float]:
     """Inner steps a second over blocks of 20 steps, and the seconds of the first step, compilation included."""
     policy = LRPolicy.load("default").to(device)
-    layers = [(w.detach(), b.detach()) for w, b in policy.shared_layers()]
+    function = policy.function()
     block = 20
     with torch.no_grad():
         runs = unit.unroll(block * (steps // block) + 2, device)
         start = time.perf_counter()
-        runs.advance(layers, policy.columns)
+        runs.advance(function)
         _wait(device)
         first = time.perf_counter() - start
-        runs.advance(layers, policy.columns)
-        taken = _median_time(
-            lambda: [runs.advance(layers, policy.columns) for _ in range(block)], steps // block, device
-        )
+        runs.advance(function)
+        taken = _median_time(lambda: [runs.advance(function) for _ in range(block)], steps // block, device)
     return unit.runs * block / taken, first
 
 

@@ -5,7 +5,8 @@ Importing it needs torch alone; `MetaLRCallback` imports lightning when it is fi
 
 from typing import TYPE_CHECKING, Any
 
-from metalr.core.controller import Contribution, Explanation, MetaLR
+from metalr.core.controller import MetaLR
+from metalr.core.explanation import Contribution, Explanation
 from metalr.core.guard_record import DivergenceError, GuardEvent
 from metalr.core.guards import Guards
 from metalr.core.policy import LRPolicy, shipped_policies

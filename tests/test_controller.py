@@ -212,7 +212,9 @@ def test_explain_adds_up(policy):
     told = run.meta_lr.explain()
     assert told.step == 6
     assert tuple(told.features) == policy.features
-    assert sum(part.nats for part in told.features.values()) + told.constant == pytest.approx(told.change, abs=1e-6)
+    assert sum(part.contribution for part in told.features.values()) + told.constant == pytest.approx(
+        told.change, abs=1e-6
+    )
     assert told.change == pytest.approx(run.meta_lr.last_change, abs=1e-6)
     assert told.log_multiplier == run.meta_lr.log_multiplier
     values = dict(zip(policy.features, run.features[-1][0].tolist(), strict=True))

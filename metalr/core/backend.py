@@ -1,90 +1,190 @@
-"""One implementation for two kinds of runs: many at once in torch tensors, or one on the host in Python numbers.
+"""What a decision computes with: one protocol, and two number backends behind it.
 
-The features, the law and the guards are a hundred operations on a few numbers. In the batched inner runs, and where
-the rates live on a device, these are torch's, on float32 tensors with a trailing run dimension (R,). Where a rate is a
-Python float, the decision ends on the host anyway, and there a number is a number: an operation on it takes a
-hundredth of the time that torch takes for a tensor of one element. Without the run dimension, what is a stack of
-numbers is a list then, and what goes through the policy's matrices is a NumPy vector, all in double precision.
+The features, the update rule and the guards are a hundred operations on a few numbers. In the batched inner runs of
+meta-training, and where the rates live on a device, these are torch's (`metalr.core.torch_backend`), on float32
+tensors with a trailing run dimension (R,). Where a rate is a Python float, the decision ends on the host anyway, and
+there a number is a number (`metalr.core.host_backend`): an operation on it takes a hundredth of the time that torch
+takes for a tensor of one element.
+
+The four kinds of values are opaque here, so that a type checker holds the kernel to them: a `Number` of each run, a
+`Mask`, a `Stack` of C numbers, and a `Vector` of C numbers that goes through the policy's matrices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from types import ModuleType
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metalr.core import host_math as scalars
+from metalr.core import host_backend, torch_backend
 
-Array: TypeAlias = Any
-"""A torch.Tensor with a trailing run dimension, or a Python number, list or numpy.ndarray without; all of one call are
-of one kind."""
-
-
-def namespace(array: Array) -> ModuleType:
-    """Where the functions of an array are: `torch`, `numpy` for a vector, `metalr.core.host_math` for a number."""
-    return torch if isinstance(array, Tensor) else np if isinstance(array, np.ndarray) else scalars
+Own = TypeVar("Own")
+State = TypeVar("State")
 
 
-def stack(arrays: Iterable[Array]) -> Array:
-    """C of (R,) -> (C, R)."""
-    rows = list(arrays)
-    return torch.stack(rows) if isinstance(rows[0], Tensor) else rows
+class Number(Protocol):
+    """A number of each run: a tensor (R,), or a Python float."""
+
+    def __add__(self: Own, other: Own | float, /) -> Own: ...
+    def __radd__(self: Own, other: float, /) -> Own: ...
+    def __sub__(self: Own, other: Own | float, /) -> Own: ...
+    def __rsub__(self: Own, other: float, /) -> Own: ...
+    def __mul__(self: Own, other: Own | float, /) -> Own: ...
+    def __rmul__(self: Own, other: float, /) -> Own: ...
+    def __truediv__(self: Own, other: Own | float, /) -> Own: ...
+    def __rtruediv__(self: Own, other: float, /) -> Own: ...
+    def __neg__(self: Own) -> Own: ...
+    def __float__(self) -> float: ...
+    def __lt__(self: Own, other: Own | float, /) -> Mask: ...
+    def __le__(self: Own, other: Own | float, /) -> Mask: ...
+    def __gt__(self: Own, other: Own | float, /) -> Mask: ...
+    def __ge__(self: Own, other: Own | float, /) -> Mask: ...
 
 
-def columns(arrays: Sequence[Array]) -> Array:
-    """C of (R,) -> (R, C)."""
-    return torch.stack(tuple(arrays), dim=-1) if isinstance(arrays[0], Tensor) else np.array(arrays)
+class Mask(Protocol):
+    """Whether something holds, for each run: a bool tensor (R,), or a Python bool."""
+
+    def __and__(self: Own, other: Own, /) -> Own: ...
+    def __or__(self: Own, other: Own, /) -> Own: ...
+    def __bool__(self) -> bool: ...
 
 
-def add(a: Array, b: Array) -> Array:
-    """The sum of two stacks, (C, R)."""
-    return a + b if isinstance(a, Tensor) else [x + y for x, y in zip(a, b, strict=True)]
+class Stack(Protocol):
+    """C numbers of each run: a tensor (C, R), or a list; stacks of stacks are (S, C, R), or a list of lists."""
+
+    def __iter__(self) -> Iterator[Number]: ...
+    def __len__(self) -> int: ...
 
 
-def approach(stacks: Array, target: Array, weights: Array) -> Array:
-    """S stacks (S, C, R), each moved towards the target (C, R) by its weight, (S, R)."""
-    if isinstance(stacks, Tensor):
-        return stacks + weights[:, None] * (target - stacks)
-    return [[x + w * (t - x) for x, t in zip(row, target)] for row, w in zip(stacks, weights)]  # noqa: B905 - hot
+class Vector(Protocol):
+    """C numbers of each run, as a matrix takes them: a tensor (R, C), or a NumPy array (C,) in double precision."""
+
+    def __len__(self) -> int: ...
 
 
-def total(stacks: Array) -> Array:
-    """The sum of all elements of S stacks, (S, C, R) -> (R,)."""
-    return stacks.sum((0, 1)) if isinstance(stacks, Tensor) else sum(map(sum, stacks))
+class Backend(Protocol):
+    """Functions of the values of a decision. Like torch's they never raise: what is not defined is NaN."""
+
+    def where(self, condition: Mask, if_true: Number, if_false: Number | float, /) -> Number:
+        """One of two numbers."""
+
+    def choose(self, condition: Mask, if_true: State, if_false: State, /) -> State:
+        """One of two states, NamedTuples of numbers and stacks."""
+
+    def equal(self, a: Number, b: Number | float, /) -> Mask:
+        """Whether two numbers are the same."""
+
+    def logical_not(self, condition: Mask, /) -> Mask:
+        """The opposite."""
+
+    def isfinite(self, x: Number, /) -> Mask:
+        """Whether a number is finite in float32."""
+
+    def minimum(self, a: Number, b: Number, /) -> Number:
+        """The smaller number."""
+
+    def maximum(self, a: Number, b: Number, /) -> Number:
+        """The larger number."""
+
+    def clip(self, x: Number, low: float, high: float = ..., /) -> Number:
+        """The nearest number in [low, high]."""
+
+    def square(self, x: Number, /) -> Number:
+        """x^2."""
+
+    def sqrt(self, x: Number, /) -> Number:
+        """The square root."""
+
+    def log(self, x: Number, /) -> Number:
+        """The natural logarithm."""
+
+    def exp(self, x: Number, /) -> Number:
+        """e^x."""
+
+    def tanh(self, x: Number, /) -> Number:
+        """The hyperbolic tangent."""
+
+    def arcsinh(self, x: Number, /) -> Number:
+        """The inverse hyperbolic sine: x near zero, a signed logarithm far from it."""
+
+    def stack(self, numbers: Iterable[Number | Mask], /) -> Stack:
+        """C of (R,) -> (C, R)."""
+
+    def choose_stack(self, condition: Mask, if_true: Stack, if_false: Stack, /) -> Stack:
+        """One of two stacks (C, R)."""
+
+    def add(self, a: Stack, b: Stack, /) -> Stack:
+        """The sum of two stacks, (C, R)."""
+
+    def approach(self, stacks: Stack, target: Stack, weights: Stack, /) -> Stack:
+        """S stacks (S, C, R), each moved towards the target (C, R) by its weight, (S, R)."""
+
+    def split(self, stacks: Stack, /) -> Iterable[Stack]:
+        """S stacks (S, C, R), one by one."""
+
+    def total(self, stacks: Stack, /) -> Number:
+        """The sum of all elements of S stacks, (S, C, R) -> (R,)."""
+
+    def vector(self, numbers: Sequence[Number], low: float, high: float, /) -> Vector:
+        """C of (R,) -> (R, C), each clipped to [low, high]."""
+
+    def select(self, vector: Vector, columns: Vector, /) -> Vector:
+        """Some of a vector's numbers, by their positions."""
+
+    def has_no_nan(self, vector: Vector, /) -> Mask:
+        """Where none of a bounded vector's numbers is NaN, (R,)."""
+
+    def masked(self, condition: Mask, vector: Vector, /) -> Vector:
+        """A vector where the condition (R,) holds, elsewhere zeros."""
+
+    def affine(self, weight: Vector, bias: Vector, vector: Vector, /) -> Vector:
+        """One layer: of one policy, (O, I) and (O,), or of a population, (R, O, I) and (R, O)."""
+
+    def relu(self, vector: Vector, /) -> Vector:
+        """max(0, x)."""
+
+    def only(self, vector: Vector, /) -> Number:
+        """The one number of a vector of length one."""
+
+    def largest_excess(self, vector: Vector, low: Vector, high: Vector, margin: Vector, /) -> Number:
+        """Max over the numbers of how far they lie outside [low, high], in margins."""
+
+    def over(self, x: Number, y: Vector, /) -> Number:
+        """X divided by a constant ()."""
+
+    def distance(self, vector: Vector, centre: Vector, whitener: Vector, /) -> Number:
+        """|whitener (x - centre)|."""
 
 
-def largest(rows: Array) -> Array:
-    """(R, C) -> (R,)."""
-    return rows.amax(-1) if isinstance(rows, Tensor) else rows.max().item()
+TORCH = cast(Backend, torch_backend)
+"""On tensors, wherever they are."""
+
+HOST = cast(Backend, host_backend)
+"""On Python numbers, of one run."""
 
 
-def is_known(rows: Array) -> Array:
-    """Where no column of bounded rows (R, C) is NaN, (R,)."""
-    return torch.isfinite(rows).all(-1) if isinstance(rows, Tensor) else scalars.isfinite(rows.dot(rows))
+def to_host(tensor: Tensor) -> float | list[float] | list[list[float]]:
+    """Brings (R,), (C, R) or (S, C, R) of one run to the host as a number, a list or a list of lists.
+
+    It waits for the tensor's device.
+    """
+    value: float | list[float] | list[list[float]] = tensor.detach()[..., 0].tolist()
+    return value
 
 
-def masked(condition: Array, rows: Array) -> Array:
-    """Rows (R, C) where the condition (R,) holds, elsewhere zeros."""
-    if isinstance(rows, Tensor):
-        return torch.where(condition[:, None], rows, 0.0)
-    return rows if condition else np.zeros_like(rows)
-
-
-def to_host(tensor: Tensor) -> Array:
-    """(R,), (C, R) or (S, C, R) of one run -> number, list or list of lists; waits for the tensor's device."""
-    return tensor.detach()[..., 0].tolist()
-
-
-def to_vector(tensor: Tensor) -> Array:
-    """A NumPy array on the host, in double precision, or as it is; waits for the tensor's device."""
+def to_host_vector(tensor: Tensor) -> Vector:
+    """Brings what has no run dimension to the host as a NumPy array, in double precision where it is floating."""
     array = tensor.detach().cpu().numpy()
-    return array.astype(np.float64) if tensor.is_floating_point() else array.copy()
+    return cast(Vector, array.astype(np.float64) if tensor.is_floating_point() else array.copy())
 
 
-def to_tensor(array: Array) -> Tensor:
-    """The reverse of `to_host`, to the last bit; a tensor as it is."""
-    return array if isinstance(array, Tensor) else torch.as_tensor(np.array(array))[..., None]
+def to_tensor(value: object) -> Tensor:
+    """Reverses `to_host`, to the last bit; a tensor stays as it is.
+
+    Args:
+        value: a `Number`, `Mask`, `Stack`, or a tuple of them.
+    """
+    return value if isinstance(value, Tensor) else torch.as_tensor(np.array(value))[..., None]

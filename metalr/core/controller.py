@@ -1,9 +1,9 @@
-"""MetaLR: policy, features and law on one torch optimizer."""
+"""MetaLR: features, policy and update rule on one torch optimizer."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,58 +11,23 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metalr.core.backend import to_tensor
+from metalr.core.backend import TORCH, to_tensor
 from metalr.core.checks import check_optimizer, checked_horizon
-from metalr.core.decision import Decider, device_of_rates
+from metalr.core.decider import Decider, device_of_rates
 from metalr.core.direction import direction_of
-from metalr.core.explanation import Snapshot, attribute
+from metalr.core.explanation import Explanation, Snapshot, explain
 from metalr.core.features import FEATURES, FeatureState
 from metalr.core.groups import GroupRates
 from metalr.core.guard_record import GuardEvent, GuardRecord
-from metalr.core.guards import DEFAULT_GUARDS, GUARDS, Guards
-from metalr.core.host_math import isfinite
+from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.host_backend import isfinite
 from metalr.core.policy import LRPolicy
 from metalr.core.sample import LIMIT, ParameterSample
 from metalr.core.signals import measure
 from metalr.core.steps import StepWatch
-from metalr.core.update_rule import clock
 
-STATE_VERSION = 5
+STATE_VERSION = 6
 """Version of `MetaLR.state_dict`; counts up whenever what is in it changes."""
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """One feature of a decision.
-
-    Attributes:
-        value: what the policy read, in [-3, 3].
-        nats: what it added to the change of the log learning rate.
-    """
-
-    value: float
-    nats: float
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """The last decision: s_t = s_{t-1} + change, change = sum of the features' nats + constant.
-
-    Attributes:
-        step: optimizer step that the decision is for, from 0.
-        log_multiplier: s_t, nats: log of the rate over its reference schedule.
-        change: s_t - s_{t-1} as the law has it, before the guards and the bound on |s|, nats.
-        constant: part of the change that no feature's value explains (the policy's biases), nats.
-        features: by name.
-        guards: names of the guards that acted on the decision.
-    """
-
-    step: int
-    log_multiplier: float
-    change: float
-    constant: float
-    features: dict[str, Contribution]
-    guards: tuple[str, ...] = ()
 
 
 class MetaLR:
@@ -254,7 +219,7 @@ class MetaLR:
     @property
     def _feature_state(self) -> FeatureState:
         """What the features remember, as tensors."""
-        return self._decider.memory
+        return self._decider.feature_state
 
     def _check_loss(self, loss: Tensor | float) -> None:
         if isinstance(loss, Tensor) and loss.numel() != 1:
@@ -283,27 +248,21 @@ class MetaLR:
         decider, features = self._decider, self._features
         if features is None:
             raise RuntimeError("no decision yet: call step(loss) first")
-        loss = self._feature_state.averages[0, 0]
-        numbers = [to_tensor(part).float().clone() for part in (loss, decider.log_multiplier, decider.change, features)]
-        others = [to_tensor(part).clone() for part in (decider.finite, decider.acted, decider.tally)]
+        fast, _, _ = decider.feature_state.windows(TORCH)
+        numbers = [
+            to_tensor(part).float().clone() for part in (fast.loss, decider.log_multiplier, decider.change, features)
+        ]
+        actions = [to_tensor(action) for action in decider.actions or ()]
+        others = [to_tensor(decider.finite).clone(), torch.stack(actions), decider.counts_in_place().clone()]
         return Snapshot(self._step - 1, self._total_steps, self.base_lrs[0], *numbers, *others)
 
     def explain(self) -> Explanation:
-        """The features of the last decision, by name, and what each added to it, exactly: see `attribute`.
+        """Names the features of the last decision, and what each contributed to it, exactly.
 
         Raises:
             RuntimeError: before the first decision.
         """
-        seen = self.snapshot()
-        device = self.policy.columns.device
-        read = self.policy.select(seen.features.to(device))
-        now = clock(seen.step, seen.total_steps, device)
-        found = attribute(self.policy, read, now, seen.finite.to(device))
-        values, nats = read[0].tolist(), found.nats[0].tolist()
-        parts = {name: Contribution(*pair) for name, *pair in zip(self.policy.features, values, nats, strict=True)}
-        guards = tuple(name for name, acted in zip(GUARDS, seen.acted[:, 0].tolist(), strict=True) if acted)
-        change, constant = float(found.change), float(found.constant)
-        return Explanation(seen.step, self.log_multiplier, change, constant, parts, guards)
+        return replace(explain(self.policy, self.snapshot()), log_multiplier=self.log_multiplier)  # in full precision
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to go on with the same rates: tensors, numbers and strings only."""
@@ -314,7 +273,7 @@ class MetaLR:
             "step": self._step,
             "total_steps": self._total_steps,
             "base_lrs": list(self.base_lrs),
-            "factor": float(self._rates.factor),
+            "lr_factor": float(self._rates.factor),
             **self._decider.state_dict(),
             "guards": self._record.state_dict(),
             "direction": self._direction.state_dict(),
@@ -341,7 +300,7 @@ class MetaLR:
             )
         self._step = int(state["step"])
         self._looked_at = self._step - 1
-        self._rates.restore([float(lr) for lr in state["base_lrs"]], float(state["factor"]))
+        self._rates.restore([float(lr) for lr in state["base_lrs"]], float(state["lr_factor"]))
         self._decider.load_state_dict(state)
         self._record.load_state_dict(state["guards"])
         self._direction.load_state_dict(state["direction"])

@@ -1,9 +1,8 @@
 """Signals of one training step -> the feature vector that the policy reads.
 
 One implementation serves a real run and the batched inner runs of meta-training (R = thousands): see
-`metalr.core.backend`. All features are dimensionless. In the loss they are
-invariant to a shift and to a positive factor (so a loss may be zero, negative or cross zero); in the parameters to a
-common scale of parameters and updates.
+`metalr.core.backend`. All features are dimensionless. In the loss they are invariant to a shift and to a positive
+factor (so a loss may be zero, negative or cross zero); in the parameters to a common scale of parameters and updates.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from metalr.core.backend import Array, approach, columns, is_known, masked, namespace, stack, total
+from metalr.core.backend import Backend, Mask, Number, Stack, Vector
 from metalr.core.signals import Signals
 from metalr.core.update_rule import Clock
 
@@ -52,60 +51,107 @@ FEATURES = (
     "rate_trend",
     "optimizer",
 )
-"""All features by name, in the order of `observe`'s output. See `observe` for each one's form."""
+"""All features by name, in the order of `observe`'s vector. See `observe` for each one's form."""
 
 ANYTIME_FEATURES = tuple(name for name in FEATURES if name not in HORIZON_FEATURES)
+"""Features that an anytime policy may read."""
+
+
+class Averages(NamedTuple):
+    """Running averages over one window, each of shape (R,).
+
+    Attributes:
+        loss: in its own unit.
+        log_grad_norm: log |g|.
+        alignment: cos(g, u).
+        alignment_square: its square.
+        log_multiplier: s, nats.
+    """
+
+    loss: Number
+    log_grad_norm: Number
+    alignment: Number
+    alignment_square: Number
+    log_multiplier: Number
+
+
+class FirstStep(NamedTuple):
+    """What the first step is remembered by, each of shape (R,).
+
+    Attributes:
+        log_param_norm: log |w|.
+        log_grad_norm: log |g|.
+        log_gain: log of the direction's gain.
+    """
+
+    log_param_norm: Number
+    log_grad_norm: Number
+    log_gain: Number
 
 
 class FeatureState(NamedTuple):
-    """What the features remember of a run: float32 arrays, R runs.
+    """What the features remember of R runs: float32 tensors, or numbers of one run on the host.
 
     Attributes:
         seen: finite steps observed so far. Shape (R,).
-        averages: fast, middle and slow averages of (loss, log gradient norm, alignment, its square, s). Shape
-            (3, 5, R).
+        averages: fast, middle and slow `Averages`. Shape (3, 5, R).
         variance: middle average of (loss - its fast average)^2. Shape (R,).
         first_loss: loss of the first step. Shape (R,).
         best_loss: smallest fast average of the loss. Shape (R,).
-        first_logs: log parameter norm, log gradient norm and log direction gain at the first step. Shape (3, R).
+        first_step: `FirstStep`. Shape (3, R).
     """
 
-    seen: Array
-    averages: Array
-    variance: Array
-    first_loss: Array
-    best_loss: Array
-    first_logs: Array
+    seen: Number
+    averages: Stack
+    variance: Number
+    first_loss: Number
+    best_loss: Number
+    first_step: Stack
 
     @classmethod
     def empty(cls, runs: int, device: torch.device | str | None = None) -> FeatureState:
-        """The memory of runs that have not started."""
+        """Makes the state of runs that have not started, of tensors."""
 
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(*shape, runs, device=device)
 
-        return cls(zeros(), zeros(3, 5), zeros(), zeros(), zeros(), zeros(3))
+        return cls(zeros(), zeros(3, len(Averages._fields)), zeros(), zeros(), zeros(), zeros(len(FirstStep._fields)))
+
+    def windows(self, xp: Backend) -> tuple[Averages, Averages, Averages]:
+        """Names the fast, middle and slow averages."""
+        fast, middle, slow = (Averages(*stack) for stack in xp.split(self.averages))
+        return fast, middle, slow
 
 
-def _log(value: Array) -> Array:
-    xp = namespace(value)
+class Observation(NamedTuple):
+    """What a step shows.
+
+    Attributes:
+        state: after this step; unchanged for runs whose signals are not finite.
+        features: (R, len(FEATURES)), finite and in [-CLIP, CLIP].
+        finite: where signals and averages were finite, bool, (R,).
+    """
+
+    state: FeatureState
+    features: Vector
+    finite: Mask
+
+
+def _log(xp: Backend, value: Number) -> Number:
     return xp.log(xp.clip(value, _TINY))
 
 
-def _finite(signals: Signals) -> Array:
-    total = signals.loss + signals.grad_norm + signals.param_norm + signals.update_norm + signals.alignment
-    return namespace(total).isfinite(total)
+def _is_finite(xp: Backend, signals: Signals) -> Mask:
+    return xp.isfinite(signals.loss + signals.grad_norm + signals.param_norm + signals.update_norm + signals.alignment)
 
 
-def observe(
-    memory: FeatureState, signals: Signals, log_multiplier: Array, clock: Clock
-) -> tuple[FeatureState, Array, Array]:
-    """Takes one step's signals into the memory and reads the features.
+def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: Number, clock: Clock) -> Observation:
+    """Takes one step's signals into the state and reads the features.
 
     With averages <f>, <m>, <s> (fast, middle, slow: each a plain mean until its window is full, exponential
     from then on), l the loss, v its variance about <l>f, D = l_0 - min <l>f + sqrt(v) the depth of the descent,
     r = log(lr |u| / |w|) the relative size of an update, c = cos(g_t, u_{t-1}) the alignment, G = |u| / |g| for SGD and
-    |u| for any other optimizer the gain of its direction, and s the law's log_multiplier:
+    |u| for any other optimizer the gain of its direction, and s the log multiplier:
 
     ====================  =================================================================
     progress, early       2t/T - 1; exp(-t/10)
@@ -125,64 +171,59 @@ def observe(
     ====================  =================================================================
 
     Args:
-        memory: before this step.
+        xp: backend of the numbers.
+        state: before this step.
         signals: of this step, each of shape (R,).
         log_multiplier: s_{t-1}, nats, shape (R,).
         clock: of this step.
-
-    Returns:
-        The memory after this step (unchanged for runs whose signals are not finite), the features, shape
-        (R, len(FEATURES)), finite and in [-CLIP, CLIP], and where signals and averages were finite, bool, shape (R,).
     """
-    xp = namespace(log_multiplier)
-    start = memory.seen == 0
-    log_grad, log_param = _log(signals.grad_norm), _log(signals.param_norm)
-    raw_update = _log(signals.update_norm)
+    start = xp.equal(state.seen, 0.0)
+    log_grad, log_param = _log(xp, signals.grad_norm), _log(xp, signals.param_norm)
+    raw_update = _log(xp, signals.update_norm)
     gain = xp.where(signals.optimizer > 0, raw_update - log_grad, raw_update)
-    quantities = stack((signals.loss, log_grad, signals.alignment, xp.square(signals.alignment), log_multiplier))
-    weights = stack(1.0 / xp.minimum(memory.seen + 1.0, window) for window in clock.windows)
-    averages = approach(memory.averages, quantities, weights)
-    fast, middle, slow = averages
-    variance = memory.variance + weights[1] * (xp.square(signals.loss - fast[0]) - memory.variance)
-    first_loss = xp.where(start, signals.loss, memory.first_loss)
-    best_loss = xp.where(start, fast[0], xp.minimum(memory.best_loss, fast[0]))
-    first_logs = xp.where(start, stack((log_param, log_grad, gain)), memory.first_logs)
+    new = Averages(signals.loss, log_grad, signals.alignment, xp.square(signals.alignment), log_multiplier)
+    weights = [1.0 / xp.minimum(state.seen + 1.0, window) for window in clock.windows]
+    moved = state._replace(averages=xp.approach(state.averages, xp.stack(new), xp.stack(weights)))
+    fast, middle, slow = moved.windows(xp)
+    variance = state.variance + weights[1] * (xp.square(signals.loss - fast.loss) - state.variance)
+    first_loss = xp.where(start, signals.loss, state.first_loss)
+    best_loss = xp.where(start, fast.loss, xp.minimum(state.best_loss, fast.loss))
+    first_step = xp.choose_stack(start, xp.stack(FirstStep(log_param, log_grad, gain)), state.first_step)
+    first = FirstStep(*first_step)
 
     noise = xp.sqrt(variance) + _TINY
     depth = first_loss - best_loss + noise
-    rise = fast[0] - best_loss
+    rise = fast.loss - best_loss
     log_update = raw_update + log_multiplier
     relative = log_update - log_param
     log_noise = xp.log(noise)
-    zero = 0.0 * memory.seen
-    features = columns(
-        (
-            clock.progress + zero,
-            clock.early + zero,
-            0.4 * (relative + clock.log_reference + 6.0),
-            0.4 * (relative + 6.0),
-            3.0 * fast[2],
-            4.0 * middle[2],
-            3.0 * middle[2] / xp.sqrt(middle[3] + _TINY),
-            gain - first_logs[2],
-            xp.arcsinh((fast[0] - middle[0]) / noise),
-            xp.arcsinh((middle[0] - slow[0]) / noise),
-            xp.arcsinh(rise / noise),
-            2.0 * rise / depth,
-            0.4 * (log_noise - xp.log(depth)),
-            0.25 * (log_update + clock.log_reference + log_grad - log_noise),
-            fast[1] - slow[1],
-            log_grad - middle[1],
-            0.5 * (fast[1] - first_logs[1]),
-            log_param - first_logs[0],
-            log_multiplier - slow[4],
-            signals.optimizer + zero,
-        )
-    ).clip(-CLIP, CLIP)
+    zero = 0.0 * state.seen
+    named = {
+        "progress": clock.progress + zero,
+        "early": clock.early + zero,
+        "step_size": 0.4 * (relative + clock.log_reference + 6.0),
+        "step_size_reference": 0.4 * (relative + 6.0),
+        "alignment_fast": 3.0 * fast.alignment,
+        "alignment_middle": 4.0 * middle.alignment,
+        "alignment_certainty": 3.0 * middle.alignment / xp.sqrt(middle.alignment_square + _TINY),
+        "direction_gain": gain - first.log_gain,
+        "loss_trend_fast": xp.arcsinh((fast.loss - middle.loss) / noise),
+        "loss_trend_slow": xp.arcsinh((middle.loss - slow.loss) / noise),
+        "loss_rise_noise": xp.arcsinh(rise / noise),
+        "loss_rise_depth": 2.0 * rise / depth,
+        "loss_noise": 0.4 * (log_noise - xp.log(depth)),
+        "predicted_change": 0.25 * (log_update + clock.log_reference + log_grad - log_noise),
+        "gradient_trend": fast.log_grad_norm - slow.log_grad_norm,
+        "gradient_spike": log_grad - middle.log_grad_norm,
+        "gradient_decay": 0.5 * (fast.log_grad_norm - first.log_grad_norm),
+        "parameter_growth": log_param - first.log_param_norm,
+        "rate_trend": log_multiplier - slow.log_multiplier,
+        "optimizer": signals.optimizer + zero,
+    }
+    features = xp.vector([named[name] for name in FEATURES], -CLIP, CLIP)
 
-    # A loss of 1e20 is finite, and its square is not: what would poison the memory is left out of it.
-    whole = is_known(features) & xp.isfinite(variance + total(averages))
-    finite = _finite(signals) & whole
-    new = FeatureState(memory.seen + 1.0, averages, variance, first_loss, best_loss, first_logs)
-    kept = FeatureState(*(xp.where(finite, after, before) for after, before in zip(new, memory, strict=True)))
-    return kept, masked(finite, features), finite
+    # A loss of 1e20 is finite, and its square is not: what would poison the state is left out of it.
+    bounded = xp.has_no_nan(features) & xp.isfinite(variance + xp.total(moved.averages))
+    finite = _is_finite(xp, signals) & bounded
+    after = FeatureState(state.seen + 1.0, moved.averages, variance, first_loss, best_loss, first_step)
+    return Observation(xp.choose(finite, after, state), xp.masked(finite, features), finite)

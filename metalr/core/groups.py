@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from metalr.core.backend import Number
+
 SCALES = ("lr_scale", "lr_mult", "lr_multiplier")
 """Keys of a group under which others' schedulers find a multiplier of its rate: timm, BEiT, MAE and fairseq write the
 first, many the second, DINOv2 the third."""
@@ -32,7 +34,7 @@ class GroupRates:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self.base = initial_rates(optimizer.param_groups)
-        self.factor: Tensor | float = 1.0
+        self.factor: Number = 1.0
         self._found: list[float | None] = []
         self._warned = False
         if not any(self.base):
@@ -58,7 +60,7 @@ class GroupRates:
         if len(groups) > known:
             self.base = initial_rates(groups, self.base)
 
-    def set(self, factor: Tensor | float) -> None:
+    def set(self, factor: Number) -> None:
         """Sets every group's rate to its initial one times a factor; a rate that is a tensor is filled in place."""
         self.factor = factor
         for group, base in zip(self._optimizer.param_groups, self.base, strict=True):
@@ -68,7 +70,7 @@ class GroupRates:
             elif isinstance(factor, Tensor):
                 lr.copy_((factor * base).reshape(lr.shape))
             else:
-                lr.fill_(base * factor)
+                lr.fill_(base * float(factor))
         rates = [group["lr"] for group in self._optimizer.param_groups]
         self._found = [None if isinstance(lr, Tensor) else lr for lr in rates]
 

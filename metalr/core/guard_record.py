@@ -17,17 +17,16 @@ EVENTS = 100
 logger = logging.getLogger("metalr")
 
 _WORDS = {
-    "non_finite": "the loss, a gradient or the policy's output was not finite: the decision is frozen and the rate "
-    "halved",
-    "limit": "the policy asked for a rate outside of [min_factor, max_factor] of its reference: it stays at the limit",
-    "out_of_distribution": "the features lie outside of what the policy was meta-trained on: its push is faded, and the rate goes "
-    "on along the reference schedule",
-    "divergence": "the loss has climbed far above its best and stays there: the rate is halved",
+    "non_finite": "the loss, a gradient or the action was not finite: the decision is frozen and the rate halved",
+    "limit": "the policy asked for a multiplier outside of [min_multiplier, max_multiplier]: it stays at the limit",
+    "out_of_distribution": "the features lie outside of what the policy was meta-trained on: its change is faded, and "
+    "the rate goes on along the reference schedule",
+    "divergence": "the loss stands far above its best and stays there: the rate is halved",
 }
 
 
 class DivergenceError(RuntimeError):
-    """The loss has climbed far above its best, and `Guards(on_divergence="raise")` asked to be told."""
+    """Says that the loss stands far above its best, where `Guards(on_divergence="raise")` asked for it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class GuardRecord:
             features: of that step by name.
 
         Raises:
-            DivergenceError: for a new climb, where that was asked for.
+            DivergenceError: for a new divergence, where that was asked for.
         """
         fresh = {guard: count - self._counts[guard] for guard, count in zip(GUARDS, counts, strict=True)}
         for guard, more in fresh.items():
@@ -102,8 +101,8 @@ class GuardRecord:
         self.events.append(event)
 
     def _report(self, step: int, features: dict[str, float]) -> None:
-        told = ", ".join(f"{name} {value:.2f}" for name, value in features.items())
-        message = f"the loss diverges at step {step}: it has climbed far above its best and stays there ({told})"
+        seen = ", ".join(f"{name} {value:.2f}" for name, value in features.items())
+        message = f"the loss diverges at step {step}: it stands far above its best and stays there ({seen})"
         if self._divergence == "raise":
             raise DivergenceError(message)
         if self._divergence == "warn":

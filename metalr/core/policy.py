@@ -1,67 +1,75 @@
-"""The policy: a small MLP from features to one number, the push on the log learning rate."""
+"""The policy: a small MLP from the features of a training run to an action, which moves the log learning rate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metalr.core import policy_file
-from metalr.core.backend import Array
+from metalr.core.backend import TORCH, Backend, Number, Vector, to_host_vector
 from metalr.core.features import FEATURES, HORIZON_FEATURES
 from metalr.core.policy_file import PolicyFile, checksum
 from metalr.core.support import Support
 
 _SHIPPED = Path(__file__).parents[1] / "weights"
 
-Layers = list[tuple[Array, Array]]
+Layers = Sequence[tuple[Vector, Vector]]
 """(weight, bias) of each layer: (out, in) and (out,), or with a leading run dimension for a population."""
 
-
-def apply_layers(layers: Layers, features: Array) -> Array:
-    """The policy's function: features (R, F) -> output (R,), for one policy or a population of R.
-
-    Hidden layers have ReLU; the last is linear.
-    """
-    batched = isinstance(features, Tensor)
-    hidden = features
-    for index, (weight, bias) in enumerate(layers):
-        hidden = _affine(weight, bias, hidden) if batched else weight @ hidden + bias
-        if index + 1 < len(layers):
-            hidden = hidden.clip(0.0)
-    return hidden.squeeze(-1) if batched else hidden.item()
-
-
-def _affine(weight: Tensor, bias: Tensor, hidden: Tensor) -> Tensor:
-    """One layer of one policy, (O, I), as one product for all runs; of a population, (R, O, I), as R of them."""
-    if weight.dim() == 2:
-        return F.linear(hidden, weight, bias)
-    return (weight @ hidden[..., None]).squeeze(-1) + bias
-
-
 BOOSTING_POLICIES = ("boosting", "boosting_anytime")
-"""Names of the shipped policies that serve boosted trees, with a known horizon and without: their `lr_policies`."""
+"""Names of the shipped policies that serve boosted trees, with a horizon and without: their `lr_policies`."""
+
+
+class PolicyFunction(NamedTuple):
+    """A policy's function, as a decision calls it.
+
+    Attributes:
+        layers: of one policy, or of a population of R.
+        columns: positions in `FEATURES` of the features that it reads, (F,); None for all of them, in order.
+    """
+
+    layers: Layers
+    columns: Vector | None
+
+    def action(self, xp: Backend, read: Vector) -> Number:
+        """Computes the output, (R,), from the features that the policy reads, (R, F).
+
+        Hidden layers have ReLU; the last is linear.
+        """
+        hidden = read
+        for index, (weight, bias) in enumerate(self.layers):
+            hidden = xp.affine(weight, bias, hidden)
+            if index + 1 < len(self.layers):
+                hidden = xp.relu(hidden)
+        return xp.only(hidden)
 
 
 def shipped_policies() -> dict[str, Path]:
-    """The policies in the package, by name."""
+    """Lists the policies in the package: path of the file by name."""
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.safetensors"))}
 
 
 class LRPolicy(nn.Module):
-    """An MLP that reads features of a training run and pushes its learning rate up (> 0) or down (< 0).
+    """Reads features of a training run, and moves its learning rate up (> 0) or down (< 0).
 
     He initialisation with the last layer zero: an untrained policy is the reference schedule.
+
+        policy = LRPolicy.load("default")
+        policy.save("mine.safetensors")
 
     Args:
         features: names out of `metalr.core.features.FEATURES` that it reads, in this order.
         hidden: widths of the hidden layers.
         seed: of the initial weights.
         card: free text facts (command, seed, figures), stored with the policy.
+
+    Attributes:
+        support: region of the features that it was meta-trained on; everywhere until `learn_support`.
 
     Raises:
         ValueError: for a feature that does not exist, or none, or a width below 1.
@@ -76,10 +84,6 @@ class LRPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.columns: Tensor
-        self.ranges: Tensor
-        self.centre: Tensor
-        self.whitener: Tensor
-        self.reach: Tensor
         unknown = [name for name in features if name not in FEATURES]
         if unknown or not features:
             raise ValueError(f"features={list(features)}: choose one or more of {', '.join(FEATURES)}")
@@ -90,8 +94,8 @@ class LRPolicy(nn.Module):
         self.card = dict(card or {})
         widths = (len(self.features), *self.hidden, 1)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.support = Support(len(self.features))
         self.register_buffer("columns", torch.tensor([FEATURES.index(f) for f in self.features]), persistent=False)
-        self._set_support(Support.everywhere(len(self.features)))
         self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:
@@ -117,23 +121,36 @@ class LRPolicy(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(self, features: Tensor) -> Tensor:
-        """Output for all features, shape (R, len(FEATURES)) -> (R,), of which it picks its own columns."""
-        output: Tensor = apply_layers(self.shared_layers(), self.select(features))
-        return output
+        """Computes the actions (R,) for all features, (R, len(FEATURES)), of which it picks its own columns."""
+        return self.action(self.select(features))
 
-    def shared_layers(self) -> Layers:
-        """Its own layers, for `apply_layers`."""
-        return [(layer.weight, layer.bias) for layer in self._linears()]
+    def action(self, read: Tensor) -> Tensor:
+        """Computes the actions (R,) for the features that it reads, (R, len(self.features))."""
+        return cast(Tensor, self.function(differentiable=True).action(TORCH, read))
 
-    def select(self, features: Tensor) -> Tensor:
-        """The columns that this policy reads: (R, len(FEATURES)) -> (R, len(self.features))."""
-        if self.features == FEATURES:
-            return features
-        return features.index_select(-1, self.columns)
+    def function(self, differentiable: bool = False) -> PolicyFunction:
+        """Gives its function, with its own weights, for the batched runs of meta-training.
 
-    def population(self, vectors: Tensor) -> Layers:
-        """Layers of R policies of this shape from their flat weights, shape (R, size), in parameter order."""
-        layers: Layers = []
+        Args:
+            differentiable: keep the weights in the graph, for backpropagation through the runs.
+        """
+        layers: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in self._linears()]
+        if not differentiable:
+            layers = [(weight.detach(), bias.detach()) for weight, bias in layers]
+        return PolicyFunction(layers, self.columns)
+
+    def frozen_function(self, device: torch.device | None) -> PolicyFunction:
+        """Copies its function, as its weights are now, to where decisions are taken: a device, or the host (None)."""
+
+        def copied(tensor: Tensor) -> Vector:
+            return to_host_vector(tensor) if device is None else tensor.detach().to(device, copy=True)
+
+        layers = [(copied(layer.weight), copied(layer.bias)) for layer in self._linears()]
+        return PolicyFunction(layers, None if self.features == FEATURES else copied(self.columns))
+
+    def population(self, vectors: Tensor) -> PolicyFunction:
+        """Gives the function of R policies of this shape from their flat weights, (R, size), in parameter order."""
+        layers: list[tuple[Vector, Vector]] = []
         start = 0
         for layer in self._linears():
             rows, columns = layer.weight.shape
@@ -141,12 +158,13 @@ class LRPolicy(nn.Module):
             start += rows * columns
             layers.append((weight, vectors[:, start : start + rows]))
             start += rows
-        return layers
+        return PolicyFunction(layers, self.columns)
 
-    @property
-    def support(self) -> Support:
-        """The region of its own features, (F,) each, that it was meta-trained on; everywhere until it is told."""
-        return Support(self.ranges, self.centre, self.whitener, self.reach)
+    def select(self, features: Tensor) -> Tensor:
+        """Picks the columns that this policy reads: (R, len(FEATURES)) -> (R, len(self.features))."""
+        if self.features == FEATURES:
+            return features
+        return features.index_select(-1, self.columns)
 
     def learn_support(self, states: Tensor) -> None:
         """Sets `support` to where the states lie.
@@ -157,23 +175,15 @@ class LRPolicy(nn.Module):
         Raises:
             ValueError: for fewer than 1,000 states, or any that is not finite.
         """
-        self._set_support(Support.of(self.select(states)))
-
-    def _set_support(self, support: Support) -> None:
-        for name, part in support._asdict().items():
-            # Beside the weights in a policy file, but in no state_dict: a meta-training's checkpoint is older.
-            self.register_buffer(name, part.to(self.columns.device), persistent=False)
+        self.support.learn(self.select(states))
 
     def fingerprint(self) -> str:
-        """Tells two policies apart that set different rates: of its features, weights and support."""
-        return checksum({"features": repr(self.features)}, self._tensors())[:16]
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return self.state_dict() | {f"support.{name}": part for name, part in self.support._asdict().items()}
+        """Tells two policies apart that set different rates: a hash of its features, weights and support."""
+        return checksum({"features": repr(self.features)}, self.state_dict())[:16]
 
     def save(self, path: str | Path) -> None:
         """Writes the policy with its feature schema, its support and a checksum to a safetensors file."""
-        policy_file.write(path, PolicyFile(self.features, self.hidden, self.card, self._tensors()))
+        policy_file.write(path, PolicyFile(self.features, self.hidden, self.card, self.state_dict()))
 
     @classmethod
     def load(cls, source: str | Path, verify: bool = True) -> LRPolicy:
@@ -196,8 +206,5 @@ class LRPolicy(nn.Module):
             )
         content = policy_file.read(path, verify)
         policy = cls(content.features, content.hidden, card=content.card)
-        policy.load_state_dict({k: v for k, v in content.tensors.items() if not k.startswith("support.")})
-        parts = {k.removeprefix("support."): v for k, v in content.tensors.items() if k.startswith("support.")}
-        if parts:
-            policy._set_support(Support(**parts))
+        policy.load_state_dict(policy.state_dict() | content.tensors)
         return policy.requires_grad_(False).eval()

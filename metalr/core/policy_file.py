@@ -22,12 +22,15 @@ from metalr.core.features import FEATURES, OLDEST_SCHEMA, SCHEMA_VERSION
 
 _FORMAT = "metalr.policy"
 
+_RENAMED = {"support.reach": "support.mahalanobis_radius"}
+"""Tensors by the names that metalr 0.1.0 wrote them under."""
+
 MAX_BYTES = 2**26
 """Largest file that is read: a policy of the default size takes some 16 kB."""
 
 
 class PolicyFile(NamedTuple):
-    """What a policy file holds.
+    """Holds what a policy file does.
 
     Attributes:
         features: names that the policy reads.
@@ -43,7 +46,7 @@ class PolicyFile(NamedTuple):
 
 
 def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of all metadata but the checksum itself and of every tensor's name, shape and bytes, in hex."""
+    """Hashes all metadata but the checksum itself and of every tensor's name, shape and bytes: SHA-256 in hex."""
     words = sorted((key, value) for key, value in metadata.items() if key != "checksum")
     digest = hashlib.sha256(json.dumps(words).encode())
     for name, tensor in sorted(tensors.items()):
@@ -86,7 +89,8 @@ def read(path: Path, verify: bool = True) -> PolicyFile:
             f"policy file {path} has feature schema {version}, this metalr reads {SCHEMA_VERSION}; "
             "install the metalr version it was made with, or meta-train it again"
         )
-    content = PolicyFile(*_header(path, metadata), tensors)
+    named = {_RENAMED.get(name, name): tensor for name, tensor in tensors.items()}
+    content = PolicyFile(*_header(path, metadata), named)
     _check_tensors(path, content)
     _check_sum(path, metadata, tensors, verify)
     return content
@@ -140,7 +144,7 @@ def _check_tensors(path: Path, content: PolicyFile) -> None:
         expected |= {f"layers.{index}.weight": (outputs, inputs), f"layers.{index}.bias": (outputs,)}
     if any(name.startswith("support.") for name in tensors):
         expected |= {"support.ranges": (count, 2), "support.centre": (count,)}
-        expected |= {"support.whitener": (count, count), "support.reach": ()}
+        expected |= {"support.whitener": (count, count), "support.mahalanobis_radius": ()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:
         raise ValueError(f"policy file {path} holds tensors {found}, its header promises {expected}")

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metalr.core.backend import Array, namespace
+from metalr.core.backend import HOST, TORCH, Backend, Number
 from metalr.core.direction import Direction
 from metalr.core.sample import GroupSample, ParameterSample
+
+Size = TypeVar("Size")
 
 
 class Signals(NamedTuple):
     """One step of R runs, float32, each of shape (R,); or of one run on the host, each a float.
 
-    u is the direction that the optimizer applied last, for a unit rate; at the first step, when nothing has been
-    applied yet, it stands for the one that comes: the gradient for SGD, its sign for any other optimizer (what
-    Adam and its kin begin with).
+    u is the direction that the optimizer applied last, for a unit rate; at the first step `before_first_update` says
+    what stands for it.
 
     Attributes:
         loss: of this step's batch, in any unit, of either sign.
@@ -30,18 +31,30 @@ class Signals(NamedTuple):
         optimizer: +1 for SGD, -1 for any other.
     """
 
-    loss: Array
-    grad_norm: Array
-    param_norm: Array
-    update_norm: Array
-    alignment: Array
-    optimizer: Array
+    loss: Number
+    grad_norm: Number
+    param_norm: Number
+    update_norm: Number
+    alignment: Number
+    optimizer: Number
 
 
-def alignment(dot: Array, grad_norm: Array, update_norm: Array) -> Array:
-    """Cosine from a dot product and two norms; 0 where either norm is 0."""
-    xp = namespace(dot)
+def alignment(xp: Backend, dot: Number, grad_norm: Number, update_norm: Number) -> Number:
+    """Computes a cosine from a dot product and two norms; 0 where either norm is 0."""
     return xp.clip(dot / xp.clip(grad_norm * update_norm, 1e-30), -1.0, 1.0)
+
+
+def before_first_update(is_sgd: bool, of_gradient: Size, of_sign: Size) -> Size:
+    """Gives what stands for the size of u as long as nothing has been applied: that of the direction that comes.
+
+    It is the gradient for SGD, and its sign for any other optimizer: what Adam and its kin begin with.
+
+    Args:
+        is_sgd: whether the optimizer is SGD, see `metalr.core.direction.Direction.is_sgd`.
+        of_gradient: |g|, or its square.
+        of_sign: the same of a vector of ones: the square root of the number of elements, or that number.
+    """
+    return of_gradient if is_sgd else of_sign
 
 
 def measure(
@@ -78,22 +91,26 @@ def measure(
     if not sums:
         _refuse_without_gradients(sample)
     whole = sample.total(torch.stack([part.to(sums[0].device) for part in sums]))
-    each: Array = iter(whole.tolist() if on_host else whole.float()[..., None])
+    xp = HOST if on_host else TORCH
+    each: Iterable[Iterable[Number]] = whole.tolist() if on_host else whole.float()[..., None]
 
-    grad_square = param_square = update_square = product = 0.0
+    zero: Number = 0.0
+    grad_square = param_square = update_square = product = zero
+    measured = iter(each)
     for group, part, row, update, lr in zip(groups, sample.groups, rows, updates, base_lrs, strict=True):
         if row is None:
             continue
-        grad, param, square, dot = next(each)
-        if not direction.is_sgd:  # nothing has been applied, or a GradScaler skipped the first steps: sign(g) stands
-            square = namespace(square).where(square > 0, square, part.count)
-        elif update is None:
-            square = grad
+        grad, param, square, dot = next(measured)
+        assumed = before_first_update(direction.is_sgd, grad, 0.0 * grad + float(part.count))
+        if update is None:
+            square = assumed
+        elif not direction.is_sgd:  # 0 where a GradScaler skipped the first steps
+            square = xp.where(square > 0, square, assumed)
         grad_square = grad_square + grad
         param_square = param_square + param
         update_square = update_square + lr * lr * square
         product = product + (-lr if group.get("maximize", False) else lr) * dot
-    return _signals(loss, grad_square, param_square, update_square, product, direction.is_sgd), rows
+    return _signals(xp, loss, grad_square, param_square, update_square, product, direction.is_sgd), rows
 
 
 def _refuse_without_gradients(sample: ParameterSample) -> NoReturn:
@@ -117,12 +134,12 @@ def _sums(rows: Tensor, update: Tensor | None, sample: GroupSample) -> Tensor:
     return torch.cat((squares, vectors[0].dot(vectors[2])[None]))
 
 
-def _signals(loss: Tensor | float, grad: Array, param: Array, update: Array, product: Array, is_sgd: bool) -> Signals:
-    """From the loss, three squares and a dot product."""
-    xp = namespace(grad)
+def _signals(
+    xp: Backend, loss: Tensor | float, grad: Number, param: Number, update: Number, product: Number, is_sgd: bool
+) -> Signals:
+    """Makes signals from the loss, three squares and a dot product."""
     grad, param, update = xp.sqrt(grad), xp.sqrt(param), xp.sqrt(update)
-    kind = 1.0 if is_sgd else -1.0
-    cosine = alignment(product, grad, update)
-    if not isinstance(grad, Tensor):
-        return Signals(float(loss), grad, param, update, cosine, kind)
-    return Signals(torch.as_tensor(loss).to(grad).reshape(1), grad, param, update, cosine, torch.full_like(grad, kind))
+    cosine = alignment(xp, product, grad, update)
+    optimizer = 0.0 * grad + (1.0 if is_sgd else -1.0)
+    value: Number = torch.as_tensor(loss).to(grad).reshape(1) if isinstance(grad, Tensor) else float(loss)
+    return Signals(value, grad, param, update, cosine, optimizer)

@@ -1,23 +1,25 @@
-"""The learning-rate law: what a decision of the policy does to the rate.
+"""The update rule: what an action of the policy does to the learning rate.
 
 For parameter group g at optimizer step t of T:
 
     lr_g(t) = lr_g(0) * ref(t/T) * exp(s_t)
-    s_t     = s_{t-1} + bound_t * tanh(policy(features_t)),    s_{-1} = 0
+    s_t     = s_{t-1} + bound_t * tanh(action_t),    s_{-1} = 0,    action_t = policy(features_t)
 
-A policy that outputs zero is the reference schedule. Everything that depends on time alone is in a `Clock`, so
-that a real run and thousands of batched inner runs read the same numbers.
+s is the log multiplier, exp(s) the multiplier of the rate over its reference schedule, and ref(t/T) exp(s_t) the
+factor of the initial rate. A policy that outputs zero is the reference schedule. Everything that depends on time alone
+is in a `Clock`, so that a real run and thousands of batched inner runs read the same numbers.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from metalr.core.backend import Array, namespace
+from metalr.core.backend import Backend, Mask, Number
 
 REFERENCE_FLOOR = 1e-3
 """Smallest value of the cosine reference: its logarithm has to stay finite."""
@@ -36,30 +38,41 @@ NON_FINITE_CUT = math.log(2.0)
 
 
 class Clock(NamedTuple):
-    """All that the law and the features read off the time, as float32 arrays without a run dimension.
+    """All that the update rule and the features read off the time.
+
+    Each is a float, or a float32 tensor of shape ().
 
     Attributes:
-        progress: 2 t/T - 1, in [-1, 1]; 0 where T is unknown. Shape ().
-        early: exp(-t/10), in (0, 1]. Shape ().
-        log_reference: log ref(t/T), nats, <= 0; 0 where T is unknown. Shape ().
-        bound: largest change of s at this step, nats. Shape ().
-        windows: lengths of the fast, middle and slow averages, steps. Shape (3,).
+        progress: 2 t/T - 1, in [-1, 1]; 0 where T is unknown.
+        early: exp(-t/10), in (0, 1].
+        log_reference: log ref(t/T), nats, <= 0; 0 where T is unknown.
+        bound: largest change of s at this step, nats.
+        fast_window: length of the fast averages, steps.
+        middle_window: length of the middle averages, steps.
+        slow_window: length of the slow averages, steps.
     """
 
-    progress: Array
-    early: Array
-    log_reference: Array
-    bound: Array
-    windows: Array
+    progress: Number
+    early: Number
+    log_reference: Number
+    bound: Number
+    fast_window: Number
+    middle_window: Number
+    slow_window: Number
 
     @classmethod
-    def from_row(cls, row: Array) -> Clock:
-        """Reads one row of `clock_table`, shape (7,)."""
-        return cls(row[0], row[1], row[2], row[3], row[4:7])
+    def from_row(cls, row: Iterable[Number]) -> Clock:
+        """Reads one row of `clock_table`, (7,), or of its transpose, (7, N) for the clocks of N steps."""
+        return cls(*row)
+
+    @property
+    def windows(self) -> tuple[Number, Number, Number]:
+        """Lengths of the fast, middle and slow averages, steps."""
+        return self.fast_window, self.middle_window, self.slow_window
 
 
 def span(step: int, total_steps: float | None) -> float:
-    """Time scale of step t in steps: min(T, 2 (t + 50)).
+    """Gives the time scale of step t in steps: min(T, 2 (t + 50)).
 
     Averages and bounds scale with the span. While a run is younger than its horizon they follow its age, so that
     an early instability of a long run is seen and answered in time; after that a run of 200 steps and one of
@@ -70,7 +83,7 @@ def span(step: int, total_steps: float | None) -> float:
 
 
 def log_reference(step: int, total_steps: float | None) -> float:
-    """Logarithm of the reference schedule: cosine from 1 to `REFERENCE_FLOOR`, or 0 where T is unknown."""
+    """Gives the logarithm of the reference schedule: cosine from 1 to `REFERENCE_FLOOR`, or 0 where T is unknown."""
     if total_steps is None:
         return 0.0
     fraction = min(step / total_steps, 1.0)
@@ -79,7 +92,7 @@ def log_reference(step: int, total_steps: float | None) -> float:
 
 
 def bound(step: int, total_steps: float | None) -> float:
-    """Largest change of s at step t, nats: 40 / max(span, 100), and 3 exp(-t/2) more in the first few steps.
+    """Gives the largest change of s at step t, nats: 40 / max(span, 100), and 3 exp(-t/2) more in the first few steps.
 
     The early part lets a rate that is wrong by four decades be corrected before it does harm.
     """
@@ -87,7 +100,7 @@ def bound(step: int, total_steps: float | None) -> float:
 
 
 def clock_row(step: int, total_steps: float | None) -> list[float]:
-    """The seven numbers of step t's `Clock`; see `clock`."""
+    """Gives the seven numbers of step t's `Clock`."""
     progress = 0.0 if total_steps is None else 2.0 * min(step / total_steps, 1.0) - 1.0
     scale = span(step, total_steps)
     windows = [max(least, share * scale) for share, least in zip(WINDOW_SHARES, MIN_WINDOWS, strict=True)]
@@ -96,7 +109,7 @@ def clock_row(step: int, total_steps: float | None) -> list[float]:
 
 
 def clock(step: int, total_steps: float | None, device: torch.device | str | None = None) -> Clock:
-    """The clock of one step.
+    """Makes the clock of one step.
 
     Args:
         step: t, optimizer steps taken before this one.
@@ -107,26 +120,31 @@ def clock(step: int, total_steps: float | None, device: torch.device | str | Non
 
 
 def clock_table(total_steps: int, anytime: bool = False, device: torch.device | str | None = None) -> Tensor:
-    """The clocks of all steps of a run, shape (T, 7); `anytime` where T is unknown."""
+    """Makes the clocks of all steps of a run, shape (T, 7); `anytime` where T is unknown to the policy."""
     horizon = None if anytime else total_steps
     rows = [clock_row(step, horizon) for step in range(total_steps)]
     return torch.tensor(rows, dtype=torch.float32, device=device)
 
 
-def advance(log_multiplier: Array, output: Array, clock: Clock, finite: Array) -> Array:
-    """One step of s.
+def advance(xp: Backend, log_multiplier: Number, action: Number, clock: Clock, finite: Mask) -> Number:
+    """Takes one step of the log multiplier.
 
     Args:
+        xp: backend of the numbers.
         log_multiplier: s_{t-1}, nats, shape (R,).
-        output: the policy's output, shape (R,), unbounded.
+        action: the policy's output, shape (R,), unbounded.
         clock: the step's clock.
-        finite: where loss and gradient are finite, bool, shape (R,). Elsewhere, and where the output is not finite,
+        finite: where loss and gradient are finite, bool, shape (R,). Elsewhere, and where the action is not finite,
             the policy is not asked, and the rate is halved.
 
     Returns:
         s_t, nats, shape (R,), always finite and within `MAX_LOG_MULTIPLIER`.
     """
-    xp = namespace(output)
-    finite = finite & xp.isfinite(output)
-    change = xp.where(finite, clock.bound * xp.tanh(output), -NON_FINITE_CUT)
+    asked = finite & xp.isfinite(action)
+    change = xp.where(asked, clock.bound * xp.tanh(action), -NON_FINITE_CUT)
     return xp.clip(log_multiplier + change, -MAX_LOG_MULTIPLIER, MAX_LOG_MULTIPLIER)
+
+
+def lr_factor(xp: Backend, log_multiplier: Number, clock: Clock) -> Number:
+    """Gives the factor of the initial rates, ref(t/T) exp(s_t), shape (R,)."""
+    return xp.exp(clock.log_reference + log_multiplier)

@@ -119,7 +119,7 @@ def _resolve(policy: LRPolicy, pending: list[tuple[float, Snapshot]]) -> Trace:
         bound=rows[:, 3].copy(),
         constant=found.constant.double().cpu().numpy(),
         values=read.double().cpu().numpy(),
-        nats=found.nats.double().cpu().numpy(),
+        nats=found.contributions.double().cpu().numpy(),
         counts=_host([one.counts.T for one in seen]).long().numpy(),
     )
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metalr.core.features import CLIP
-from metalr.core.policy import LRPolicy, apply_layers
+from metalr.core.policy import LRPolicy
 
 QUANTILES = (0.1, 0.5, 0.9)
 """Of the states, at each point of a curve."""
@@ -63,15 +63,15 @@ def responses(policy: LRPolicy, states: Tensor, points: int = 41, whole: bool = 
     if states.dim() != 2 or states.shape[1] != len(policy.features) or len(states) == 0:
         raise ValueError(f"states has shape {tuple(states.shape)}: give (N, {len(policy.features)}), N at least 1")
     states = _few(states).to(policy.columns.device).float()
-    layers, own = policy.shared_layers(), states.double().cpu().numpy()
+    own = states.double().cpu().numpy()
     grids, curves = [], []
     for column in range(states.shape[1]):
         low, high = (-CLIP, CLIP) if whole else _range(own[:, column])
         grid = torch.linspace(low, high, points)
         moved = states.repeat(points, 1, 1)
         moved[:, :, column] = grid.to(states)[:, None]
-        pushes = apply_layers(layers, moved.flatten(0, 1)).tanh().view(points, -1)
-        curves.append(np.quantile(pushes.double().cpu().numpy(), QUANTILES, axis=1))
+        changes = policy.action(moved.flatten(0, 1)).detach().tanh().view(points, -1)
+        curves.append(np.quantile(changes.double().cpu().numpy(), QUANTILES, axis=1))
         grids.append(grid.double().numpy())
     seen = np.quantile(own, (0.0, 0.1, 0.5, 0.9, 1.0), axis=0).T
     return Responses(policy.features, np.array(grids), np.array(curves), seen)

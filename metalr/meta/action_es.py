@@ -53,13 +53,11 @@ class ActionES(GradientEstimator):
         blocks = hold_blocks(episode.inner.total_steps, episode.inner.anytime, self.decisions)
         noise = episode.noise(int(blocks[-1]) + 1).T[blocks.to(episode.task.device)]  # (T, P)
         action_noise = self.sigma * torch.cat((noise, -noise), dim=1)
-        layers = [(weight.detach(), bias.detach()) for weight, bias in policy.shared_layers()]
         runs = rollout(
             episode.task,
             episode.inner,
-            layers,
-            policy.columns,
-            2,
+            policy.function(),
+            copies=2,
             compiled=episode.compiled,
             record=True,
             action_noise=action_noise,

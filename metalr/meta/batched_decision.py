@@ -1,19 +1,60 @@
-"""The decision of one step of R inner runs, as a pure function; it is compiled once for a number of runs."""
+"""The decision of one step of R inner runs, around the kernel of `metalr.core.decision`.
+
+It is compiled once for a number of runs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from metalr.core.features import FeatureState, observe
-from metalr.core.policy import Layers, apply_layers
+from metalr.core.backend import TORCH
+from metalr.core.decision import decide
+from metalr.core.features import FeatureState
+from metalr.core.policy import PolicyFunction
 from metalr.core.signals import Signals, alignment
-from metalr.core.update_rule import Clock, advance
+from metalr.core.update_rule import Clock, lr_factor
 from metalr.meta.task import Measured
+
+
+class RunConstants(NamedTuple):
+    """What stays the same in R runs from their first step to their last.
+
+    Attributes:
+        optimizer: as `Signals.optimizer`, ().
+        first_norm: |u| that the signals assume before the first update, (); 0 stands for |g|.
+        initial_lr: lr(0), (R,).
+    """
+
+    optimizer: Tensor
+    first_norm: Tensor
+    initial_lr: Tensor
+
+
+class RunState(NamedTuple):
+    """What R runs carry from decision to decision.
+
+    Attributes:
+        features: their state.
+        log_multiplier: s, nats, (R,).
+    """
+
+    features: FeatureState
+    log_multiplier: Tensor
+
+    @classmethod
+    def empty(cls, runs: int, device: torch.device) -> RunState:
+        """Makes the state of runs that have not started."""
+        return cls(FeatureState.empty(runs, device), torch.zeros(runs, device=device))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> RunState:
+        """Applies a function to every tensor."""
+        parts = cast(tuple[Tensor, ...], self.features)
+        return RunState(FeatureState(*(function(part) for part in parts)), function(self.log_multiplier))
 
 
 class StepRecord(NamedTuple):
@@ -35,48 +76,43 @@ def compile_part(function: Callable[..., Any], compiled: bool, dynamic: bool = F
 
 
 @cache
-def decide_part(compiled: bool) -> Callable[..., tuple[FeatureState, Tensor, Tensor, Tensor, Tensor]]:
-    """`decide`, compiled or as it is."""
-    return compile_part(decide, compiled)
+def decide_part(compiled: bool) -> Callable[..., tuple[RunState, StepRecord]]:
+    """`decide_batch`, compiled or as it is."""
+    return compile_part(decide_batch, compiled)
 
 
-def decide(
-    memory: FeatureState,
-    log_multiplier: Tensor,
-    seen: Measured,
-    kind: Tensor,
-    first: Tensor,
-    layers: Layers,
-    columns: Tensor,
-    initial_lr: Tensor,
-    row: Tensor,
+def batched_signals(state: RunState, measured: Measured, constants: RunConstants) -> Signals:
+    """Makes of R runs what `metalr.core.signals.measure` makes of a real one."""
+    start = cast(Tensor, state.features.seen) == 0
+    cosine = cast(Tensor, alignment(TORCH, measured.product, measured.grad_norm, measured.direction_norm))
+    assumed = torch.where(constants.first_norm > 0, constants.first_norm, measured.grad_norm)
+    update_norm = constants.initial_lr * torch.where(start, assumed, measured.direction_norm)
+    optimizer = constants.optimizer.expand_as(measured.loss)
+    cosine = torch.where(start, 0.0, cosine)
+    return Signals(measured.loss, measured.grad_norm, measured.param_norm, update_norm, cosine, optimizer)
+
+
+def decide_batch(
+    policy: PolicyFunction,
+    state: RunState,
+    measured: Measured,
+    constants: RunConstants,
+    clock_row: Tensor,
     action_noise: Tensor,
-) -> tuple[FeatureState, Tensor, Tensor, Tensor, Tensor]:
-    """Signals -> features -> policy -> law: the memory, the features, where finite, s, and the rate.
-
-    The signals are the batched twin of `metalr.core.signals.measure`.
+) -> tuple[RunState, StepRecord]:
+    """Decides one step of R runs: the kernel of real runs, without guards.
 
     Args:
-        memory: of the features.
-        log_multiplier: s_{t-1}, nats, (R,).
-        seen: this step's measurements.
-        kind: as `Optimizees.kind`.
-        first: as `Optimizees.first`.
-        layers: of one policy or of R policies.
-        columns: features that the policy reads.
-        initial_lr: lr(0), (R,).
-        row: of `metalr.core.update_rule.clock_table`.
+        policy: one for all runs, or one for each.
+        state: before this step.
+        measured: of this step.
+        constants: of the runs.
+        clock_row: of `metalr.core.update_rule.clock_table`, (7,).
         action_noise: added to the policy's output, (R,).
     """
-    clock = Clock.from_row(row)
-    start = memory.seen == 0
-    cosine = torch.where(start, 0.0, alignment(seen.product, seen.grad_norm, seen.direction_norm))
-    assumed = torch.where(first > 0, first, seen.grad_norm)
-    update_norm = initial_lr * torch.where(start, assumed, seen.direction_norm)
-    kinds = kind.expand_as(seen.loss)
-    signals = Signals(seen.loss, seen.grad_norm, seen.param_norm, update_norm, cosine, kinds)
-    memory, features, finite = observe(memory, signals, log_multiplier, clock)
-    output = apply_layers(layers, features.index_select(-1, columns)) + action_noise
-    log_multiplier = advance(log_multiplier, output, clock, finite)
-    lr = initial_lr * torch.exp(clock.log_reference + log_multiplier)
-    return memory, features, finite, log_multiplier, lr
+    clock = Clock.from_row(clock_row)
+    signals = batched_signals(state, measured, constants)
+    made = decide(TORCH, policy, state.features, state.log_multiplier, signals, clock, action_noise)
+    after = RunState(made.feature_state, cast(Tensor, made.log_multiplier))
+    lr = constants.initial_lr * cast(Tensor, lr_factor(TORCH, made.log_multiplier, clock))
+    return after, StepRecord(measured.loss, cast(Tensor, made.features), cast(Tensor, made.finite), lr)

@@ -80,8 +80,8 @@ class HeldOutTask:
         task = task.select(torch.arange(self.instances).repeat(self.rates)).to(device)
         hyper = Hyper.of(self.grid.repeat_interleave(self.instances)[:, None], 0.9, 0.999)
         inner = InnerTraining(self.optimizer, hyper, self.total_steps, anytime, self.seed)
-        layers = [(w.detach(), b.detach()) for w, b in policy.shared_layers()]
-        return rollout(task, inner, layers, policy.columns, record=record)
+        function = policy.function()
+        return rollout(task, inner, function, record=record)
 
     def reference_runs(self, policy: LRPolicy, anytime: bool, device: torch.device) -> Rollout:
         """The same with the reference schedule alone: a policy of that shape which outputs zero."""

@@ -57,8 +57,8 @@ class FullES(GradientEstimator):
         """One perturbation a pair, kept from the run's start to its end."""
         theta = parameters_to_vector(policy.parameters()).detach()
         noise = episode.noise(theta.numel())
-        layers = policy.population(perturbed(theta, noise, self.sigma))
-        runs = rollout(episode.task, episode.inner, layers, policy.columns, copies=2, compiled=episode.compiled)
+        policies = policy.population(perturbed(theta, noise, self.sigma))
+        runs = rollout(episode.task, episode.inner, policies, copies=2, compiled=episode.compiled)
         episode.done = True
         own = runs.outer_loss(episode.final_weight).view(2, -1)
         everyone = episode.gather(own)
@@ -100,9 +100,9 @@ class _TruncatedES(GradientEstimator):
         theta = parameters_to_vector(policy.parameters()).detach()
         truncation, stop = runs.truncation(self.truncations)
         noise, weighed = self._noises(episode, theta.numel(), truncation)
-        layers = policy.population(perturbed(theta, noise, self.sigma))
+        policies = policy.population(perturbed(theta, noise, self.sigma))
         first = runs.step
-        loss = runs.piece(layers, policy.columns, stop, episode.final_weight)
+        loss = runs.piece(policies, stop, episode.final_weight)
         episode.done = runs.step == episode.inner.total_steps
         own = loss.view(2, -1)
         everyone = episode.gather(own)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from metalr.core.features import FeatureState
-from metalr.core.policy import Layers
+from metalr.core.policy import PolicyFunction
 from metalr.core.update_rule import clock_table
-from metalr.meta.batched_decision import StepRecord, decide_part
+from metalr.meta.batched_decision import RunConstants, RunState, StepRecord, decide_part
 from metalr.meta.task import InnerTraining, Task
 
 LOG_RATIO_RANGE = (-10.0, 1.5)
@@ -51,7 +51,6 @@ class Unroll:
 
     Attributes:
         optimizees: what the copies * P runs train.
-        log_multiplier: s of each, nats, (R,).
         step: steps done.
 
     Args:
@@ -67,48 +66,40 @@ class Unroll:
     ) -> None:
         self.inner, self.copies = inner, copies
         self.optimizees = problem.start(inner, copies, compiled)
-        self.log_multiplier = torch.zeros(copies * len(problem), device=problem.device)
         self.step = 0
         self.evaluation_steps = sorted(
             {max(1, round(inner.total_steps * (i + 1) / evaluations)) for i in range(evaluations)}
         )
-        self._feature_state = FeatureState.empty(copies * len(problem), problem.device)
+        self._state = RunState.empty(copies * len(problem), problem.device)
+        self._constants = RunConstants(self.optimizees.kind, self.optimizees.first, self.optimizees.initial_lr)
         self._decide = decide_part(compiled)
         self._table = clock_table(inner.total_steps, inner.anytime, problem.device)
         with torch.no_grad():
             self.initial = self.optimizees.validate()
+
+    @property
+    def log_multiplier(self) -> Tensor:
+        """S of each run, nats, (R,)."""
+        return self._state.log_multiplier
 
     def log_ratio(self) -> Tensor:
         """log(validation loss / initial one), within `LOG_RATIO_RANGE`, (R,)."""
         ratio = torch.log(self.optimizees.validate() / self.initial)
         return torch.nan_to_num(ratio, nan=LOG_RATIO_RANGE[1]).clamp(*LOG_RATIO_RANGE)
 
-    def advance(self, layers: Layers, columns: Tensor, action_noise: Tensor | None = None) -> StepRecord:
+    def advance(self, policy: PolicyFunction, action_noise: Tensor | None = None) -> StepRecord:
         """One step of all runs.
 
         Args:
-            layers: of one policy or of R policies.
-            columns: features that the policy reads.
+            policy: one for all runs, or one for each.
             action_noise: added to the policy's output, (R,); none by default.
         """
-        runs, row = self.optimizees, self._table[self.step]
-        action_noise = torch.zeros_like(self.log_multiplier) if action_noise is None else action_noise
-        seen = runs.measure()
-        self._feature_state, features, finite, self.log_multiplier, lr = self._decide(
-            self._feature_state,
-            self.log_multiplier,
-            seen,
-            runs.kind,
-            runs.first,
-            layers,
-            columns,
-            runs.initial_lr,
-            row,
-            action_noise,
-        )
-        runs.update(lr)
+        noise = torch.zeros_like(self.log_multiplier) if action_noise is None else action_noise
+        measured, row = self.optimizees.measure(), self._table[self.step]
+        self._state, record = self._decide(policy, self._state, measured, self._constants, row, noise)
+        self.optimizees.update(record.lr)
         self.step += 1
-        return StepRecord(seen.loss, features, finite, lr)
+        return record
 
     def truncation(self, truncations: int) -> tuple[int, int]:
         """Number of the piece that begins here, out of so many evenly long ones, and the step where it ends."""
@@ -116,12 +107,12 @@ class Unroll:
         stops = [round(total * (i + 1) / truncations) for i in range(truncations)]
         return next((i, stop) for i, stop in enumerate(stops) if stop > self.step)
 
-    def piece(self, layers: Layers, columns: Tensor, stop: int, final_weight: float) -> Tensor:
+    def piece(self, policy: PolicyFunction, stop: int, final_weight: float) -> Tensor:
         """Advances to step `stop`: the part of the outer loss that lies in between, (R,)."""
         weights = curve_weights(len(self.evaluation_steps), final_weight)
         loss = torch.zeros_like(self.log_multiplier)
         while self.step < stop:
-            self.advance(layers, columns)
+            self.advance(policy)
             if self.step in self.evaluation_steps:
                 loss = loss + weights[self.evaluation_steps.index(self.step)] * self.log_ratio()
         return loss
@@ -129,15 +120,14 @@ class Unroll:
     def detach(self) -> None:
         """Cuts the graph of earlier steps."""
         self.optimizees.detach()
-        self._feature_state = FeatureState(*(part.detach() for part in self._feature_state))
-        self.log_multiplier = self.log_multiplier.detach()
+        self._state = self._state.map(Tensor.detach)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the runs are; the problem and the training are drawn again."""
         return {
             "copies": self.copies,
             "step": self.step,
-            "memory": list(self._feature_state),
+            "features": list(self._state.features),
             "log_multiplier": self.log_multiplier,
             "optimizees": self.optimizees.state_dict(),
         }
@@ -146,8 +136,8 @@ class Unroll:
         """Restores `state_dict`, on runs of the same problem that have not started."""
         device = self.log_multiplier.device
         self.step = int(state["step"])
-        self._feature_state = FeatureState(*(part.to(device) for part in state["memory"]))
-        self.log_multiplier = state["log_multiplier"].to(device)
+        stored = RunState(FeatureState(*state["features"]), state["log_multiplier"])
+        self._state = stored.map(lambda part: part.to(device))
         self.optimizees.load_state_dict(state["optimizees"])
 
 
@@ -155,8 +145,7 @@ class Unroll:
 def rollout(
     problem: Task,
     inner: InnerTraining,
-    layers: Layers,
-    columns: Tensor,
+    policy: PolicyFunction,
     copies: int = 1,
     evaluations: int = 10,
     compiled: bool = False,
@@ -168,8 +157,7 @@ def rollout(
     Args:
         problem: P instances. Copies of an instance share initial parameters, batches and hyperparameters.
         inner: the inner training.
-        layers: of one policy, or of copies * P policies (copy by copy).
-        columns: features that the policy reads, as indices into `metalr.core.features.FEATURES`.
+        policy: one for all runs, or copies * P of them (copy by copy).
         copies: runs for each instance.
         evaluations: number of validation losses along the run, evenly spaced, the last at its end.
         compiled: run each step through torch.compile; pays off after some 100,000 inner steps on one network.
@@ -179,7 +167,7 @@ def rollout(
     runs = Unroll(problem, inner, copies, evaluations, compiled)
     curve, records = [], []
     for t in range(inner.total_steps):
-        seen = runs.advance(layers, columns, None if action_noise is None else action_noise[t])
+        seen = runs.advance(policy, None if action_noise is None else action_noise[t])
         if record:
             records.append(seen)
         if runs.step in runs.evaluation_steps:

@@ -36,7 +36,7 @@ class TruncatedBackprop(GradientEstimator):
         runs.detach()
         first, (_, stop) = runs.step, runs.truncation(self.truncations)
         with torch.enable_grad():
-            loss = runs.piece(policy.shared_layers(), policy.columns, stop, episode.final_weight)
+            loss = runs.piece(policy.function(differentiable=True), stop, episode.final_weight)
             # A piece that is shorter than the evaluations are apart may have no part of the outer loss.
             gradient = flat_gradient(loss.mean(), policy) if loss.requires_grad else loss.new_zeros(policy.size)
         runs.detach()

@@ -23,13 +23,13 @@ def visited_states(policy: LRPolicy, distribution: TaskDistribution, draws: int 
         distribution: of the tasks; draws with negative numbers are made.
         draws: of 8 runs each, of which 48 steps or fewer are kept; more where these give fewer than 2,000 states.
     """
-    layers = [(weight.detach(), bias.detach()) for weight, bias in policy.shared_layers()]
+    function = policy.function()
     states: list[Tensor] = []
     index = 0
     while index < draws or sum(map(len, states)) < _LEAST:
         draw = distribution.sample(-1 - index, _RUNS, policy.anytime)
         task = draw.task.to(policy.columns.device)
-        runs = rollout(task, draw.inner, layers, policy.columns, evaluations=1, record=True)
+        runs = rollout(task, draw.inner, function, evaluations=1, record=True)
         for t in _times(draw.inner.total_steps):
             states.append(runs.records[t].features[runs.records[t].finite])
         index += 1

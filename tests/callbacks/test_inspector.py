@@ -59,7 +59,7 @@ def test_a_fit_is_shown_as_it_was(tmp_path):
         "decision/lr": [lr for _, lr in noting.told],
         "decision/s_nats": [told.log_multiplier for told, _ in noting.told],
         "feature/loss_noise": [told.features["loss_noise"].value for told, _ in noting.told],
-        "added_nats/loss_noise": [told.features["loss_noise"].nats for told, _ in noting.told],
+        "added_nats/loss_noise": [told.features["loss_noise"].contribution for told, _ in noting.told],
         "added_nats/constant": [told.constant for told, _ in noting.told],
     }.items():
         scalars = found.Scalars(tag)

@@ -34,7 +34,7 @@ def test_a_trace_is_what_was_explained(policy, anytime_policy, horizon):
     np.testing.assert_allclose(np.diff(trace.log_multiplier), trace.change[1:], atol=1e-5)
     for row, each in enumerate(told):
         assert trace.step[row] == each.step
-        values = [(part.value, part.nats) for part in each.features.values()]
+        values = [(part.value, part.contribution) for part in each.features.values()]
         np.testing.assert_allclose(np.column_stack((trace.values[row], trace.nats[row])), values, atol=1e-5)
         assert trace.constant[row] == pytest.approx(each.constant, abs=1e-5)
     assert np.all(np.abs(trace.nats.sum(1) + trace.constant) <= trace.bound + 1e-5)

@@ -33,7 +33,7 @@ def test_an_inner_run_is_a_real_one(lr):
     """Feature by feature, rate by rate, tree by tree, of a table with categories."""
     tables, policy = problem(8), random_policy(strength=0.05)
     tables = tables.select(torch.tensor([i for i, table in enumerate(tables.train) if "c" in table.types][:1]))
-    runs = rollout(tables, inner([lr]), policy.shared_layers(), policy.columns, record=True, evaluations=STEPS)
+    runs = rollout(tables, inner([lr]), policy.function(), record=True, evaluations=STEPS)
 
     model = BoostedTrees(max_depth=tables.params[0]["max_depth"], params=_others(tables.params[0]), seed=_seed(tables))
     names = [f"f{i}" for i in range(len(tables.train[0].types))]
@@ -68,40 +68,40 @@ def test_copies_of_an_instance_differ_by_their_rates_alone():
     tables, policy = problem(), LRPolicy()
     runs = Unroll(tables, inner([0.1, 0.2, 0.3]), copies=2)
     action_noise = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
-    runs.advance(policy.shared_layers(), policy.columns)
+    runs.advance(policy.function())
     first, second = runs.optimizees.margins.chunk(2)
     assert torch.equal(first, second)
-    runs.advance(policy.shared_layers(), policy.columns, action_noise)
+    runs.advance(policy.function(), action_noise)
     first, second = runs.optimizees.margins.chunk(2)
     assert not torch.isclose(first, second).all(1).any()
 
 
 def test_runs_go_on_from_their_state():
     tables, policy = replace(problem(), params=[{"max_depth": 4}] * 3), random_policy(strength=0.05)
-    layers = policy.shared_layers()
+    function = policy.function()
     whole = Unroll(tables, inner([0.1, 0.2, 0.3]), copies=2)
     for _ in range(5):
-        whole.advance(layers, policy.columns)
+        whole.advance(function)
     other = Unroll(tables, inner([0.1, 0.2, 0.3]), copies=2)
     other.load_state_dict(whole.state_dict())
     for _ in range(4):
-        a, b = whole.advance(layers, policy.columns), other.advance(layers, policy.columns)
+        a, b = whole.advance(function), other.advance(function)
         assert torch.allclose(a.lr, b.lr, rtol=1e-4)
     assert torch.allclose(whole.log_ratio(), other.log_ratio(), atol=1e-4)
 
 
 def test_some_of_the_instances_are_what_they_were_among_all():
     tables, policy = problem(), LRPolicy()
-    layers = policy.shared_layers()
-    whole = rollout(tables, inner([0.1, 0.2, 0.3]), layers, policy.columns).curve
-    part = rollout(tables.select(slice(1, 3)), inner([0.2, 0.3]), layers, policy.columns).curve
+    function = policy.function()
+    whole = rollout(tables, inner([0.1, 0.2, 0.3]), function).curve
+    part = rollout(tables.select(slice(1, 3)), inner([0.2, 0.3]), function).curve
     assert torch.allclose(whole[:, 1:], part)
 
 
 @pytest.mark.parametrize("real", [False, True])
 def test_trees_learn_the_tables(real):
     tables, policy = problem(6, train_sizes=(600,), valid_size=400, real=real), LRPolicy()
-    curve = rollout(tables, inner([0.1] * 6, 30), policy.shared_layers(), policy.columns).curve
+    curve = rollout(tables, inner([0.1] * 6, 30), policy.function()).curve
     assert float(curve[-1].mean()) < -0.1
 
 

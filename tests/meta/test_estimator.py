@@ -57,7 +57,7 @@ def whole(estimator: GradientEstimator, policy: LRPolicy, episode: Episode) -> t
 def outer_loss(vector: torch.Tensor, episode: Episode) -> float:
     policy = make_policy()
     vector_to_parameters(vector, policy.parameters())
-    runs = rollout(episode.task, episode.inner, policy.shared_layers(), policy.columns)
+    runs = rollout(episode.task, episode.inner, policy.function())
     return float(runs.outer_loss(episode.final_weight).double().mean())
 
 
@@ -190,7 +190,7 @@ def test_a_decision_answers_for_what_comes_after_it():
     """Outer loss to go: the whole of it at the first step, the last point's share at the last."""
     episode, policy = make_episode(3), make_policy()
     action_noise = torch.randn(STEPS, 6, generator=torch.Generator().manual_seed(0))
-    runs = rollout(episode.task, episode.inner, policy.shared_layers(), policy.columns, 2, 4, action_noise=action_noise)
+    runs = rollout(episode.task, episode.inner, policy.function(), 2, 4, action_noise=action_noise)
     to_go = loss_to_go(runs, 0.75)
     plus, minus = runs.outer_loss(0.75).chunk(2)
     assert to_go.shape == (STEPS, 3)

@@ -101,7 +101,7 @@ def test_its_runs_learn():
     task = tasks().sample(4, generator())
     inner = InnerTraining("adam", Hyper.of(torch.full((4, 1), 3e-2), 0.9, 0.999), 60)
     policy = LRPolicy()
-    assert float(rollout(task, inner, policy.shared_layers(), policy.columns).curve[-1].mean()) < -0.3
+    assert float(rollout(task, inner, policy.function()).curve[-1].mean()) < -0.3
 
 
 class Counts(Net):

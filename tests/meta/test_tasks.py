@@ -64,7 +64,7 @@ def test_tasks_can_be_learned(family):
     hyper = OPTIMIZERS["adam"].sample(6, generator(), decades=0.01)
     hyper = hyper._replace(lr=torch.full((6, 1), 1e-2))
     policy = LRPolicy()
-    result = rollout(task, InnerTraining("adam", hyper, 60), policy.shared_layers(), policy.columns)
+    result = rollout(task, InnerTraining("adam", hyper, 60), policy.function())
     assert float(result.curve[-1].mean()) < -0.01
 
 
@@ -119,10 +119,10 @@ def test_a_pair_of_runs_drops_the_same_units():
     task = DropoutTasks(sources=["clusters"], train_sizes=(64,), valid_size=16).sample(2, generator())
     policy = LRPolicy()
     inner = InnerTraining("adam", OPTIMIZERS["adam"].sample(2, generator(), 1.0), 12)
-    run = rollout(task, inner, policy.shared_layers(), policy.columns, copies=2)
+    run = rollout(task, inner, policy.function(), copies=2)
     assert torch.equal(*run.curve.chunk(2, dim=1))
-    assert torch.equal(run.curve, rollout(task, inner, policy.shared_layers(), policy.columns, copies=2).curve)
-    other = rollout(task, replace(inner, batch_seed=1), policy.shared_layers(), policy.columns, copies=2)
+    assert torch.equal(run.curve, rollout(task, inner, policy.function(), copies=2).curve)
+    other = rollout(task, replace(inner, batch_seed=1), policy.function(), copies=2)
     assert not torch.equal(run.curve, other.curve)
 
 
@@ -157,7 +157,7 @@ def test_other_units_leave_the_networks_as_functions():
     assert float(other.scale.log().abs().max()) <= 1.5 + 1e-5
     inner = InnerTraining("adam", OPTIMIZERS["adam"].sample(3, generator(), 0.01), 20)
     policy = LRPolicy()
-    ends = [rollout(t, inner, policy.shared_layers(), policy.columns).curve[-1] for t in (task, other)]
+    ends = [rollout(t, inner, policy.function()).curve[-1] for t in (task, other)]
     assert not torch.allclose(*ends, atol=1e-3)
 
 
@@ -196,7 +196,7 @@ def test_draws_follow_weights_and_horizons():
 def test_selected_instances_do_what_they_do_among_all():
     draw = TaskDistribution({"m": Component(MLPTasks(), horizons=(12, 12))}).sample(0, 4)
     policy = LRPolicy()
-    run = {"layers": policy.shared_layers(), "columns": policy.columns}
+    run = {"policy": policy.function()}
     whole = rollout(draw.task, draw.inner, **run)
     part = rollout(draw.task.select(slice(2, 4)), draw.inner.select(slice(2, 4)), **run)
     assert torch.allclose(part.curve, whole.curve[:, 2:], atol=1e-4)
@@ -206,7 +206,7 @@ def test_a_run_that_diverges_has_a_finite_score():
     task = QuadraticTasks(train_sizes=(64,), valid_size=16).sample(2, generator())
     hyper = OPTIMIZERS["sgd"].sample(2, generator(), 0.01)._replace(lr=torch.full((2, 1), 1e6))
     policy = LRPolicy()
-    result = rollout(task, InnerTraining("sgd", hyper, 30), policy.shared_layers(), policy.columns)
+    result = rollout(task, InnerTraining("sgd", hyper, 30), policy.function())
     assert result.curve[-1].tolist() == [LOG_RATIO_RANGE[1]] * 2
     assert bool(torch.isfinite(result.outer_loss()).all())
 
@@ -216,7 +216,7 @@ def test_compiled_and_eager_steps_agree():
     task = MLPTasks(sources=["clusters"], train_sizes=(64,), valid_size=16).sample(2, generator())
     hyper = OPTIMIZERS["adam"].sample(2, generator(), 1.0)
     policy = LRPolicy()
-    run = (task, InnerTraining("adam", hyper, 8), policy.shared_layers(), policy.columns)
+    run = (task, InnerTraining("adam", hyper, 8), policy.function())
     eager, compiled = rollout(*run), rollout(*run, compiled=True)
     assert torch.allclose(eager.curve, compiled.curve, atol=1e-4)
 

@@ -177,7 +177,7 @@ class FineTuningTasks(MLPTasks):
         runs = Unroll(task, InnerTraining("adam", hyper, self.steps), evaluations=1)
         with torch.no_grad():
             for _ in range(self.steps):
-                runs.advance(schedule.shared_layers(), schedule.columns)
+                runs.advance(schedule.function())
         trained = runs.optimizees
         if not isinstance(trained, NetworkRuns):
             raise TypeError(f"{type(trained).__name__}: fine-tuning begins with networks")

@@ -6,9 +6,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from metalr import LRPolicy, shipped_policies
+from metalr.core import policy_file
+from metalr.core.backend import HOST, TORCH
 from metalr.core.features import CLIP, FEATURES, OLDEST_SCHEMA, SCHEMA_VERSION
-from metalr.core.policy import apply_layers
-from metalr.core.policy_file import MAX_BYTES
+from metalr.core.policy_file import MAX_BYTES, PolicyFile
 from tests.conftest import random_policy
 
 
@@ -47,7 +48,7 @@ def test_a_population_computes_what_each_policy_does():
     policies = [random_policy(seed) for seed in range(3)]
     vectors = torch.stack([torch.nn.utils.parameters_to_vector(p.parameters()) for p in policies])
     x = torch.randn(3, len(FEATURES))
-    together = apply_layers(policies[0].population(vectors), x)
+    together = policies[0].population(vectors).action(TORCH, x)
     assert torch.allclose(together, torch.cat([p(x[i : i + 1]) for i, p in enumerate(policies)]), atol=1e-5)
 
 
@@ -186,15 +187,29 @@ def test_the_support_is_in_the_file(policy, tmp_path):
     assert policy.fingerprint() != before
     policy.save(tmp_path / "p.safetensors")
     loaded = LRPolicy.load(tmp_path / "p.safetensors")
-    assert all(torch.equal(a, b) for a, b in zip(policy.support, loaded.support, strict=True))
-    assert set(loaded.state_dict()) == set(LRPolicy().state_dict())
-    assert not any("support" in name or "ranges" in name for name in loaded.state_dict())
+    stored = loaded.support.state_dict()
+    assert set(stored) == {"ranges", "centre", "whitener", "mahalanobis_radius"}
+    assert all(torch.equal(part, stored[name]) for name, part in policy.support.state_dict().items())
+    assert loaded.support.is_bounded
+
+
+def test_a_file_of_before_is_read(policy, tmp_path):
+    """One that names the Mahalanobis radius as metalr 0.1.0 did, and one without any support."""
+    policy.learn_support(0.3 * torch.randn(5000, len(FEATURES), generator=torch.Generator().manual_seed(1)))
+    tensors = policy.state_dict()
+    old = {("support.reach" if "radius" in name else name): part for name, part in tensors.items()}
+    bare = {name: part for name, part in tensors.items() if not name.startswith("support.")}
+    for name, content in (("old", old), ("bare", bare)):
+        policy_file.write(tmp_path / name, PolicyFile(policy.features, policy.hidden, {}, content))
+    assert LRPolicy.load(tmp_path / "old").fingerprint() == policy.fingerprint()
+    assert not LRPolicy.load(tmp_path / "bare").support.is_bounded
 
 
 def test_the_function_is_one_for_many_runs_and_for_one_on_the_host(policy):
     x = torch.randn(6, len(FEATURES))
-    layers = [(weight.numpy(), bias.numpy()) for weight, bias in policy.shared_layers()]
-    assert [apply_layers(layers, row) for row in x.numpy()] == pytest.approx(policy(x).tolist(), rel=1e-4, abs=1e-5)
+    function = policy.frozen_function(None)
+    found = [function.action(HOST, row) for row in x.double().numpy()]
+    assert found == pytest.approx(policy(x).tolist(), rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("bad", [{"features": ["nope"]}, {"features": []}, {"hidden": [0]}])

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metalr.core.backend import TORCH
 from metalr.core.features import ANYTIME_FEATURES, CLIP, FEATURES, HORIZON_FEATURES, FeatureState, observe
 from metalr.core.signals import Signals
 from metalr.core.update_rule import clock
@@ -19,9 +20,9 @@ def make_signals(loss, grad=1.0, param=10.0, update=0.1, cosine=0.5, kind=1.0) -
 
 
 def run(losses, total=100, **signals):
-    memory, rows = FeatureState.empty(1), []
+    state, rows = FeatureState.empty(1), []
     for t, loss in enumerate(losses):
-        memory, features, _ = observe(memory, make_signals(loss, **signals), torch.zeros(1), clock(t, total))
+        state, features, _ = observe(TORCH, state, make_signals(loss, **signals), torch.zeros(1), clock(t, total))
         rows.append(features)
     return torch.cat(rows)
 
@@ -47,12 +48,12 @@ def test_golden_numbers_of_the_first_step():
 
 
 def test_a_plain_mean_until_the_window_is_full():
-    memory = FeatureState.empty(1)
+    state = FeatureState.empty(1)
     for t, loss in enumerate((4.0, 2.0, 0.0)):
-        memory, _, _ = observe(memory, make_signals(loss), torch.zeros(1), clock(t, 100))
-    assert memory.averages[:, 0, 0].tolist() == pytest.approx([2.0, 2.0, 2.0])
-    assert float(memory.best_loss) == pytest.approx(2.0)
-    assert float(memory.first_loss) == 4.0
+        state, _, _ = observe(TORCH, state, make_signals(loss), torch.zeros(1), clock(t, 100))
+    assert state.averages[:, 0, 0].tolist() == pytest.approx([2.0, 2.0, 2.0])
+    assert float(state.best_loss) == pytest.approx(2.0)
+    assert float(state.first_loss) == 4.0
 
 
 def test_trends_have_their_signs():
@@ -67,9 +68,9 @@ def test_the_certainty_of_an_alignment_does_not_know_the_number_of_parameters():
     """The more parameters, the smaller is a cosine by chance: what counts is its mean beside its spread."""
 
     def certainty(cosines):
-        memory = FeatureState.empty(1)
+        state = FeatureState.empty(1)
         for t, cosine in enumerate(cosines):
-            memory, features, _ = observe(memory, make_signals(1.0, cosine=cosine), torch.zeros(1), clock(t, 1000))
+            state, features, _ = observe(TORCH, state, make_signals(1.0, cosine=cosine), torch.zeros(1), clock(t, 1000))
         return float(features[0, FEATURES.index("alignment_certainty")])
 
     sure, unsure = [0.02] * 30, [0.02, -0.02] * 15
@@ -81,10 +82,10 @@ def test_the_certainty_of_an_alignment_does_not_know_the_number_of_parameters():
 def test_the_gain_of_a_direction():
     """Of SGD beside its gradient, of any other optimizer by itself; log of its growth since the first step."""
     for kind, expected in ((1.0, math.log(5.0 / 2.0)), (-1.0, math.log(5.0))):
-        memory = FeatureState.empty(1)
+        state = FeatureState.empty(1)
         for t, (update, grad) in enumerate(((0.1, 1.0), (0.5, 2.0))):
             signals = make_signals(1.0, grad=grad, update=update, kind=kind)
-            memory, features, _ = observe(memory, signals, torch.zeros(1), clock(t, 1000))
+            state, features, _ = observe(TORCH, state, signals, torch.zeros(1), clock(t, 1000))
         assert float(features[0, FEATURES.index("direction_gain")]) == pytest.approx(expected, abs=1e-5)
 
 
@@ -117,10 +118,10 @@ def test_invariant_to_a_common_scale_of_parameters_and_updates(scale):
 
 @given(steps=st.lists(step_signals, min_size=1, max_size=15), total=st.one_of(st.none(), st.integers(1, 5000)))
 def test_always_finite_and_clipped(steps, total):
-    memory, s = FeatureState.empty(1), torch.zeros(1)
+    state, s = FeatureState.empty(1), torch.zeros(1)
     for t, (loss, grad, param, update, cosine) in enumerate(steps):
         signals = make_signals(loss, grad, param, update, cosine, -1.0)
-        memory, features, finite = observe(memory, signals, s, clock(t, total))
+        state, features, finite = observe(TORCH, state, signals, s, clock(t, total))
         assert bool(finite)
         assert bool(torch.isfinite(features).all())
         assert float(features.abs().max()) <= CLIP
@@ -129,23 +130,23 @@ def test_always_finite_and_clipped(steps, total):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["loss", "grad"])
 def test_a_step_that_is_not_finite_is_forgotten(bad, where):
-    memory = FeatureState.empty(1)
+    state = FeatureState.empty(1)
     for t in range(4):
-        memory, _, _ = observe(memory, make_signals(2.0 - 0.1 * t), torch.zeros(1), clock(t, 100))
+        state, _, _ = observe(TORCH, state, make_signals(2.0 - 0.1 * t), torch.zeros(1), clock(t, 100))
     signals = make_signals(bad) if where == "loss" else make_signals(1.0, grad=bad)
-    after, features, finite = observe(memory, signals, torch.zeros(1), clock(4, 100))
+    after, features, finite = observe(TORCH, state, signals, torch.zeros(1), clock(4, 100))
     assert not bool(finite)
     assert torch.equal(features, torch.zeros_like(features))
-    assert all(torch.equal(a, b) for a, b in zip(after, memory, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(after, state, strict=True))
 
 
 def test_runs_do_not_mix():
     losses = torch.tensor([[2.0, -5.0], [1.0, -4.0], [1.5, -6.0]])
-    memory, rows = FeatureState.empty(2), None
+    state, rows = FeatureState.empty(2), None
     for t, pair in enumerate(losses):
         ones = torch.ones(2)
         signals = Signals(pair, ones, 10 * ones, 0.1 * ones, 0.5 * ones, ones)
-        memory, rows, _ = observe(memory, signals, torch.zeros(2), clock(t, 100))
+        state, rows, _ = observe(TORCH, state, signals, torch.zeros(2), clock(t, 100))
     for i in range(2):
         assert torch.allclose(rows[i], run(losses[:, i].tolist())[-1], atol=1e-6)
 
@@ -158,10 +159,10 @@ def test_anytime_features_leave_out_what_needs_a_horizon():
 
 
 @given(losses=st.lists(st.floats(width=32), min_size=1, max_size=12))
-def test_any_loss_at_all_leaves_the_memory_finite(losses):
+def test_any_loss_at_all_leaves_the_state_finite(losses):
     """Infinite, NaN, and so large that its square is infinite."""
-    memory, s = FeatureState.empty(1), torch.zeros(1)
+    state, s = FeatureState.empty(1), torch.zeros(1)
     for t, loss in enumerate([1.0, *losses]):
-        memory, features, _ = observe(memory, make_signals(loss), s, clock(t, 100))
+        state, features, _ = observe(TORCH, state, make_signals(loss), s, clock(t, 100))
         assert bool(torch.isfinite(features).all())
-        assert all(bool(torch.isfinite(part).all()) for part in memory)
+        assert all(bool(torch.isfinite(part).all()) for part in state)

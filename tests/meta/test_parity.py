@@ -108,7 +108,7 @@ def test_a_real_run_and_a_batched_one_see_and_do_the_same(case, anytime):
     dtype = torch.float32 if case in ("momentum", "adam", "adamw") else torch.float64
     task, policy = make_task(), random_policy(4, anytime=anytime, strength=0.1)
     inner = InnerTraining(name, hypers, STEPS, anytime, batch_seed=7)
-    batched = rollout(task, inner, policy.shared_layers(), policy.columns, record=True)
+    batched = rollout(task, inner, policy.function(), record=True)
     indices = batch_indices(task, inner)
     order = [next(indices) for _ in range(STEPS)]
     for i in range(INSTANCES):

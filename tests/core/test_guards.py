@@ -14,9 +14,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from metalr import DivergenceError, Guards, LRPolicy, MetaLR
+from metalr.core.backend import TORCH
 from metalr.core.features import FEATURES, FeatureState, observe
 from metalr.core.guard_record import EVENTS, GuardRecord
-from metalr.core.guards import DIVERGENCE_CUT, GUARDS, GuardState, Proposal, protect
+from metalr.core.guards import DIVERGENCE_CUT, GuardState, Proposal, protect
 from metalr.core.signals import Signals
 from metalr.core.update_rule import clock
 from tests.conftest import random_policy
@@ -31,18 +32,23 @@ def constant_policy(output: float) -> LRPolicy:
     return policy.requires_grad_(False)
 
 
-def climbs(shapes: dict[str, list[float]], total: int | None, climb: float = 1.0) -> dict[str, list[int]]:
-    """Steps at which the climb guard cuts the rates of runs with these losses, side by side."""
+def divergences(shapes: dict[str, list[float]], total: int | None, descents: float = 1.0) -> dict[str, list[int]]:
+    """Steps at which the divergence guard cuts the rates of runs with these losses, side by side."""
     runs = len(shapes)
-    memory, watch, s, ones = FeatureState.empty(runs), GuardState.empty(runs), torch.zeros(runs), torch.ones(runs)
+    features, guard_state, s, ones = (
+        FeatureState.empty(runs),
+        GuardState.empty(runs),
+        torch.zeros(runs),
+        torch.ones(runs),
+    )
     cuts: dict[str, list[int]] = {name: [] for name in shapes}
     for t, losses in enumerate(zip(*shapes.values(), strict=True)):
         now = clock(t, total)
         signals = Signals(torch.tensor(losses, dtype=torch.float32), ones, ones, 0.1 * ones, 0.0 * ones, ones)
-        memory, _, finite = observe(memory, signals, s, now)
+        features, _, finite = observe(TORCH, features, signals, s, now)
         step = Proposal(signals.loss, s, s, finite, finite, None)
-        watch, _, acted = protect(Guards(divergence=climb), watch, memory, now, step)
-        for name, cut in zip(shapes, acted[GUARDS.index("divergence")].tolist(), strict=True):
+        guard_state, _, acted = protect(TORCH, Guards(divergence=descents), guard_state, features, now, step)
+        for name, cut in zip(shapes, acted.divergence.tolist(), strict=True):
             cuts[name] += [t] if cut else []
     return cuts
 
@@ -58,7 +64,7 @@ def descent(count: int, start: float = 2.3, end: float = 0.3, scale: float = 0.1
 
 N = 1000
 
-# Losses of many shapes, of which none is a climb.
+# Losses of many shapes, of which none diverges.
 HEALTHY = {
     "descent": descent(N),
     "noisier than it is deep": descent(N, 2.3, 2.2, scale=0.5),
@@ -80,8 +86,8 @@ HEALTHY = {
 
 
 @pytest.mark.parametrize(("steps", "total"), [(N, N), (N, None), (300, 300)])
-def test_a_healthy_loss_is_no_climb(steps, total):
-    cuts = climbs({name: losses[:steps] for name, losses in HEALTHY.items()}, total)
+def test_a_healthy_loss_is_no_divergence(steps, total):
+    cuts = divergences({name: losses[:steps] for name, losses in HEALTHY.items()}, total)
     assert cuts == {name: [] for name in HEALTHY}
 
 
@@ -93,53 +99,53 @@ DIVERGING = {
 }
 
 
-def test_a_climb_is_met_soon_and_again():
-    every = climbs({name: DESCENT + tail for name, tail in DIVERGING.items()}, 1000)
+def test_a_divergence_is_seen_soon_and_again():
+    every = divergences({name: DESCENT + tail for name, tail in DIVERGING.items()}, 1000)
     for cuts in every.values():
         assert 300 <= cuts[0] <= 350
         assert all(b - a > 0.05 * 2 * (300 + 50) for a, b in pairwise(cuts))  # a middle window apart
     assert len(every["without bound"]) >= 2
 
 
-def test_a_climb_is_one_in_any_unit_of_the_loss():
+def test_a_divergence_is_one_in_any_unit_of_the_loss():
     losses = DESCENT + DIVERGING["in steps"]
     units = [(1.0, 0.0), (1e-4, 0.0), (1e4, 7.0), (3.0, -100.0)]
-    plain, *others = climbs({str(u): [u[0] * (x + u[1]) for x in losses] for u in units}, 1000).values()
+    plain, *others = divergences({str(u): [u[0] * (x + u[1]) for x in losses] for u in units}, 1000).values()
     assert plain
     for other in others:
         assert other == pytest.approx(plain, abs=1)  # float32 rounds what was shifted
 
 
-def test_where_it_is_off_nothing_is_a_climb():
-    memory, watch, now = FeatureState.empty(1), GuardState.empty(1), clock(100, 200)
+def test_where_it_is_off_nothing_is_a_divergence():
+    features, guard_state, now = FeatureState.empty(1), GuardState.empty(1), clock(100, 200)
     step = Proposal(torch.tensor([1e9]), torch.zeros(1), torch.ones(1), *2 * (torch.tensor([True]),), None)
-    after, s, acted = protect(Guards(divergence=None), watch, memory, now, step)
+    after, s, acted = protect(TORCH, Guards(divergence=None), guard_state, features, now, step)
     assert float(s) == 1.0
-    assert not bool(acted.any())
-    assert all(torch.equal(a, b) for a, b in zip(after, watch, strict=True))
+    assert not any(bool(each) for each in acted)
+    assert all(torch.equal(a, b) for a, b in zip(after, guard_state, strict=True))
 
 
-def test_the_rate_may_not_rise_in_a_climb_and_falls_by_half():
+def test_the_rate_may_not_rise_in_a_divergence_and_falls_by_half():
     """A policy that always pushes up, on a loss that leaves for good at step 150."""
     run = make_run("sgd", constant_policy(0.02), 400)
     losses = iter(descent(150) + [50.0 + t for t in range(60)])
-    displacements = []
+    log_multipliers = []
     for x, y in batches(210):
         run.optimizer.zero_grad()
         F.cross_entropy(run.model(x), y).backward()
         run.meta_lr.step(next(losses))
-        displacements.append(run.meta_lr.log_multiplier)
+        log_multipliers.append(run.meta_lr.log_multiplier)
     event, *later = run.meta_lr.events
     assert {event.guard, *(other.guard for other in later)} == {"divergence"}
     assert event.count + sum(other.count for other in later) == run.meta_lr.guard_counts["divergence"]
     assert 150 < event.step < 175
-    before, at = displacements[event.step - 1 : event.step + 1]
+    before, at = log_multipliers[event.step - 1 : event.step + 1]
     assert at - before == pytest.approx(-DIVERGENCE_CUT, abs=1e-5)
-    assert displacements[event.step + 1] == pytest.approx(at)  # held, until the next cut
-    assert all(b >= a for a, b in pairwise(displacements[:140]))
+    assert log_multipliers[event.step + 1] == pytest.approx(at)  # held, until the next cut
+    assert all(b >= a for a, b in pairwise(log_multipliers[:140]))
 
 
-def train_with_climb(guards: Guards) -> MetaLR:
+def train_with_divergence(guards: Guards) -> MetaLR:
     run = make_run("sgd", LRPolicy(), 300)
     meta_lr = MetaLR(run.optimizer, 300, LRPolicy(), guards=guards)
     for (x, y), loss in zip(batches(180), descent(120) + [99.0] * 60, strict=True):
@@ -151,11 +157,11 @@ def train_with_climb(guards: Guards) -> MetaLR:
 
 def test_a_divergence_is_reported_where_asked():
     with pytest.raises(DivergenceError, match=r"diverges at step 1\d\d.*loss_rise_depth"):
-        train_with_climb(Guards(on_divergence="raise"))
+        train_with_divergence(Guards(on_divergence="raise"))
     with pytest.warns(UserWarning, match=r"diverges at step 1\d\d.*loss_rise_depth"):
-        train_with_climb(Guards(on_divergence="warn"))
-    assert train_with_climb(Guards()).guard_counts["divergence"] > 0
-    assert train_with_climb(Guards(divergence=None)).guard_counts["divergence"] == 0
+        train_with_divergence(Guards(on_divergence="warn"))
+    assert train_with_divergence(Guards()).guard_counts["divergence"] > 0
+    assert train_with_divergence(Guards(divergence=None)).guard_counts["divergence"] == 0
 
 
 # Limits.
@@ -163,7 +169,7 @@ def test_a_divergence_is_reported_where_asked():
 
 @pytest.mark.parametrize("output", [100.0, -100.0])
 def test_a_poisoned_policy_stays_within_the_limits(output):
-    guards = Guards(min_factor=0.1, max_factor=10.0)
+    guards = Guards(min_multiplier=0.1, max_multiplier=10.0)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))], lr=1e-3)
     meta_lr = MetaLR(optimizer, 100, constant_policy(output), guards=guards)
     for _ in range(100):
@@ -192,7 +198,7 @@ def test_a_poisoned_policy_in_a_real_run_ends_with_finite_rates():
 
 def test_limits_can_be_off():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))], lr=1e-3)
-    meta_lr = MetaLR(optimizer, 100, constant_policy(100.0), guards=Guards(max_factor=None, divergence=None))
+    meta_lr = MetaLR(optimizer, 100, constant_policy(100.0), guards=Guards(max_multiplier=None, divergence=None))
     for _ in range(100):
         optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
         meta_lr.step(1.0)
@@ -233,7 +239,7 @@ def test_with_that_guard_off_the_rate_is_left_alone(policy):
 
 
 def test_a_policy_with_nan_weights_freezes_the_decision():
-    """No file holds one (the loader refuses it), but a policy made in memory may."""
+    """No file holds one (the loader refuses it), but a policy made in features may."""
     run = make_run("sgd", constant_policy(math.nan), 40).train(batches(10))
     assert run.meta_lr.log_multiplier == pytest.approx(-10 * math.log(2))
     assert run.meta_lr.guard_counts["non_finite"] == 10
@@ -273,13 +279,13 @@ def test_the_depth_guard_can_be_off():
     assert run.train(batches(20)).rates == plain.train(batches(20)).rates
 
 
-@pytest.mark.parametrize("strange", [0.0, 0.25, 1.0])
-def test_the_push_fades_in_proportion(strange):
+@pytest.mark.parametrize("score", [0.0, 0.25, 1.0])
+def test_the_change_fades_in_proportion_to_the_score(score):
     yes = torch.tensor([True])
-    step = Proposal(torch.ones(1), torch.tensor([1.0]), torch.tensor([1.4]), yes, yes, torch.tensor([strange]))
-    _, s, acted = protect(Guards(), GuardState.empty(1), FeatureState.empty(1), clock(5, 100), step)
-    assert float(s) == pytest.approx(1.4 - 0.4 * strange)
-    assert bool(acted[GUARDS.index("out_of_distribution"), 0]) == (strange > 0)
+    step = Proposal(torch.ones(1), torch.tensor([1.0]), torch.tensor([1.4]), yes, yes, torch.tensor([score]))
+    _, s, acted = protect(TORCH, Guards(), GuardState.empty(1), FeatureState.empty(1), clock(5, 100), step)
+    assert float(s) == pytest.approx(1.4 - 0.4 * score)
+    assert bool(acted.out_of_distribution) == (score > 0)
 
 
 # What they leave alone.
@@ -310,7 +316,7 @@ def test_guards_count_and_remember_over_a_resume(policy):
     assert resumed.rates == whole.rates[9:]
     assert resumed.meta_lr.guard_counts == whole.meta_lr.guard_counts
     assert resumed.meta_lr.events == whole.meta_lr.events
-    ours, theirs = (run.meta_lr._decider.state_dict()["watch"] for run in (resumed, whole))
+    ours, theirs = (run.meta_lr._decider.state_dict()["guard_state"] for run in (resumed, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -325,10 +331,10 @@ def test_the_record_is_bounded():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"min_factor": 0.0}, "min_factor=0.0"),
-        ({"min_factor": 2.0}, "min_factor=2.0"),
-        ({"max_factor": 0.5}, "max_factor=0.5"),
-        ({"max_factor": math.inf}, "max_factor=inf"),
+        ({"min_multiplier": 0.0}, "min_multiplier=0.0"),
+        ({"min_multiplier": 2.0}, "min_multiplier=2.0"),
+        ({"max_multiplier": 0.5}, "max_multiplier=0.5"),
+        ({"max_multiplier": math.inf}, "max_multiplier=inf"),
         ({"divergence": -1.0}, "divergence=-1.0"),
         ({"on_divergence": "loudly"}, "on_divergence='loudly'"),
         ({"divergence": "warn"}, "on_divergence='warn'"),

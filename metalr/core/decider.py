@@ -1,0 +1,139 @@
+"""The decisions of one real run: the kernel, the guards behind it, and all that is remembered from step to step.
+
+Where every rate is a tensor on the parameters' device, decisions are taken there in torch, and the host never waits
+for the device. Where a rate is a Python float, its value has to come to the host anyway: then what was measured does,
+and the decision is taken there, in Python numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from metalr.core.backend import HOST, TORCH, Mask, Number, Vector, to_host, to_tensor
+from metalr.core.decision import decide
+from metalr.core.features import FeatureState
+from metalr.core.guards import GuardActions, Guards, GuardState, Proposal, protect
+from metalr.core.policy import LRPolicy
+from metalr.core.signals import Signals
+from metalr.core.update_rule import Clock, clock_row, lr_factor
+
+
+class Decider:
+    """Takes the decisions of one run.
+
+    Args:
+        policy: whose weights are copied as they are now.
+        guards: settings.
+        device: where decisions are taken in torch; None for the host.
+
+    Attributes:
+        log_multiplier: s_t, nats, (1,).
+        change: s_t - s_{t-1} after the guards, nats, (1,).
+        features: of the last decision, all of them, (1, len(FEATURES)); None before the first.
+        finite: whether its loss and gradient were, bool, (1,); None before the first.
+        actions: which guards acted on it; None before the first.
+    """
+
+    def __init__(self, policy: LRPolicy, guards: Guards, device: torch.device | None) -> None:
+        self.guards = guards
+        self.device = device
+        self._xp = HOST if device is None else TORCH
+        self._policy = policy.frozen_function(device)
+        is_guarded = guards.out_of_distribution and policy.support.is_bounded
+        self._region = policy.support.region(device) if is_guarded else None
+        self._feature_state = FeatureState(*map(self._own, FeatureState.empty(1)))
+        self._guard_state = GuardState(*map(self._own, GuardState.empty(1)))
+        self.log_multiplier: Number = self._own(torch.zeros(1))
+        self.change: Number = self._own(torch.zeros(1))
+        self.features: Vector | None = None
+        self.finite: Mask | None = None
+        self.actions: GuardActions | None = None
+
+    def _own(self, part: Any) -> Any:
+        """Copies a tensor of one run to where decisions are taken, as what they are taken with."""
+        if self.device is None:
+            return to_host(part)
+        kind = torch.float32 if part.is_floating_point() else part.dtype
+        return part.detach().to(self.device, kind, copy=True)
+
+    def decide(self, signals: Signals, step: int, total_steps: int | None) -> Number:
+        """Moves s by one step.
+
+        Args:
+            signals: of this step, each of shape (1,) on the device, or floats for the host.
+            step: t.
+            total_steps: T; None where it is unknown.
+
+        Returns:
+            The factor of the initial rates, ref(t/T) exp(s_t), shape (1,), or a float.
+        """
+        row = clock_row(step, total_steps)
+        if self.device is None:
+            return self._decide(signals, Clock.from_row(row))
+        with torch.autocast(self.device.type, enabled=False):
+            return self._decide(signals, Clock.from_row(_sent(row, self.device)))
+
+    def _decide(self, signals: Signals, clock: Clock) -> Number:
+        xp, before = self._xp, self.log_multiplier
+        made = decide(xp, self._policy, self._feature_state, before, signals, clock)
+        asked = made.finite & xp.isfinite(made.action)
+        score = None if self._region is None else self._region.out_of_distribution_score(xp, made.read)
+        proposal = Proposal(signals.loss, before, made.log_multiplier, made.finite, asked, score)
+        guarded = protect(xp, self.guards, self._guard_state, made.feature_state, clock, proposal)
+        self._feature_state, self._guard_state = made.feature_state, guarded.state
+        self.features, self.finite, self.actions = made.features, made.finite, guarded.actions
+        self.log_multiplier = guarded.log_multiplier
+        self.change = guarded.log_multiplier - before
+        return lr_factor(xp, self.log_multiplier, clock)
+
+    @property
+    def any_acted(self) -> bool:
+        """Whether a guard acted on the last decision; waits for the device."""
+        return self.actions is not None and any(self.actions)
+
+    @property
+    def feature_state(self) -> FeatureState:
+        """What the features remember, as tensors."""
+        return FeatureState(*map(to_tensor, self._feature_state))
+
+    @property
+    def counts(self) -> list[int]:
+        """Actions of each guard so far, in the order of `GUARDS`; waits for the device."""
+        counts: list[int] = self.counts_in_place()[:, 0].tolist()
+        return counts
+
+    def counts_in_place(self) -> Tensor:
+        """Gives the same where it lies, (len(GUARDS), 1), without waiting."""
+        return to_tensor(self._guard_state.counts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives tensors of all that a resumed run needs."""
+        return {
+            "log_multiplier": to_tensor(self.log_multiplier).clone(),
+            "feature_state": {name: to_tensor(part).clone() for name, part in self._feature_state._asdict().items()},
+            "guard_state": {name: to_tensor(part).clone() for name, part in self._guard_state._asdict().items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`, on whichever device it was written."""
+        self.log_multiplier = self._own(state["log_multiplier"])
+        self._feature_state = FeatureState(**{k: self._own(part) for k, part in state["feature_state"].items()})
+        self._guard_state = GuardState(**{k: self._own(part) for k, part in state["guard_state"].items()})
+        self.features = self.finite = self.actions = None
+
+
+def _sent(row: list[float], device: torch.device) -> Tensor:
+    """A row of numbers on a device, without waiting for it."""
+    tensor = torch.tensor(row, dtype=torch.float32)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def device_of_rates(optimizer: Optimizer) -> torch.device | None:
+    """Gives the parameters' device where every rate is a tensor on it, else None: the host."""
+    device: torch.device = next(p for group in optimizer.param_groups for p in group["params"]).device
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return device if all(isinstance(lr, Tensor) and lr.device == device for lr in rates) else None
