@@ -13,9 +13,8 @@ from metalr.core.sample import trained
 STEP_FINDERS = {
     "d": "estimates its own step size (group['d'])",
     "rbar": "finds its own step size from the distance it has gone (group['rbar'])",
-    "relative_step": "sets its own rate (relative_step=True)",
 }
-"""Keys of a parameter group that an optimizer keeps which finds its own step, whatever its class."""
+"""Keys of a parameter group in which an optimizer keeps a step size that it finds itself, whatever its class."""
 
 AVERAGERS = ("weight_sum", "train_mode")
 """Keys of one that averages its iterates in place of a schedule (schedule-free)."""
@@ -64,11 +63,16 @@ def check_optimizer(optimizer: Optimizer) -> None:
     if isinstance(optimizer, LBFGS):
         raise ValueError(f"optimizer is {name}, which searches for its own step size; use it without MetaLR")
     for key, how in STEP_FINDERS.items():
-        if any(key in group and group[key] is not False for group in groups):
+        # The d of torch's Adafactor is a bound on the size of an update; it is the one that has a beta2_decay.
+        if any(key in group and "beta2_decay" not in group for group in groups):
             raise ValueError(
                 f"optimizer is {name}, which {how}, and two controllers of one step work against each other: use it "
                 "without MetaLR, or give MetaLR an optimizer with a rate to set, such as AdamW"
             )
+    if any(group.get("relative_step") and group.get("lr") is not None for group in groups):
+        raise ValueError(
+            f"optimizer is {name}, which sets its own rate (relative_step=True): give it relative_step=False"
+        )
     if any(key in group for group in groups for key in AVERAGERS):
         raise ValueError(
             f"optimizer is {name}, which averages its iterates in place of a schedule: use it without MetaLR, or give "

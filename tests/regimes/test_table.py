@@ -39,7 +39,7 @@ def texts(node: ast.AST) -> list[str]:
 
 MESSAGES = [
     text
-    for path in (ROOT / "metalr").glob("*.py")
+    for path in (ROOT / "metalr").rglob("*.py")
     for node in ast.walk(ast.parse(path.read_text()))
     if isinstance(node, ast.Raise)
     for text in texts(node)

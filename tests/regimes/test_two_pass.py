@@ -1,6 +1,5 @@
 """Optimizers that move the parameters beside their update: what counts is the change over their own step."""
 
-import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
@@ -139,19 +138,16 @@ def test_a_closure_that_is_called_again_is_one_step(decides, policy):
 
 
 def test_the_scheduler_decides_once_a_step(policy):
-    for make, told in ((ClosureSAM, "closure"), (PassSAM, "observe")):
-        model = make_model()
-        optimizer = make(model.parameters(), lr=0.1) if make is ClosureSAM else make(model.parameters(), BASES["sgd"])
-        scheduler = MetaLRScheduler(optimizer, STEPS, policy)
-        for x, y in batches(STEPS):
-            if told == "closure":
-                optimizer.step(lambda x=x, y=y: backward(model, optimizer, x, y))
-                continue
-            scheduler.observe(backward(model, optimizer, x, y))
-            optimizer.first_step()
-            backward(model, optimizer, x, y)
-            optimizer.second_step()
-        assert scheduler.meta_lr.last_step == STEPS
+    model = make_model()
+    closed, passing = ClosureSAM(model.parameters(), lr=0.1), PassSAM(model.parameters(), BASES["sgd"])
+    schedulers = [MetaLRScheduler(closed, STEPS, policy), MetaLRScheduler(passing, STEPS, policy)]
+    for x, y in batches(STEPS):
+        closed.step(lambda x=x, y=y: backward(model, closed, x, y))
+        schedulers[1].observe(backward(model, passing, x, y))
+        passing.first_step()
+        backward(model, passing, x, y)
+        passing.second_step()
+    assert [scheduler.meta_lr.last_step for scheduler in schedulers] == [STEPS, STEPS]
 
 
 def test_a_fit_has_one_decision_a_step_and_learns(tmp_path):
@@ -161,14 +157,11 @@ def test_a_fit_has_one_decision_a_step_and_learns(tmp_path):
         def configure_optimizers(self):
             return ClosureSAM(self.parameters(), lr=0.1, momentum=0.9)
 
-    x, y = (torch.cat(parts) for parts in zip(*batches(BATCHES), strict=True))
-    losses = {}
-    for name, callback in (("constant", L.Callback()), ("metalr", MetaLRCallback())):
-        module = Sharp()
-        make_trainer(tmp_path, callback, max_epochs=20).fit(module, loader())
-        losses[name] = F.cross_entropy(module.model(x), y).item()
+    module, callback = Sharp(), MetaLRCallback()
+    make_trainer(tmp_path, callback, max_epochs=20).fit(module, loader())
     assert callback.controllers[0].last_step == 20 * BATCHES
-    assert losses["metalr"] < 1.1 * losses["constant"]
+    x, y = (torch.cat(parts) for parts in zip(*batches(BATCHES), strict=True))
+    assert F.cross_entropy(module.model(x), y).item() < 0.6  # log(4) = 1.39 is what chance gives
 
 
 def test_a_step_that_ends_by_an_exception_leaves_nothing_behind(policy):
