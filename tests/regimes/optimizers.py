@@ -179,7 +179,7 @@ def _default_rate(kind: type[Optimizer]) -> float | None:
 
 MIXED = ("muon", "adamuon", "normuon", "muonclip", "adago")
 CURVED = ("adahessian", "sophiah")
-START = {"accsgd": 0.1, "ftrl": 0.1, "kate": 1e-4, "lars": 1.0, "magma": 1e-3, "sara": 1e-3, "sgd": 0.1, "sgdw": 0.1}
+START = {"accsgd": 0.1, "kate": 1e-4, "lars": 1.0, "magma": 1e-3, "sara": 1e-3, "sgd": 0.1, "sgdw": 0.1}
 OPTIONS: dict[str, dict] = {
     "adafactor": {"relative_step": False},
     "adammini": {"whole": True},
@@ -189,6 +189,7 @@ OPTIONS: dict[str, dict] = {
 LEFT_OUT = {
     "demo": "needs einops and ranks",
     "distributedmuon": "needs ranks",
+    "spectralsphere": "takes matrices alone",
     "lomo": "updates by a call of its own in place of backward()",
     "adalomo": "likewise",
 }
@@ -197,12 +198,20 @@ LEFT_OUT = {
 REFUSED = {
     "a2grad": "has no 'lr'",
     "alig": "has no 'lr'",
+    "ftrl": "would go to zero",
     "lbfgs": "searches for its own step size",
     **dict.fromkeys(
         ("dadaptadagrad", "dadaptadam", "dadaptadan", "dadaptlion", "dadaptsgd", "prodigy"), "own step size"
     ),
     **dict.fromkeys(("schedulefreeadamw", "schedulefreeradam", "schedulefreesgd"), "averages its iterates"),
 }
+
+BEHIND = {
+    "accsgd": "long averages of its own",
+    "adago": "at 1.11 times",
+    "lars": "steps of a thousandth of the weights",
+}
+"""What is driven, and ends behind a tuned constant rate in a run as short as that of `learning`."""
 
 
 def _of_package(name: str) -> Maker:

@@ -130,10 +130,14 @@ def test_updates_inside_backward_are_refused(clears, policy):
     for p in model.parameters():
         p.register_post_accumulate_grad_hook(hook)
     x, y = batches(1)[0]
-    with pytest.raises(RuntimeError, match=r"inside backward\(\).*call optimizer.step\(\) after loss.backward\(\)"):
+
+    def train():
         loss = F.cross_entropy(model(x), y)
         loss.backward()
         meta_lr.step(loss)
+
+    with pytest.raises(RuntimeError, match=r"inside backward\(\).*call optimizer.step\(\) after loss.backward\(\)"):
+        train()
 
 
 def test_torchs_own_way_of_that_is_refused(policy):

@@ -1,5 +1,6 @@
 """One sets an optimizer's rates at a time: phases of a training, notebooks, schedulers that were thrown away."""
 
+import copy
 import gc
 import warnings
 
@@ -72,7 +73,7 @@ def test_a_new_one_takes_the_place_of_the_old(kinds, policy):
     run.train(give(old), steps=3)
     run.group["lr"] = 1e-3
     fresh.model.load_state_dict(run.model.state_dict())
-    fresh.optimizer.load_state_dict(run.optimizer.state_dict())
+    fresh.optimizer.load_state_dict(copy.deepcopy(run.optimizer.state_dict()))
     fresh.group = fresh.optimizer.param_groups[0]
     new = kinds[1](run.optimizer, 8, policy)
     assert run.hooks() == hooks == 2
@@ -106,8 +107,6 @@ def test_nothing_is_told_of_a_resumed_run(policy):
 
 def test_a_copy_of_the_optimizer_is_free(policy):
     """Copied or pickled, as by multiprocessing, it carries no hooks."""
-    import copy
-
     run = Phases("rmsprop")
     held = MetaLR(run.optimizer, 8, policy)
     assert run.hooks() == 2
