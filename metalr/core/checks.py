@@ -73,8 +73,8 @@ def check_optimizer(optimizer: Optimizer) -> None:
         raise ValueError(f"optimizer is {name}, which sets its own rate (relative_step=True): give relative_step=False")
     if any("lr_power" in group for group in groups):
         raise ValueError(
-            f"optimizer is {name}, whose weights are its rate times a sum of gradients (FTRL), and would go to zero with "
-            "it: use it without MetaLR, or give MetaLR an optimizer that adds updates up, such as Adagrad"
+            f"optimizer is {name}, whose weights are its rate times a sum of gradients (FTRL), and would go to zero "
+            "with it: use it without MetaLR, or give MetaLR an optimizer that adds updates up, such as Adagrad"
         )
     if any(key in group for group in groups for key in AVERAGERS):
         raise ValueError(
