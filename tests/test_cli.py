@@ -49,7 +49,7 @@ def test_digits_with_every_schedule(run, tmp_path, schedule):
 def test_any_fit_can_be_inspected(run, tmp_path):
     configs = [f"--config=configs/{name}.yaml" for name in ("digits", "schedule/metalr", "inspect")]
     cli = run("fit", *configs, "--trainer.max_steps=3", "--trainer.val_check_interval=3")
-    assert len(scalars(Path(cli.trainer.log_dir), "added_nats/loss_noise")) == 3
+    assert len(scalars(Path(cli.trainer.log_dir), "contribution/loss_noise")) == 3
     assert len(scalars(Path(cli.trainer.log_dir) / "table", "val/loss")) == 1
     pictures = MetaLRCLI(args=["inspect", str(tmp_path / "digits")]).pictures
     assert [path.name for path in pictures] == ["decisions.png", "features.png", "responses.png"]
@@ -136,7 +136,7 @@ def test_the_whole_configuration_is_kept_beside_the_logs(run, tmp_path):
 
 def test_a_horizon_schedule_needs_an_end(run):
     configs = ["--config=configs/digits.yaml", "--config=configs/schedule/cosine.yaml"]
-    with pytest.raises(ValueError, match="HorizonLR needs to know how long"):
+    with pytest.raises(ValueError, match="HorizonLR needs the length of the run"):
         run("fit", *configs, "--trainer.max_epochs=-1")
 
 

@@ -38,7 +38,7 @@ def test_a_task_family_of_ones_own():
 
 def test_a_trainer_with_every_inspecting_callback():
     names: dict = {}
-    exec(compile("\n".join(blocks("inspection.md")), "inspection.md", "exec"), names)
+    exec(compile(blocks("inspection.md")[0], "inspection.md", "exec"), names)
     shown = {type(callback).__name__ for callback in names["trainer"].callbacks}
     assert {"MetaLRCallback", "Inspector", "ConvergenceSpeed", "RunTable"} <= shown
 

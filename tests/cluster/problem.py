@@ -41,7 +41,7 @@ class Slow(Line):
         ):
             if self.once:
                 Path(self.once).touch()
-            raise RuntimeError("told to die")
+            raise RuntimeError("made to die")
         if self.global_rank == 0:
             rate = self.optimizers().param_groups[0]["lr"]
             weight = float(self.layers[0].weight.detach().sum())

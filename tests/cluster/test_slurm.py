@@ -86,7 +86,7 @@ def test_a_rank_that_dies_ends_the_job_with_its_error(submit):
     assert done.returncode == 1
     assert "FAILED" in done.stdout
     logs = "".join(path.read_text() for path in Path("logs/submit/dies/jobs").glob("*_log.err"))
-    assert "told to die" in logs
+    assert "made to die" in logs
 
 
 def test_a_grid_is_a_job_array_and_a_lost_cell_is_lost_alone(cluster, tmp_path, monkeypatch):

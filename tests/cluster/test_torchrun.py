@@ -1,4 +1,4 @@
-"""torchrun: a worker that dies is started anew, and the run ends as one that Lightning's own launcher ran through."""
+"""torchrun: after a worker dies all are restarted, and the run ends like one by Lightning's own launcher."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ SAVED = {
 
 
 @pytest.mark.timeout(900)
-def test_a_worker_that_dies_is_started_anew(tmp_path):
+def test_a_worker_that_dies_is_restarted(tmp_path):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
