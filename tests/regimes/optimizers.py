@@ -203,6 +203,7 @@ REFUSED = {
     **dict.fromkeys(
         ("dadaptadagrad", "dadaptadam", "dadaptadan", "dadaptlion", "dadaptsgd", "prodigy"), "own step size"
     ),
+    "splus": "averages its iterates",
     **dict.fromkeys(("schedulefreeadamw", "schedulefreeradam", "schedulefreesgd"), "averages its iterates"),
 }
 
