@@ -10,7 +10,6 @@ from datamodules.digits import DigitsDataModule
 from datamodules.glue import GLUEDataModule
 from datamodules.imagenet import ImageNetDataModule
 from datamodules.language_modeling import LanguageModelingDataModule
-from datamodules.meta_tasks import MetaTasksDataModule
 from datamodules.squad import SQuADDataModule
 
 __all__ = [
@@ -20,6 +19,5 @@ __all__ = [
     "GLUEDataModule",
     "ImageNetDataModule",
     "LanguageModelingDataModule",
-    "MetaTasksDataModule",
     "SQuADDataModule",
 ]

@@ -5,7 +5,7 @@ LightningModules for images, text and tables, and the networks that they train; 
 """
 
 from models.boosted_trees import BoostedTrees
-from models.boosting import Boosting
+from models.boosting_optimizer import Boosting
 from models.image_classifier import ImageClassifier
 from models.language_model import LanguageModel
 from models.networks import MLP, ConvNet

@@ -128,7 +128,8 @@ class MetaLRCLI(LightningCLI):
         except ModuleNotFoundError as error:
             if subcommand not in OWN:
                 raise
-            raise ImportError(f"{subcommand} needs {error.name}: pip install 'metalr[{subcommand}]'") from error
+            extra = "cluster" if subcommand == "submit" else "cli"
+            raise ImportError(f"{subcommand} needs {error.name}: pip install 'metalr[{extra}]'") from error
 
     def _compare(self) -> None:
         from metalr.compare.command import compare  # late: tables and plots

@@ -30,7 +30,7 @@ def make_data() -> MetaTasksDataModule:
 
 def make_learner() -> MetaLearner:
     return MetaLearner(
-        hidden=(8, 4), estimator=ActionES(pairs=4), optimizer=lambda p: torch.optim.Adam(p, lr=0.01), support_draws=1
+        hidden=(8, 4), estimator=ActionES(pairs=4), optimizer=lambda p: torch.optim.Adam(p, lr=0.01), support_batches=1
     )
 
 
