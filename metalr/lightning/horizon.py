@@ -94,8 +94,8 @@ class Mark(NamedTuple):
 class StepPace:
     """The steps that an optimizer takes a batch, measured: under manual optimization they are the module's to choose.
 
-    Until two batches with a step of it have shown a pace, one step a batch is taken for it, and all optimizers for
-    ones that `max_steps` counts.
+    Until two batches with a step of it have shown a pace, one step a batch is taken for it; until one has, all
+    optimizers are taken for ones that `max_steps` counts. The pace is the mean since the first of them.
 
     Args:
         start: where the optimizer is when the fit starts.
@@ -104,41 +104,44 @@ class StepPace:
     """
 
     def __init__(self, start: Mark, optimizers: int, state: dict[str, Any] | None = None) -> None:
-        self._start, self._last = start, start
-        self._first: Mark | None = None
-        self._steps, self._counted, self._resumed = Fraction(1), Fraction(optimizers), bool(state)
-        if state:
-            self._steps, self._counted = Fraction(*state["steps"]), Fraction(*state["counted"])
-            self._last = Mark(*state["last"])
+        self._optimizers = optimizers
+        marks = (state or {}).get("marks") or [start]
+        self._marks = [Mark(*mark) for mark in marks]
 
     def after_batch(self, mark: Mark) -> None:
-        """Measures, where the optimizer stepped in the batch."""
-        if mark.steps == self._last.steps:
-            return
-        if self._first is not None:
-            batches = mark.batches - self._first.batches
-            self._steps = Fraction(mark.steps - self._first.steps, batches)
-            self._counted = Fraction(mark.counted - self._first.counted, batches)
-        else:
-            self._first = mark
-            if not self._resumed:  # what is counted of the other optimizers shows in the first batches
-                self._counted = Fraction(mark.counted - self._start.counted, mark.batches - self._start.batches)
-        self._last = mark
+        """Keeps where the optimizer first and last stepped, after where it started."""
+        if mark.steps != self._marks[-1].steps:
+            self._marks = [*self._marks[:2], mark]
 
     def horizon(self, trainer: L.Trainer, started: bool) -> int | None:
         """Steps of the whole run; None where the Trainer has no end."""
-        ends: list[float] = []
+        last, ends = self._marks[-1], []
         left = _batches_of_epochs(trainer, started)
         if left is not None:
             ends.append(trainer.fit_loop.total_batch_idx + 1 - started + left)
-        if trainer.max_steps >= 0 and self._counted > 0:
-            ends.append(self._last.batches + math.ceil((trainer.max_steps - self._last.counted) / self._counted))
-        return self._last.steps + math.floor((int(min(ends)) - self._last.batches) * self._steps) if ends else None
+        if trainer.max_steps >= 0 and self.counted_per_batch > 0:
+            ends.append(last.batches + math.ceil((trainer.max_steps - last.counted) / self.counted_per_batch))
+        return last.steps + math.floor((min(ends) - last.batches) * self.steps_per_batch) if ends else None
+
+    @property
+    def steps_per_batch(self) -> Fraction:
+        """Steps of the optimizer a batch."""
+        if len(self._marks) < 3:
+            return Fraction(1)
+        _, first, last = self._marks
+        return Fraction(last.steps - first.steps, last.batches - first.batches)
+
+    @property
+    def counted_per_batch(self) -> Fraction:
+        """Steps a batch that `max_steps` counts, of all optimizers."""
+        if len(self._marks) < 2:
+            return Fraction(self._optimizers)
+        first, last = self._marks[-2:]
+        return Fraction(last.counted - first.counted, last.batches - first.batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the pace and the last mark, as whole numbers."""
-        rates = {"steps": self._steps, "counted": self._counted}
-        return {name: list(rate.as_integer_ratio()) for name, rate in rates.items()} | {"last": list(self._last)}
+        """Returns where the optimizer started, first and last stepped, as whole numbers."""
+        return {"marks": [list(mark) for mark in self._marks]}
 
 
 class TimePace:
@@ -158,7 +161,8 @@ class TimePace:
         """Estimates the steps of the whole run at a decision, the coming step included."""
         elapsed, remaining = self._timer.time_elapsed(), max(self._timer.time_remaining(), 0.0)
         self._first, (first, since) = self._first or (done, elapsed), self._first or (-1, 0.0)
-        return done + 1 + math.ceil(remaining * (done - first) / max(elapsed - since, _SHORTEST))
+        to_come: int = math.ceil(remaining * (done - first) / max(elapsed - since, _SHORTEST))
+        return done + 1 + to_come
 
 
 _SHORTEST = 1e-3
@@ -184,8 +188,8 @@ def _steps_of_epochs(trainer: L.Trainer, started: bool) -> int | None:
     batches, epochs = trainer.num_training_batches, _epochs_to_come(trainer)
     if epochs is None or math.isinf(batches):
         return None
-    windows = _windows(trainer, epochs)
-    here = _batches_done(trainer, started) // windows[0][0] if windows else 0
+    windows = _windows(trainer, epochs, started)
+    here = _batches_done(trainer, started) // windows[0][0]
     return max(sum(count * math.ceil(batches / window) for window, count in windows) - here, 0)
 
 
@@ -193,7 +197,13 @@ def _epochs_to_come(trainer: L.Trainer) -> int | None:
     """Epochs until `max_epochs`, that under way included."""
     if trainer.max_epochs is None or trainer.max_epochs < 0:
         return None
-    return max(trainer.max_epochs - trainer.current_epoch, 0)
+    return max(trainer.max_epochs - _epochs_done(trainer), 0)
+
+
+def _epochs_done(trainer: L.Trainer) -> int:
+    """Epochs that are over, as Lightning compares them with `max_epochs`: `current_epoch` may lag after a resume."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return int(progress.processed)
 
 
 def _batches_done(trainer: L.Trainer, started: bool) -> int:
@@ -201,14 +211,17 @@ def _batches_done(trainer: L.Trainer, started: bool) -> int:
     loop = trainer.fit_loop
     if started:  # the present one is not over
         return int(loop.batch_idx)
-    progress = loop.epoch_progress.current
+    progress: Any = loop.epoch_progress.current
     return int(loop.batch_idx) + 1 if progress.ready > progress.processed else 0  # resumed in the middle of an epoch
 
 
-def _windows(trainer: L.Trainer, epochs: int) -> list[tuple[int, int]]:
+def _windows(trainer: L.Trainer, epochs: int, started: bool) -> list[tuple[int, int]]:
     """Accumulation windows of the epochs to come, the present one's first: batches of one, epochs that have it."""
     schedulers = instances(trainer, "callbacks.GradientAccumulationScheduler")
-    if not schedulers:
-        return [(trainer.accumulate_grad_batches, epochs)] if epochs else []
-    first = trainer.current_epoch
-    return [(schedulers[-1].get_accumulate_grad_batches(epoch), 1) for epoch in range(first, first + epochs)]
+    if not schedulers or not epochs:
+        return [(trainer.accumulate_grad_batches, epochs)]
+    first = _epochs_done(trainer)
+    windows = [int(schedulers[-1].get_accumulate_grad_batches(epoch)) for epoch in range(first, first + epochs)]
+    if started:  # an epoch that is resumed in its middle keeps the window of the Trainer
+        windows[0] = trainer.accumulate_grad_batches
+    return [(window, 1) for window in windows]

@@ -50,12 +50,11 @@ class RewrittenRates:
         """
         controller, factor = self._controller, _factor(self._controller)
         groups, last = controller.optimizer.param_groups, controller.last_lr
-        for index, rate in enumerate(last):
-            if not self._untouched(index, groups[index]["lr"]):
-                written = float(groups[index]["lr"])
+        for index, (group, rate) in enumerate(zip(groups, last, strict=False)):
+            if not self._untouched(index, group["lr"]):
+                written = float(group["lr"])
                 if not math.isclose(written, rate, rel_tol=_ROUNDING):
                     controller.base_lrs[index] = written / factor
-                    _write(groups[index], rate)  # the last decision's, until the one that follows
                     self._tell(index, written)
         for group in groups[len(last) :]:
             controller.base_lrs.append(float(group["lr"]) / factor)
@@ -99,18 +98,16 @@ def show_initial_rates(trainer: L.Trainer, controllers: Sequence[MetaLR], hooks:
 def _on_initial_rates(hook: Callable[..., Any], controllers: Sequence[MetaLR]) -> Callable[..., Any]:
     @wraps(hook)
     def on_initial_rates(*args: Any, **kwargs: Any) -> Any:
-        present = [controller.last_lr for controller in controllers]
         factors = [_factor(controller) for controller in controllers]
         for controller in controllers:
             for group, base in zip(controller.optimizer.param_groups, controller.base_lrs, strict=True):
                 _write(group, base)
         result = hook(*args, **kwargs)
-        for controller, rates, factor in zip(controllers, present, factors, strict=True):
+        for controller, factor in zip(controllers, factors, strict=True):
             groups, shown = controller.optimizer.param_groups, controller.base_lrs
             controller.base_lrs = [_read(group, shown[i : i + 1]) for i, group in enumerate(groups)]
-            added = [base * factor for base in controller.base_lrs[len(rates) :]]
-            for group, rate in zip(groups, [*rates, *added], strict=True):
-                _write(group, rate)
+            for group, base in zip(groups, controller.base_lrs, strict=True):
+                _write(group, base * factor)
         return result
 
     return on_initial_rates
