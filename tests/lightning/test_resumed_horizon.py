@@ -100,7 +100,7 @@ def test_the_horizon_of_a_resumed_run_is_the_steps_that_it_had(before, after, st
         if not resumed.controllers or not resumed.seen[0]:
             return  # it had come to its end
         (controller,) = resumed.controllers
-        print('SEEN', before, after, step, at_epoch_end, paths[0].name, resumed.seen, controller.last_step)
+        print("SEEN", before, after, step, at_epoch_end, paths[0].name, resumed.seen, controller.last_step)
         assert set(resumed.seen[0]) == {controller.last_step}
 
 
