@@ -180,7 +180,8 @@ def _batches_of_epochs(trainer: L.Trainer, started: bool) -> int | None:
     batches, epochs = trainer.num_training_batches, _epochs_to_come(trainer)
     if epochs is None or math.isinf(batches):
         return None
-    return max(int(batches) * epochs - _batches_done(trainer, started), 0)
+    here = max(int(batches) - _batches_done(trainer, started), started)  # one is under way, even in excess
+    return here + int(batches) * (epochs - 1) if epochs else 0
 
 
 def _steps_of_epochs(trainer: L.Trainer, started: bool) -> int | None:
@@ -188,9 +189,11 @@ def _steps_of_epochs(trainer: L.Trainer, started: bool) -> int | None:
     batches, epochs = trainer.num_training_batches, _epochs_to_come(trainer)
     if epochs is None or math.isinf(batches):
         return None
-    windows = _windows(trainer, epochs, started)
-    here = _batches_done(trainer, started) // windows[0][0]
-    return max(sum(count * math.ceil(batches / window) for window, count in windows) - here, 0)
+    if epochs == 0:
+        return 0
+    present, *later = _windows(trainer, epochs, started)
+    here = max(math.ceil(batches / present) - _batches_done(trainer, started) // present, started)
+    return here + sum(math.ceil(batches / window) for window in later)
 
 
 def _epochs_to_come(trainer: L.Trainer) -> int | None:
@@ -215,13 +218,13 @@ def _batches_done(trainer: L.Trainer, started: bool) -> int:
     return int(loop.batch_idx) + 1 if progress.ready > progress.processed else 0  # resumed in the middle of an epoch
 
 
-def _windows(trainer: L.Trainer, epochs: int, started: bool) -> list[tuple[int, int]]:
-    """Accumulation windows of the epochs to come, the present one's first: batches of one, epochs that have it."""
+def _windows(trainer: L.Trainer, epochs: int, started: bool) -> list[int]:
+    """Batches of an accumulation window in each of the epochs to come, the present one first."""
     schedulers = instances(trainer, "callbacks.GradientAccumulationScheduler")
-    if not schedulers or not epochs:
-        return [(trainer.accumulate_grad_batches, epochs)]
+    if not schedulers:
+        return [int(trainer.accumulate_grad_batches)] * epochs
     first = _epochs_done(trainer)
     windows = [int(schedulers[-1].get_accumulate_grad_batches(epoch)) for epoch in range(first, first + epochs)]
     if started:  # an epoch that is resumed in its middle keeps the window of the Trainer
-        windows[0] = trainer.accumulate_grad_batches
-    return [(window, 1) for window in windows]
+        windows[0] = int(trainer.accumulate_grad_batches)
+    return windows
