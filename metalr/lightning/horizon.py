@@ -223,7 +223,7 @@ def _windows(trainer: L.Trainer, epochs: int, started: bool) -> list[int]:
     schedulers = instances(trainer, "callbacks.GradientAccumulationScheduler")
     if not schedulers:
         return [int(trainer.accumulate_grad_batches)] * epochs
-    first = _epochs_done(trainer)
+    first = trainer.current_epoch  # by which the scheduler goes, also where it lags behind the epochs that are over
     windows = [int(schedulers[-1].get_accumulate_grad_batches(epoch)) for epoch in range(first, first + epochs)]
     if started:  # an epoch that is resumed in its middle keeps the window of the Trainer
         windows[0] = int(trainer.accumulate_grad_batches)
