@@ -235,7 +235,8 @@ class MetaLR:
             self._warned = True
             warnings.warn(
                 f"the run goes on beyond total_steps={self._total_steps}, where the rate has come to its end; "
-                "set meta_lr.total_steps to the number of steps that you mean to take",
+                "set total_steps to the number of steps that you mean to take, as in MetaLRCallback(total_steps=...), "
+                "or meta_lr.total_steps in a loop of your own",
                 stacklevel=3,
             )
 
