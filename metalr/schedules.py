@@ -42,12 +42,6 @@ SHAPES: dict[str, Callable[[float], float]] = {
 class HorizonLR(LambdaLR):
     """Scales the initial rates by a schedule over the whole run; call `step` once an optimizer step.
 
-        scheduler = HorizonLR(optimizer, "cosine", total_steps=1000)
-        for step in range(1000):
-            ...
-            optimizer.step()
-            scheduler.step()
-
     Args:
         optimizer: whose groups' initial rates are scaled.
         shape: "constant", "step", "cosine" or "linear".
@@ -56,6 +50,20 @@ class HorizonLR(LambdaLR):
 
     Raises:
         ValueError: for an unknown shape or a horizon below 1; on the first step, for a horizon that is still None.
+
+    Example:
+        >>> import torch
+        >>> from metalr.schedules import HorizonLR
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+        >>> scheduler = HorizonLR(optimizer, "linear", total_steps=4)
+        >>> for _ in range(4):
+        ...     print(f"{scheduler.get_last_lr()[0]:.3f}")
+        ...     optimizer.step()
+        ...     scheduler.step()
+        0.100
+        0.075
+        0.050
+        0.025
     """
 
     def __init__(

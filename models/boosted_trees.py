@@ -70,7 +70,7 @@ class BoostedTrees(BinaryClassifier):
         return self._ensemble().booster
 
     def setup(self, stage: str) -> None:
-        """On fit, takes the training rows and starts an ensemble, or continues a loaded one."""
+        """Takes the training rows on fit, and starts an ensemble, or continues a loaded one."""
         if stage != "fit":
             return
         datamodule = getattr(self.trainer, "datamodule", None)
@@ -155,7 +155,7 @@ class BoostedTrees(BinaryClassifier):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _resize(self, rows: int) -> None:
-        """In place: the optimizer holds this very parameter."""
+        """Resizes the margins in place: the optimizer holds this very parameter."""
         if len(self.margins) != rows:
             self.margins.data = torch.zeros(rows, device=self.margins.device)
             self.margins.grad = None

@@ -122,7 +122,7 @@ def score(prediction: str, gold: Sequence[str]) -> tuple[float, float]:
 
 
 def evaluate(answers: Sequence[Answer], gold: Sequence[Sequence[str]], threshold: float = 0.0) -> dict[str, float]:
-    """The figures of SQuAD 2.0's evaluation script, each in [0, 1].
+    """Computes the figures of SQuAD 2.0's evaluation script, each in [0, 1].
 
     `exact` and `f1` at the threshold; both over the questions with an answer alone (`has_answer_exact`,
     `has_answer_f1`) and the share of right ones without (`no_answer`), where there are such; and the best that any

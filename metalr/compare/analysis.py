@@ -17,7 +17,7 @@ from metalr.compare.summary import Result, Standing, by_workload, final
 
 
 class Finding(Enum):
-    """What a paired comparison shows of the first against the second; a claim only where p is below 0.05."""
+    """States what a paired comparison shows of the first against the second; a claim only where p is below 0.05."""
 
     BETTER = auto()
     WORSE = auto()
@@ -127,7 +127,7 @@ def _claims(candidate: str, results: Iterable[Result]) -> list[Claim]:
 
 
 def _drafts(candidate: str, result: Result) -> Iterator[tuple[Result, Entrant, Entrant, Paired]]:
-    """Untuned and tuned against the best-tuned baseline; untuned against every baseline that is untuned, too."""
+    """Pairs untuned and tuned against the best-tuned baseline; untuned against every baseline that is untuned, too."""
     own, best = result.standing(candidate), result.baseline
     if own is None or best is None:
         return

@@ -116,11 +116,11 @@ class CellCallback(Checkpoint):
         self._note(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds so far, and the epoch that comes next."""
+        """Returns the seconds so far, and the epoch that comes next."""
         return {"seconds": self._watch.seconds, "epoch": self._epoch + 1}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the clock, and seeds the epoch to come."""
+        """Continues the clock, and seeds the epoch to come."""
         self._watch.go_on(state_dict["seconds"])
         self._seed(state_dict["epoch"])
         self._resumed = True

@@ -103,7 +103,7 @@ class FitRun(CellRun):
         return [*self.script.command, *self.cell.fit(self.out)]
 
     def arguments(self) -> list[list[str]]:
-        """Makes the arguments of `fit`, and of `test` where there is one; a checkpoint is gone on from."""
+        """Makes the arguments of `fit`, and of `test` where there is one; `fit` resumes from a checkpoint."""
         checkpoint = self.folder / CHECKPOINT
         resume = [f"--ckpt_path={checkpoint}"] if checkpoint.is_file() else []
         fit = [*self.cell.fit(self.out), "--trainer.enable_progress_bar=false", *resume]

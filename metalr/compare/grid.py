@@ -124,6 +124,13 @@ class Grid:
     Raises:
         ValueError: for an empty axis, a bad rate or seed, an unknown candidate, or two cells of one name.
         FileNotFoundError: for a schedule's name or a config that does not exist.
+
+    Example:
+        >>> from metalr.compare import Grid, Workload
+        >>> digits = Workload("digits", ["configs/digits.yaml"], metric="val/accuracy", mode="max")
+        >>> grid = Grid("small", [digits], ["metalr", "cosine"], rates=[0.01, 0.1], seeds=[0])
+        >>> [(cell.schedule.name, cell.rate) for cell in grid.cells()]
+        [('metalr', 0.01), ('metalr', 0.1), ('cosine', 0.01), ('cosine', 0.1)]
     """
 
     name: str

@@ -197,7 +197,7 @@ def share_of_decades(rates: ArrayLike, losses: ArrayLike, best: float, tolerance
 
 
 def _below(x0: float, x1: float, y0: float, y1: float, bound: float) -> float:
-    """Length of [x0, x1] over which the line from y0 to y1 is at most the bound."""
+    """Measures the length of [x0, x1] over which the line from y0 to y1 is at most the bound."""
     if not (math.isfinite(y0) and math.isfinite(y1)):
         return 0.0
     if y0 == y1:

@@ -189,7 +189,7 @@ def _values(records: Iterable[Record], name: str) -> list[float]:
 
 
 def _tuned_rate(runs: Runs, workload: Measured) -> float:
-    """The first of the best."""
+    """Returns the best rate, the first of several."""
     chosen, value = next(iter(runs)), worst(workload.mode)
     for rate, seeds in runs.items():
         mean = fmean(final(record, workload) for record in seeds.values())
@@ -216,13 +216,13 @@ def _speed(records: Iterable[Record], workload: Measured, threshold: float) -> S
 
 
 def _upper_median(values: Iterable[float]) -> float:
-    """The upper of the two in the middle: it is a value, also where the other is infinite. NaN of NaN."""
+    """Returns the upper of the two in the middle: a value even where the other is infinite; NaN of NaN."""
     ordered = sorted(values)
     return math.nan if any(map(math.isnan, ordered)) else ordered[len(ordered) // 2]
 
 
 def _same_start(runs: Iterable[Runs]) -> bool:
-    """At the first logged step nothing has been learned yet, where every step is logged."""
+    """Tests whether all runs start at the same loss, at the first logged step where every step is logged."""
     starts: dict[int, set[float]] = {}
     for each in runs:
         for seeds in each.values():

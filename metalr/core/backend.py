@@ -69,94 +69,94 @@ class Backend(Protocol):
     """Functions of the values of a decision. Like torch's they never raise: what is not defined is NaN."""
 
     def where(self, condition: Mask, if_true: Number, if_false: Number | float, /) -> Number:
-        """One of two numbers."""
+        """Chooses one of two numbers."""
 
     def choose(self, condition: Mask, if_true: State, if_false: State, /) -> State:
-        """One of two states, NamedTuples of numbers and stacks."""
+        """Chooses one of two states, which are NamedTuples of numbers and stacks."""
 
     def equal(self, a: Number, b: Number | float, /) -> Mask:
-        """Whether two numbers are the same."""
+        """Tests whether two numbers are the same."""
 
     def logical_not(self, condition: Mask, /) -> Mask:
-        """The opposite."""
+        """Negates a condition."""
 
     def isfinite(self, x: Number, /) -> Mask:
-        """Whether a number is finite in float32."""
+        """Tests whether a number is finite in float32."""
 
     def minimum(self, a: Number, b: Number, /) -> Number:
-        """The smaller number."""
+        """Returns the smaller number."""
 
     def maximum(self, a: Number, b: Number, /) -> Number:
-        """The larger number."""
+        """Returns the larger number."""
 
     def clip(self, x: Number, low: float, high: float = ..., /) -> Number:
-        """The nearest number in [low, high]."""
+        """Returns the nearest number in [low, high]."""
 
     def square(self, x: Number, /) -> Number:
-        """x^2."""
+        """Computes x^2."""
 
     def sqrt(self, x: Number, /) -> Number:
-        """The square root."""
+        """Computes the square root."""
 
     def log(self, x: Number, /) -> Number:
-        """The natural logarithm."""
+        """Computes the natural logarithm."""
 
     def exp(self, x: Number, /) -> Number:
-        """e^x."""
+        """Computes e^x."""
 
     def tanh(self, x: Number, /) -> Number:
-        """The hyperbolic tangent."""
+        """Computes the hyperbolic tangent."""
 
     def arcsinh(self, x: Number, /) -> Number:
-        """The inverse hyperbolic sine: x near zero, a signed logarithm far from it."""
+        """Computes the inverse hyperbolic sine: x near zero, a signed logarithm far from it."""
 
     def stack(self, numbers: Iterable[Number | Mask], /) -> Stack:
-        """C of (R,) -> (C, R)."""
+        """Stacks C numbers, (R,) each, as (C, R)."""
 
     def choose_stack(self, condition: Mask, if_true: Stack, if_false: Stack, /) -> Stack:
-        """One of two stacks (C, R)."""
+        """Chooses one of two stacks (C, R)."""
 
     def add(self, a: Stack, b: Stack, /) -> Stack:
-        """The sum of two stacks, (C, R)."""
+        """Adds two stacks, (C, R)."""
 
     def approach(self, stacks: Stack, target: Stack, weights: Stack, /) -> Stack:
-        """S stacks (S, C, R), each moved towards the target (C, R) by its weight, (S, R)."""
+        """Moves each of the S stacks (S, C, R) towards the target (C, R) by its weight, (S, R)."""
 
     def split(self, stacks: Stack, /) -> Iterable[Stack]:
-        """S stacks (S, C, R), one by one."""
+        """Splits (S, C, R) into its S stacks."""
 
     def total(self, stacks: Stack, /) -> Number:
-        """The sum of all elements of S stacks, (S, C, R) -> (R,)."""
+        """Sums all elements of S stacks, (S, C, R) -> (R,)."""
 
     def vector(self, numbers: Sequence[Number], low: float, high: float, /) -> Vector:
-        """C of (R,) -> (R, C), each clipped to [low, high]."""
+        """Joins C numbers, (R,) each, as (R, C), each clipped to [low, high]."""
 
     def select(self, vector: Vector, columns: Vector, /) -> Vector:
-        """Some of a vector's numbers, by their positions."""
+        """Selects some of a vector's numbers, by their positions."""
 
     def has_no_nan(self, vector: Vector, /) -> Mask:
-        """Where none of a bounded vector's numbers is NaN, (R,)."""
+        """Tests whether none of a bounded vector's numbers is NaN, (R,)."""
 
     def masked(self, condition: Mask, vector: Vector, /) -> Vector:
-        """A vector where the condition (R,) holds, elsewhere zeros."""
+        """Returns the vector where the condition (R,) holds, elsewhere zeros."""
 
     def affine(self, weight: Vector, bias: Vector, vector: Vector, /) -> Vector:
-        """One layer: of one policy, (O, I) and (O,), or of a population, (R, O, I) and (R, O)."""
+        """Applies one layer: of one policy, (O, I) and (O,), or of a population, (R, O, I) and (R, O)."""
 
     def relu(self, vector: Vector, /) -> Vector:
-        """max(0, x)."""
+        """Computes max(0, x)."""
 
     def only(self, vector: Vector, /) -> Number:
-        """The one number of a vector of length one."""
+        """Returns the only number of a vector of length one."""
 
     def largest_excess(self, vector: Vector, low: Vector, high: Vector, margin: Vector, /) -> Number:
-        """Max over the numbers of how far they lie outside [low, high], in margins."""
+        """Computes how far the farthest number lies outside [low, high], in margins."""
 
     def over(self, x: Number, y: Vector, /) -> Number:
-        """X divided by a constant ()."""
+        """Divides by a constant ()."""
 
     def distance(self, vector: Vector, centre: Vector, whitener: Vector, /) -> Number:
-        """|whitener (x - centre)|."""
+        """Computes |whitener (x - centre)|."""
 
 
 TORCH = cast(Backend, torch_backend)

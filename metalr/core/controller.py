@@ -33,17 +33,8 @@ STATE_VERSION = 6
 class MetaLR:
     """Sets the learning rate of a torch optimizer at each step, by a meta-trained policy.
 
-    Call `step(loss)` between `backward()` and `optimizer.step()`:
-
-        meta_lr = MetaLR(optimizer, total_steps=10_000)
-        for x, y in loader:
-            loss = criterion(model(x), y)
-            optimizer.zero_grad(); loss.backward()
-            meta_lr.step(loss)
-            optimizer.step()
-
-    The optimizer's own rates are the initial ones, lr_g(0): any within some four decades of a good one will do.
-    Groups keep their ratios.
+    Call `step(loss)` between `backward()` and `optimizer.step()`. The optimizer's own rates are the initial ones,
+    lr_g(0): any within some four decades of a good one will do. Groups keep their ratios.
 
     Args:
         optimizer: any torch optimizer but LBFGS; its gradients may be sparse, and its parameters sharded as DTensor
@@ -55,7 +46,7 @@ class MetaLR:
             attribute `lr_policies`, as boosted trees' do), another shipped name, a path, or an `LRPolicy`.
         sample: elements of the parameters that norms and products are measured on, so that a step's cost does not
             grow with the model; a model with fewer is measured whole.
-        guards: what keeps the rate from doing harm; `Guards.none()` for nothing. `events` tells what they did.
+        guards: what keeps the rate from doing harm; `Guards.none()` for nothing. `events` lists what they did.
 
     With rates that are Python floats, as most are, a step on an accelerator waits for it once, to bring their value to
     the host; give the optimizer `lr=torch.tensor(...)` on the parameters' device, and the host waits for nothing: the
@@ -66,6 +57,22 @@ class MetaLR:
         ValueError: for a horizon below 1, an optimizer with no parameters or a rate that is not finite and
             positive, or a policy that needs a horizon where there is none.
         FileNotFoundError: for a policy that does not exist.
+
+    Example:
+        >>> import torch
+        >>> from metalr import MetaLR
+        >>> model = torch.nn.Linear(8, 3)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> batches = [(torch.randn(16, 8), torch.randint(3, (16,))) for _ in range(20)]
+        >>> meta_lr = MetaLR(optimizer, total_steps=len(batches))
+        >>> for x, y in batches:
+        ...     loss = torch.nn.functional.cross_entropy(model(x), y)
+        ...     optimizer.zero_grad()
+        ...     loss.backward()
+        ...     meta_lr.step(loss)
+        ...     optimizer.step()
+        >>> meta_lr.last_step
+        20
     """
 
     def __init__(
@@ -120,7 +127,7 @@ class MetaLR:
         return [base * factor for base in self.base_lrs]
 
     def get_last_lr(self) -> list[float]:
-        """The same, as torch's schedulers name it."""
+        """Returns `last_lr`, under the name that torch's schedulers have."""
         return self.last_lr
 
     @property
@@ -167,7 +174,7 @@ class MetaLR:
         Raises:
             ValueError: for a loss that is no scalar, or not finite at the first step.
             RuntimeError: when no parameter has a gradient.
-            DivergenceError: when the loss diverges and `Guards(on_divergence="raise")` asked to be told; the rates have
+            DivergenceError: when the loss diverges and `Guards(on_divergence="raise")` asks for it; the rates have
                 been set.
         """
         self._check_loss(loss)
@@ -241,7 +248,7 @@ class MetaLR:
             )
 
     def snapshot(self) -> Snapshot:
-        """The last decision, copied where it lies, which waits for no device.
+        """Copies the last decision where it lies, without waiting for a device.
 
         Raises:
             RuntimeError: before the first decision.
@@ -266,7 +273,7 @@ class MetaLR:
         return replace(explain(self.policy, self.snapshot()), log_multiplier=self.log_multiplier)  # in full precision
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs to go on with the same rates: tensors, numbers and strings only."""
+        """Returns all that a resumed run needs for the same rates: tensors, numbers and strings only."""
         self._notice()
         return {
             "version": STATE_VERSION,
@@ -325,7 +332,7 @@ def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None, opti
     return policy
 
 
-def _check_version(version: Any) -> None:
+def _check_version(version: object) -> None:
     if version != STATE_VERSION:
         newer = isinstance(version, int) and version > STATE_VERSION
         raise ValueError(

@@ -127,7 +127,7 @@ class Decider:
 
 
 def _sent(row: list[float], device: torch.device) -> Tensor:
-    """A row of numbers on a device, without waiting for it."""
+    """Sends a row of numbers to a device, without waiting for it."""
     tensor = torch.tensor(row, dtype=torch.float32)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 

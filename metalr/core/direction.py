@@ -78,11 +78,11 @@ class Direction(ABC):
         """Restores `state_dict`."""
 
     def _parameters(self, index: int, sample: GroupSample) -> Sequence[Tensor | None] | Tensor:
-        """What to gather as the parameters of the index-th group."""
+        """Returns what is gathered as the parameters of the index-th group."""
         return sample.params
 
     def _states(self, params: Sequence[Tensor], name: str) -> list[Tensor | None]:
-        """A part of the optimizer's state for each parameter; None where there is none yet."""
+        """Lists a part of the optimizer's state for each parameter; None where there is none yet."""
         state = self.optimizer.state
         return [state[p].get(name) if p in state else None for p in params]
 
@@ -189,7 +189,7 @@ class MeasuredDirection(Direction):
         self._lrs = list(state.get("lrs", []))
 
     def _parameters(self, index: int, sample: GroupSample) -> Sequence[Tensor | None] | Tensor:
-        """The parameters as the last update left them, whatever moved them since."""
+        """Returns the parameters as the last update left them, whatever moved them since."""
         after = self._after[index] if index < len(self._after) else None
         return sample.params if after is None else after
 
@@ -198,13 +198,13 @@ class MeasuredDirection(Direction):
         return [lr.clone() if isinstance(lr, Tensor) else lr for lr in rates]
 
     def _change(self, index: int, rows: Tensor) -> Tensor | None:
-        """The parameters before the update less those after it, (n,); None where those before it are not known."""
+        """Computes the parameters before the update less those after it, (n,); None where the former are unknown."""
         before = self._before[index] if index < len(self._before) else None
         return None if before is None or len(before) != rows.shape[1] else before - rows[1]
 
 
 def _copied(sample: GroupSample) -> Tensor | None:
-    """The sampled parameters, (n,); None of a group without any."""
+    """Copies the sampled parameters, (n,); None of a group without any."""
     return sample.gather(sample.params)[0].clone() if sample.params else None
 
 
@@ -275,7 +275,7 @@ class GradientDirection(MeasuredDirection):
         self._gradients = _on_devices(self.optimizer, state.get("gradients", []))
 
     def _rounding(self, index: int, update: Tensor) -> Tensor:
-        """Norm by which the change may be off through the parameters' rounding, when `update` was applied, ()."""
+        """Bounds the norm of what rounding the parameters adds to the change, when `update` was applied, ()."""
         before = self._before[index]
         if before is None:
             raise RuntimeError("the parameters before this update are not known: read its change first")
@@ -285,7 +285,7 @@ class GradientDirection(MeasuredDirection):
 
 
 def _decayed_gradient(rows: Tensor, group: dict[str, Any]) -> Tensor:
-    """What torch.optim.SGD makes of a gradient before any momentum."""
+    """Computes what torch.optim.SGD makes of a gradient before any momentum."""
     grad = rows[0].neg() if group["maximize"] else rows[0].clone()
     if group["weight_decay"] == 0:
         return grad

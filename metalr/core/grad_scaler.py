@@ -1,4 +1,4 @@
-"""What a GradScaler says of a step before it is taken."""
+"""What a GradScaler will do with a step, known before the step is taken."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 
 def skips(scaler: Any, optimizer: Optimizer) -> bool:
-    """Whether the scaler will skip this step, for a gradient that is not finite.
+    """Tests whether the scaler will skip this step, for a gradient that is not finite.
 
     It needs unscaled gradients. `unscale_` takes the pass over them that the scaler would take anyway to look for
     overflows. A fused optimizer's are left scaled by most loops, for its step to unscale; the step then finds nothing

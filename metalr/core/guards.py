@@ -28,9 +28,7 @@ _WARM_UP = 50
 
 @dataclass(frozen=True)
 class Guards:
-    """Settings of the guards.
-
-        MetaLR(optimizer, total_steps=1000, guards=Guards(max_multiplier=100.0, on_divergence="raise"))
+    """Sets what the guards do, and which of them are on.
 
     Args:
         non_finite: halve the rate on a step whose loss, gradient or action is not finite. Such a step never reaches
@@ -49,6 +47,15 @@ class Guards:
     Raises:
         ValueError: for a multiplier on the wrong side of 1, a divergence that is not positive, or an unknown
             on_divergence.
+
+    Example:
+        >>> import torch
+        >>> from metalr import Guards, MetaLR
+        >>> optimizer = torch.optim.SGD(torch.nn.Linear(8, 3).parameters(), lr=0.1)
+        >>> guards = Guards(max_multiplier=100.0, on_divergence="raise")
+        >>> meta_lr = MetaLR(optimizer, total_steps=1000, guards=guards)
+        >>> meta_lr.events
+        []
     """
 
     non_finite: bool = True

@@ -59,9 +59,6 @@ class LRPolicy(nn.Module):
 
     He initialisation with the last layer zero: an untrained policy is the reference schedule.
 
-        policy = LRPolicy.load("default")
-        policy.save("mine.safetensors")
-
     Args:
         features: names out of `metalr.core.features.FEATURES` that it reads, in this order.
         hidden: widths of the hidden layers.
@@ -73,6 +70,15 @@ class LRPolicy(nn.Module):
 
     Raises:
         ValueError: for a feature that does not exist, or none, or a width below 1.
+
+    Example:
+        >>> from metalr import LRPolicy
+        >>> policy = LRPolicy.load("anytime")
+        >>> policy.anytime
+        True
+        >>> policy.save("mine.safetensors")
+        >>> LRPolicy.load("mine.safetensors").fingerprint() == policy.fingerprint()
+        True
     """
 
     def __init__(

@@ -57,11 +57,11 @@ class Cut(NamedTuple):
         return None if stride < length else cls(number, length, stride)
 
     def view(self, tensor: Tensor) -> Tensor:
-        """The slices of a tensor that fills its memory, (number, length), without a copy."""
+        """Views the slices of a tensor that fills its memory, (number, length), without a copy."""
         return tensor.as_strided((self.number, self.length), (self.stride, 1))
 
     def of_sparse(self, tensor: Tensor) -> Tensor:
-        """The slices of a sparse tensor, filled in from its values: no dense copy of a large embedding is made."""
+        """Gathers the slices of a sparse tensor from its values: no dense copy of a large embedding is made."""
         tensor = tensor.coalesce()
         values = tensor.values()
         width = values[0].numel() if len(values) else 1  # elements of a hybrid tensor's row, one after another
@@ -77,7 +77,7 @@ class Cut(NamedTuple):
 
 
 class GroupSample:
-    """The sample of one parameter group.
+    """Samples the parameters of one group.
 
     Args:
         params: the group's parameters that are trained.
@@ -169,7 +169,7 @@ class GroupSample:
 
 
 def as_real(tensor: Tensor) -> Tensor:
-    """Views a complex tensor as pairs of reals, (..., 2); a real one is given back as it is."""
+    """Views a complex tensor as pairs of reals, (..., 2); returns a real one as it is."""
     if not tensor.is_complex():
         return tensor
     if not tensor.is_sparse:
@@ -189,19 +189,19 @@ def trained(group: dict[str, Any]) -> list[Tensor]:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor fills its memory without a gap."""
+    """Tests whether a tensor fills its memory without a gap."""
     formats = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
     return any(tensor.is_contiguous(memory_format=layout) for layout in formats)
 
 
 def _laid_out(tensor: Tensor, param: Tensor) -> Tensor:
-    """A tensor in the memory layout of its parameter; a copy where it has another."""
+    """Brings a tensor into the memory layout of its parameter, by a copy where it has another."""
     tensor = tensor.detach()
     return tensor if tensor.stride() == param.stride() else torch.empty_like(param).copy_(tensor)
 
 
 def _local(tensor: Tensor, param: Tensor) -> Tensor:
-    """This rank's part of a tensor that goes with a parameter, laid out as the parameter is."""
+    """Returns this rank's part of a tensor that goes with a parameter, laid out as the parameter is."""
     if not hasattr(tensor, "to_local"):
         return tensor
     if tensor.placements != param.placements:  # type: ignore[attr-defined]
@@ -211,7 +211,7 @@ def _local(tensor: Tensor, param: Tensor) -> Tensor:
 
 
 def _shards(param: Tensor) -> int:
-    """Number of parts that a parameter is split into."""
+    """Counts the parts that a parameter is split into."""
     if not hasattr(param, "placements"):
         return 1
     pairs = zip(param.device_mesh.shape, param.placements, strict=True)  # type: ignore[attr-defined]
@@ -219,7 +219,7 @@ def _shards(param: Tensor) -> int:
 
 
 def mesh_of(optimizer: Optimizer) -> DeviceMesh | None:
-    """The devices that an optimizer's parameters are sharded over: the largest mesh; None where there is none.
+    """Returns the devices that the parameters are sharded over: the largest mesh; None where there is none.
 
     Raises:
         ValueError: where some parameters' mesh lies outside of it, or parameters were flattened by FSDP1.
@@ -244,7 +244,7 @@ def mesh_of(optimizer: Optimizer) -> DeviceMesh | None:
 
 
 class ParameterSample:
-    """The sample of all parameter groups of an optimizer.
+    """Samples the parameters of all groups of an optimizer.
 
     Args:
         optimizer: whose parameters with `requires_grad` are sampled.
@@ -262,7 +262,7 @@ class ParameterSample:
         self._known = _known(optimizer.param_groups)
 
     def total(self, sums: Tensor) -> Tensor:
-        """Sums over this rank's part of the sample -> sums over all of it, the same on every rank."""
+        """Adds up sums over this rank's part of the sample to sums over all of it, the same on every rank."""
         if self._mesh is None:
             return sums
         from torch.distributed.tensor import DTensor, Partial
@@ -273,7 +273,7 @@ class ParameterSample:
         return whole
 
     def fits(self, groups: Sequence[dict[str, Any]]) -> bool:
-        """Whether these are still the trained parameters of the optimizer's groups, of the same sizes."""
+        """Tests whether these are still the trained parameters of the optimizer's groups, of the same sizes."""
         return _known(groups) == self._known
 
 

@@ -126,7 +126,7 @@ def _refuse_without_gradients(sample: ParameterSample) -> NoReturn:
 
 
 def _sums(rows: Tensor, update: Tensor | None, sample: GroupSample) -> Tensor:
-    """|g|^2, |w|^2, |u|^2 and <g, u> of one group, (4,); zeros for what has not been applied."""
+    """Computes |g|^2, |w|^2, |u|^2 and <g, u> of one group, (4,); zeros for what has not been applied."""
     vectors = [sample.scaled(row) for row in ((rows[0], rows[1]) if update is None else (rows[0], rows[1], update))]
     squares = torch.stack([torch.linalg.vector_norm(vector) for vector in vectors]).square()
     if update is None:

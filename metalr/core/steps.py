@@ -139,7 +139,7 @@ class StepWatch:
 
 
 class _Closure:
-    """A closure of one step: the first call decides, and later ones do not."""
+    """Wraps the closure of one step: the first call decides, and later ones do not."""
 
     def __init__(self, watch: StepWatch, closure: Callable[..., Any], decided: bool) -> None:
         self.decided = decided
@@ -158,7 +158,7 @@ class _Closure:
 
 
 def _with_inner(optimizer: Optimizer) -> Iterator[Optimizer]:
-    """The optimizer and those that it holds for the same parameters, whose steps call hooks."""
+    """Yields the optimizer and those that it holds for the same parameters, whose steps call hooks."""
     params = {id(p) for group in optimizer.param_groups for p in trained(group)}
     waiting, seen = [optimizer], set()
     while waiting:
@@ -172,7 +172,7 @@ def _with_inner(optimizer: Optimizer) -> Iterator[Optimizer]:
 
 
 def _weak_hook(watch: StepWatch, method: Callable[..., Any]) -> Callable[..., Any]:
-    """A step hook that calls a method of the watch as long as there is one."""
+    """Makes a step hook that calls a method of the watch for as long as the watch exists."""
     held = weakref.ref(watch)
 
     def hook(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -21,8 +21,6 @@ class ConvergenceSpeed(L.Callback):
     The metric is read after each validation. Seconds count from the start of training, with validation and with the
     earlier part of a resumed run.
 
-        trainer = L.Trainer(max_epochs=3, callbacks=[ConvergenceSpeed("val/accuracy", "max", [0.8, 0.9])])
-
     Args:
         monitor: name of the metric.
         mode: "min" where less is better, "max" where more is.
@@ -35,6 +33,23 @@ class ConvergenceSpeed(L.Callback):
 
     Raises:
         ValueError: for another mode or a threshold that is not finite; on fit, for a metric that is not logged.
+
+    Example:
+        >>> import lightning as L, torch
+        >>> from metalr.inspection import ConvergenceSpeed
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> class Model(BoringModel):
+        ...     def validation_step(self, batch, batch_idx):
+        ...         self.log("val/loss", self.step(batch))
+        ...
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.SGD(self.parameters(), lr=0.1)
+        >>> speed = ConvergenceSpeed("val/loss", thresholds=[1e9])
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = L.Trainer(accelerator="cpu", max_epochs=1, callbacks=[speed], **quiet)
+        >>> trainer.fit(Model())
+        >>> speed.marks
+        [Mark(label='val/loss 1e+09', step=64)]
     """
 
     def __init__(self, monitor: str = "val/loss", mode: str = "min", thresholds: Sequence[float] | None = None) -> None:

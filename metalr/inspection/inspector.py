@@ -35,8 +35,6 @@ class Inspector(L.Callback):
     features; and the policy's response to each feature around the run's states. `<log folder>/inspection` gets the
     recorded decisions and the policy, for `python train.py inspect`.
 
-        trainer = L.Trainer(max_epochs=3, callbacks=[MetaLRCallback(), Inspector()])
-
     The cost is bounded: the first decisions and one in a stride of the others are recorded, and the stride doubles as
     the run goes on. A step that is not recorded costs one comparison; the host waits for the device once in 64 recorded
     decisions. Images are drawn at the end, and at each doubling of the step while that takes less than `share` of the
@@ -50,6 +48,24 @@ class Inspector(L.Callback):
 
     Raises:
         ValueError: for an argument out of range; on fit, for a Trainer without a TensorBoardLogger or MetaLRCallback.
+
+    Example:
+        >>> import lightning as L, torch
+        >>> from metalr import MetaLRCallback
+        >>> from metalr.inspection import Inspector
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> class Model(BoringModel):
+        ...     def validation_step(self, batch, batch_idx):
+        ...         self.log("val/loss", self.step(batch))
+        ...
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.SGD(self.parameters(), lr=0.1)
+        >>> inspector = Inspector()
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = L.Trainer(accelerator="cpu", max_epochs=1, callbacks=[MetaLRCallback(), inspector], **quiet)
+        >>> trainer.fit(Model())
+        >>> len(inspector.recorders[0].trace)
+        64
     """
 
     def __init__(self, first: int = 32, capacity: int = 512, share: float = 0.01, theme: str = "light") -> None:

@@ -36,8 +36,6 @@ class MetaInspector(L.Callback):
     and its runs on the held-out tasks from each initial rate: at the end, and at each doubling of the meta-step while
     that takes less than `share` of the time. `<log folder>/inspection` gets both for `python train.py inspect`.
 
-        trainer = L.Trainer(max_steps=100, val_check_interval=10, callbacks=[MetaInspector(tasks=2)])
-
     Args:
         window: meta-steps of a family that count, > 1.
         tasks: number of held-out tasks to draw, 0 for none.
@@ -48,6 +46,22 @@ class MetaInspector(L.Callback):
     Raises:
         ValueError: for an argument out of range; on fit, for a Trainer without a TensorBoardLogger, or a module that is
             not a MetaLearner.
+
+    Example:
+        >>> import lightning as L
+        >>> from metalr.inspection import MetaInspector
+        >>> from metalr.meta import ActionES, Component, HeldOutTask, MetaLearner, MetaTasksDataModule
+        >>> from metalr.meta.families import QuadraticTasks
+        >>> data = MetaTasksDataModule(
+        ...     components={"quadratic": Component(QuadraticTasks(), horizons=(10, 20))},
+        ...     heldout=[HeldOutTask("quadratic", QuadraticTasks(), "sgd", total_steps=20, instances=2, rates=3)],
+        ... )
+        >>> inspector = MetaInspector(tasks=1)
+        >>> quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = L.Trainer(max_steps=4, val_check_interval=2, callbacks=[inspector], **quiet)
+        >>> trainer.fit(MetaLearner(estimator=ActionES(pairs=4)), data)
+        >>> sorted(inspector.moments)
+        ['quadratic']
     """
 
     def __init__(

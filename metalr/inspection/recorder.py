@@ -25,22 +25,32 @@ class Recorder:
     Call `offer` after each optimizer step. It costs a comparison at a step that is not kept, and some copies at one
     that is; it never waits for a device. `resolve` brings what is pending to the host.
 
-        recorder = Recorder(meta_lr)
-        for x, y in loader:
-            ...
-            meta_lr.step(loss)
-            optimizer.step()
-            recorder.offer()
-        recorder.finish()
-        recorder.resolve()
-        print(recorder.trace.features, recorder.trace.shares)
-
     Args:
         controller: whose decisions from now on are recorded.
         decimation: selects the decisions to keep; None for the first 32 and 512 of the others at most.
 
     Attributes:
         trace: decisions that have been resolved.
+
+    Example:
+        >>> import torch
+        >>> from metalr import MetaLR
+        >>> from metalr.inspection import Recorder
+        >>> weight = torch.nn.Parameter(torch.ones(3))
+        >>> optimizer = torch.optim.SGD([weight], lr=0.1)
+        >>> meta_lr = MetaLR(optimizer, total_steps=10)
+        >>> recorder = Recorder(meta_lr)
+        >>> for _ in range(10):
+        ...     loss = weight.square().sum()
+        ...     optimizer.zero_grad()
+        ...     loss.backward()
+        ...     meta_lr.step(loss)
+        ...     optimizer.step()
+        ...     kept = recorder.offer()
+        >>> recorder.finish()
+        >>> recorder.resolve()
+        >>> len(recorder.trace), len(recorder.trace.shares) == len(meta_lr.policy.features)
+        (10, True)
     """
 
     def __init__(self, controller: MetaLR, decimation: Decimation | None = None) -> None:

@@ -52,10 +52,6 @@ def responses(policy: LRPolicy, states: Tensor, points: int = 41, whole: bool = 
 
     The curves are quantiles of those of individual conditional expectation (Goldstein et al. 2015).
 
-        policy = LRPolicy.load("default")
-        found = responses(policy, support_states(policy))
-        strongest = found.features[found.swings.argmax()]
-
     Args:
         policy: whose response is computed.
         states: values of the features that the policy reads, (N, F); of more than 256, 256 evenly spaced ones are used.
@@ -64,6 +60,14 @@ def responses(policy: LRPolicy, states: Tensor, points: int = 41, whole: bool = 
 
     Raises:
         ValueError: for no states, or states with another number of features.
+
+    Example:
+        >>> from metalr import LRPolicy
+        >>> policy = LRPolicy.load("default")
+        >>> found = responses(policy, support_states(policy))
+        >>> strongest = found.features[found.swings.argmax()]
+        >>> strongest in policy.features
+        True
     """
     if states.dim() != 2 or states.shape[1] != len(policy.features) or len(states) == 0:
         raise ValueError(f"states has shape {tuple(states.shape)}: give (N, {len(policy.features)}), N at least 1")

@@ -25,13 +25,29 @@ class RunTable(L.Callback):
     of everything the module logged, and the steps to the thresholds of a `ConvergenceSpeed` in the same Trainer. The
     row is written to `<log folder>/table` when training ends.
 
-        trainer = L.Trainer(max_epochs=3, callbacks=[MetaLRCallback(), RunTable({"note": "first try"})])
-
     Args:
         more: further columns by name.
 
     Raises:
         ValueError: on fit, for a Trainer without a TensorBoardLogger.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import lightning as L, torch
+        >>> from metalr import MetaLRCallback
+        >>> from metalr.inspection import RunTable
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> class Model(BoringModel):
+        ...     def validation_step(self, batch, batch_idx):
+        ...         self.log("val/loss", self.step(batch))
+        ...
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.SGD(self.parameters(), lr=0.1)
+        >>> quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = L.Trainer(max_epochs=1, callbacks=[MetaLRCallback(), RunTable({"note": "first"})], **quiet)
+        >>> trainer.fit(Model())
+        >>> (Path(trainer.logger.log_dir) / "table").is_dir()
+        True
     """
 
     def __init__(self, more: dict[str, float | int | str | bool] | None = None) -> None:

@@ -46,12 +46,12 @@ class Frame:
     distance: float | None = DISTANCE
 
     def place(self, margins: Tensor) -> Tensor:
-        """Margins of the start's shape, as the policy sees them."""
+        """Returns margins of the start's shape, as the policy sees them."""
         return margins if self.distance is None else (margins - self.start) / self.unit + self.distance
 
 
 def frame_of(objective: str, rows: Rows, margins: Tensor) -> Frame:
-    """The frame of a built-in objective.
+    """Returns the frame of a built-in objective.
 
     Args:
         objective: its name.
@@ -65,7 +65,7 @@ def frame_of(objective: str, rows: Rows, margins: Tensor) -> Frame:
 
 
 def newton_frame(margins: Tensor, gradient: Tensor, hessian: Tensor) -> Frame:
-    """The frame of an objective of one's own: its unit is the size of the first Newton step.
+    """Returns the frame of an objective of one's own: its unit is the size of the first Newton step.
 
     Args:
         margins: at the start.

@@ -113,7 +113,7 @@ def _pseudo_huber(margins: Tensor, rows: Rows) -> Tensor:
 
 
 def _quantile(margins: Tensor, rows: Rows) -> Tensor:
-    """One column a quantile."""
+    """Computes the pinball loss, one column a quantile."""
     levels = torch.tensor(json.loads(rows.options["quantile_alpha"])).reshape(1, -1)
     error = rows.labels.reshape(len(margins), 1) - margins.reshape(len(margins), -1)
     return torch.maximum(levels * error, (levels - 1.0) * error)
@@ -138,7 +138,7 @@ def _tweedie(margins: Tensor, rows: Rows) -> Tensor:
 
 
 def _cox(margins: Tensor, rows: Rows) -> Tensor:
-    """Negative partial likelihood (Cox 1972), ties as Breslow has them; a negative label is a censored time."""
+    """Computes the negative partial likelihood (Cox 1972; ties: Breslow); a negative label is a censored time."""
     order = rows.labels.abs().argsort(descending=True)
     times = rows.labels.abs()[order]
     at_risk = margins[order].logcumsumexp(0)  # of all who live at least as long
@@ -149,7 +149,7 @@ def _cox(margins: Tensor, rows: Rows) -> Tensor:
 
 
 def _aft(margins: Tensor, rows: Rows) -> Tensor:
-    """Negative log-likelihood of an accelerated failure time, of which a row may know the bounds alone."""
+    """Computes the negative log-likelihood of an accelerated failure time, of which a row may know the bounds alone."""
     scale = float(rows.options["aft_loss_distribution_scale"])
     log_density, log_below, log_above = _DISTRIBUTIONS[rows.options["aft_loss_distribution"]]
     low, high = rows.lower, rows.upper
@@ -165,7 +165,7 @@ def _aft(margins: Tensor, rows: Rows) -> Tensor:
 
 
 def _difference(large: Tensor, small: Tensor) -> Tensor:
-    """log(exp(large) - exp(small))."""
+    """Computes log(exp(large) - exp(small))."""
     return large + (-torch.expm1((small - large).clamp_max(-EPS))).clamp_min(EPS).log()
 
 
@@ -186,7 +186,7 @@ _DISTRIBUTIONS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
 
 
 def _pairwise(margins: Tensor, rows: Rows) -> Tensor:
-    """RankNet's loss (Burges et al. 2005): a row's share of the pairs of its query that it should win or lose."""
+    """Computes RankNet's loss (Burges et al. 2005): a row's share of the pairs of its query that it is in."""
     losses = []
     for at in _batches(rows.groups):
         inside = at >= 0

@@ -21,24 +21,9 @@ if TYPE_CHECKING:
 class FabricMetaLR(MetaLR):
     """Sets the rates in a Fabric loop as `MetaLR` does, with the loss averaged over the ranks.
 
-    Steps that Fabric's GradScaler will skip are left out. Fabric may be that of `lightning` or of `lightning_fabric`:
-
-        import lightning as L, torch
-        from metalr.integrations.fabric import FabricMetaLR
-
-        fabric = L.Fabric(accelerator="cpu")
-        model = torch.nn.Linear(8, 3)
-        model, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
-        batches = [(torch.randn(16, 8), torch.randint(3, (16,))) for _ in range(10)]
-        meta_lr = FabricMetaLR(fabric, optimizer, total_steps=len(batches))
-        for x, y in batches:
-            loss = torch.nn.functional.cross_entropy(model(x), y)
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            meta_lr.step(loss)  # before fabric.clip_gradients, so that the policy sees whole gradients
-            optimizer.step()
-
-    It can be given to `fabric.save` and `fabric.load` beside model and optimizer.
+    Steps that Fabric's GradScaler will skip are left out. Fabric may be that of `lightning` or of `lightning_fabric`.
+    Call `step` before `fabric.clip_gradients`, so that the policy sees whole gradients. The controller can be given to
+    `fabric.save` and `fabric.load` beside model and optimizer.
 
     Args:
         fabric: that set model and optimizer up.
@@ -49,6 +34,23 @@ class FabricMetaLR(MetaLR):
 
     Raises:
         ValueError, FileNotFoundError: as `MetaLR` does.
+
+    Example:
+        >>> import lightning as L, torch
+        >>> from metalr.integrations.fabric import FabricMetaLR
+        >>> fabric = L.Fabric(accelerator="cpu")
+        >>> model = torch.nn.Linear(8, 3)
+        >>> model, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+        >>> batches = [(torch.randn(16, 8), torch.randint(3, (16,))) for _ in range(10)]
+        >>> meta_lr = FabricMetaLR(fabric, optimizer, total_steps=len(batches))
+        >>> for x, y in batches:
+        ...     loss = torch.nn.functional.cross_entropy(model(x), y)
+        ...     optimizer.zero_grad()
+        ...     fabric.backward(loss)
+        ...     meta_lr.step(loss)
+        ...     step = optimizer.step()
+        >>> meta_lr.last_step
+        10
     """
 
     def __init__(

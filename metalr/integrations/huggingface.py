@@ -82,7 +82,8 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
         ...     disable_tqdm=True, use_cpu=True,
         ... )
         >>> callback = MetaLRTrainerCallback()
-        >>> output = Trainer(Model(), arguments, train_dataset=rows, callbacks=[callback]).train()
+        >>> output = Trainer(Model(), arguments, train_dataset=rows, callbacks=[callback]).train()  # doctest: +ELLIPSIS
+        {'train_runtime': ...}
         >>> callback.meta_lr.last_step
         5
     """
@@ -238,7 +239,7 @@ def _refuse(args: TrainingArguments) -> None:
 
 
 def _own(scheduler: Any) -> LambdaLR:
-    """The scheduler inside of accelerate's wrapper."""
+    """Returns the scheduler inside accelerate's wrapper."""
     inner = getattr(scheduler, "scheduler", scheduler)
     if not isinstance(inner, LambdaLR):
         raise ValueError(
@@ -249,7 +250,7 @@ def _own(scheduler: Any) -> LambdaLR:
 
 
 def _unwrapped(optimizer: Any) -> Optimizer:
-    """The torch optimizer inside of accelerate's wrapper, which only passes calls on."""
+    """Returns the torch optimizer inside accelerate's wrapper, which only passes calls on."""
     while hasattr(optimizer, "accelerator_state"):
         optimizer = optimizer.optimizer
     found: Optimizer = optimizer
@@ -264,7 +265,7 @@ def _fill(group: dict[str, Any], lr: Any) -> None:
 
 
 def _encode(meta_lr: MetaLR) -> str:
-    """A controller's state as text that JSON takes."""
+    """Encodes a controller's state as text that JSON takes."""
     buffer = io.BytesIO()
     torch.save(meta_lr.state_dict(), buffer)
     return base64.b64encode(buffer.getvalue()).decode()

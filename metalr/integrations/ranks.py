@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def mean_over_ranks(loss: Tensor) -> Tensor:
-    """Mean of a scalar over the default process group, so that all ranks decide alike; itself where there is none.
+    """Averages a scalar over the default process group, so that all ranks decide alike; returns it where there is none.
 
     A mean that was taken before stays what it is.
     """

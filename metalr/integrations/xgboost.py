@@ -95,7 +95,7 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         self._boosting: _Boosting | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """The arguments: neither a training nor a DMatrix can be copied."""
+        """Returns the arguments alone: neither a training nor a DMatrix can be copied."""
         return self.__dict__ | {"_dtrain": None, "_boosting": None}
 
     @property
@@ -261,12 +261,12 @@ def _rate(model: xgboost.Booster) -> float:
 
 
 def _margins(model: xgboost.Booster, rows: xgboost.DMatrix) -> Tensor:
-    """Margins of the rows; XGBoost keeps those of its training rows up to date."""
+    """Predicts the margins of the rows; XGBoost keeps those of its training rows up to date."""
     return torch.from_numpy(model.predict(rows, output_margin=True, training=True).copy())
 
 
 def _intercept(model: xgboost.Booster, rows: xgboost.DMatrix) -> Tensor:
-    """Margins that the first tree starts from.
+    """Returns the margins that the first tree starts from.
 
     XGBoost estimates the intercept inside of its first round, so a copy of the booster goes through one. That round
     draws from the random numbers which all boosters of a thread share; they are seeded anew.

@@ -29,25 +29,7 @@ if TYPE_CHECKING:
 class MetaLRCallback(Callback):
     """Sets the learning rate of every optimizer of a Trainer at each optimizer step.
 
-    Leave the scheduler out of `configure_optimizers`; the optimizer's own rates are the initial ones:
-
-        import lightning as L, torch
-        from torch.utils.data import DataLoader, TensorDataset
-        from metalr import MetaLRCallback
-
-        class Linear(L.LightningModule):
-            def __init__(self):
-                super().__init__()
-                self.layer = torch.nn.Linear(8, 3)
-
-            def training_step(self, batch, batch_idx):
-                return torch.nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
-
-            def configure_optimizers(self):
-                return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
-
-        loader = DataLoader(TensorDataset(torch.randn(64, 8), torch.randint(3, (64,))), batch_size=16)
-        L.Trainer(max_epochs=2, callbacks=[MetaLRCallback()]).fit(Linear(), loader)
+    Leave the scheduler out of `configure_optimizers`; the optimizer's own rates are the initial ones.
 
     The Trainer may be that of `lightning` or of `pytorch_lightning`. The horizon is read off it: the steps that were
     taken plus those that are to come by epochs, steps or `max_time`, whichever ends first, worked out anew at each
@@ -68,12 +50,34 @@ class MetaLRCallback(Callback):
         policy: "default", another shipped name, a path, or an `LRPolicy`, as for `MetaLR`.
         total_steps: horizon in optimizer steps, 1 or more, in place of the Trainer's; for several optimizers, one
             horizon or one each.
-        guards: what keeps the rate from doing harm, as for `MetaLR`; in YAML, `guards: {climb: null}` turns one off.
+        guards: what keeps the rate from doing harm, as for `MetaLR`; in YAML, `guards: {divergence: null}` turns one
+            off.
 
     Raises:
         ValueError: for a horizon below 1 or a damaged policy; on fit, for a module without an optimizer, something
             beside it that sets the rate too, or a strategy (FSDP1, DeepSpeed) that does not show it the gradients.
         FileNotFoundError: for a policy that does not exist.
+
+    Example:
+        >>> import lightning as L, torch
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> from metalr import MetaLRCallback
+        >>> class Linear(L.LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.layer = torch.nn.Linear(8, 3)
+        ...
+        ...     def training_step(self, batch, batch_idx):
+        ...         return torch.nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+        ...
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+        >>> loader = DataLoader(TensorDataset(torch.randn(64, 8), torch.randint(3, (64,))), batch_size=16)
+        >>> callback = MetaLRCallback()
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> L.Trainer(accelerator="cpu", max_epochs=2, callbacks=[callback], **quiet).fit(Linear(), loader)
+        >>> callback.controllers[0].last_step
+        8
     """
 
     def __init__(
@@ -224,7 +228,7 @@ class MetaLRCallback(Callback):
             drive.steps.release()
 
     def _given(self, count: int) -> Sequence[int | None]:
-        """The horizon that was asked for of each optimizer."""
+        """Lists the horizon that was asked for of each optimizer."""
         given = self.total_steps
         if not isinstance(given, Sequence):
             return [given] * count

@@ -61,7 +61,7 @@ class Drive:
         self._decided_at: tuple[int, int] | None = None
 
     def has_decided(self, trainer: L.Trainer) -> bool:
-        """Whether a decision was taken for the step that is under way or comes next."""
+        """Tests whether a decision was taken for the step that is under way or comes next."""
         return self._decided_at == self._place(trainer)
 
     def decide(self, trainer: L.Trainer, loss: Tensor) -> None:
@@ -87,5 +87,5 @@ class Drive:
         return self._horizon.state_dict()
 
     def _place(self, trainer: L.Trainer) -> tuple[int, int]:
-        """The batch, and the steps that are over: under manual optimization, a batch may have several."""
+        """Counts the batch, and the steps that are over: under manual optimization, a batch may have several."""
         return trainer.fit_loop.total_batch_idx, self.steps.finished

@@ -66,7 +66,7 @@ class Horizon:
         return {} if self._pace is None else self._pace.state_dict()
 
     def _counted(self, trainer: L.Trainer, done: int, started: bool) -> int | None:
-        """Steps of the whole run by epochs, batches and `max_steps`."""
+        """Counts the steps of the whole run by epochs, batches and `max_steps`."""
         if self._pace is not None:
             return self._pace.horizon(trainer, started)
         ends = []
@@ -176,7 +176,7 @@ def time_limit(trainer: L.Trainer) -> Any:
 
 
 def _batches_of_epochs(trainer: L.Trainer, started: bool) -> int | None:
-    """Batches to come until `max_epochs`, that under way included; None where there is no such end."""
+    """Counts the batches until `max_epochs`, that under way included; None where there is no such end."""
     batches, epochs = trainer.num_training_batches, _epochs_to_come(trainer)
     if epochs is None or math.isinf(batches):
         return None
@@ -185,7 +185,7 @@ def _batches_of_epochs(trainer: L.Trainer, started: bool) -> int | None:
 
 
 def _steps_of_epochs(trainer: L.Trainer, started: bool) -> int | None:
-    """Optimizer steps to come until `max_epochs` under automatic optimization, that under way included."""
+    """Counts the optimizer steps until `max_epochs` under automatic optimization, that under way included."""
     batches, epochs = trainer.num_training_batches, _epochs_to_come(trainer)
     if epochs is None or math.isinf(batches):
         return None
@@ -197,20 +197,20 @@ def _steps_of_epochs(trainer: L.Trainer, started: bool) -> int | None:
 
 
 def _epochs_to_come(trainer: L.Trainer) -> int | None:
-    """Epochs until `max_epochs`, that under way included."""
+    """Counts the epochs until `max_epochs`, that under way included."""
     if trainer.max_epochs is None or trainer.max_epochs < 0:
         return None
     return max(trainer.max_epochs - _epochs_done(trainer), 0)
 
 
 def _epochs_done(trainer: L.Trainer) -> int:
-    """Epochs that are over, as Lightning compares them with `max_epochs`: `current_epoch` may lag after a resume."""
+    """Counts the epochs that are over as Lightning compares them with `max_epochs`; `current_epoch` may lag."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     return int(progress.processed)
 
 
 def _batches_done(trainer: L.Trainer, started: bool) -> int:
-    """Batches of the epoch under way that are over."""
+    """Counts the batches of the present epoch that are over."""
     loop = trainer.fit_loop
     if started:  # the present one is not over
         return int(loop.batch_idx)
@@ -219,7 +219,7 @@ def _batches_done(trainer: L.Trainer, started: bool) -> int:
 
 
 def _windows(trainer: L.Trainer, epochs: int, started: bool) -> list[int]:
-    """Batches of an accumulation window in each of the epochs to come, the present one first."""
+    """Lists the batches of an accumulation window in each of the epochs to come, the present one first."""
     schedulers = instances(trainer, "callbacks.GradientAccumulationScheduler")
     if not schedulers:
         return [int(trainer.accumulate_grad_batches)] * epochs

@@ -37,4 +37,4 @@ class DeferredMonitors:
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """A hook that is silenced."""
+    """Stands in for a hook, and does nothing."""

@@ -40,7 +40,7 @@ def instances(trainer: Any, path: str) -> list[Any]:
 
 
 def _package() -> ModuleType:
-    """The package that is loaded, or else one that is installed."""
+    """Returns the package that is loaded, or else one that is installed."""
     for root in sorted(ROOTS, key=lambda root: root not in sys.modules):
         try:
             return import_module(root)

@@ -64,7 +64,7 @@ class RewrittenRates:
         self._seen = [(group["lr"], _version(group["lr"])) for group in self._controller.optimizer.param_groups]
 
     def _untouched(self, index: int, lr: Any) -> bool:
-        """Whether a tensor is as it was noted, which is known without waiting for its device."""
+        """Tests whether a tensor is as it was noted, which is known without waiting for its device."""
         if not isinstance(lr, Tensor) or index >= len(self._seen):
             return False
         noted, version = self._seen[index]
@@ -114,13 +114,13 @@ def _on_initial_rates(hook: Callable[..., Any], controllers: Sequence[MetaLR]) -
 
 
 def _factor(controller: MetaLR) -> float:
-    """The rates as set last over the initial ones."""
+    """Divides the rates as set last by the initial ones."""
     pairs = zip(controller.last_lr, controller.base_lrs, strict=True)
     return next((rate / base for rate, base in pairs if base > 0), 1.0)
 
 
 def _read(group: dict[str, Any], shown: Sequence[float]) -> float:
-    """The rate of a group, to the last bit the one that was shown where that was left as it was."""
+    """Returns the rate of a group, to the last bit the one that was shown where that was left as it was."""
     written = float(group["lr"])
     return next((rate for rate in shown if math.isclose(written, rate, rel_tol=_ROUNDING)), written)
 

@@ -1,4 +1,4 @@
-"""The steps of an optimizer, told apart: a closure that is called again belongs to the same step."""
+"""The steps of an optimizer, each counted once: a closure that is called again belongs to the same step."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import time
 
 
 class Stopwatch:
-    """Seconds of a run, those before a resumption included."""
+    """Measures the seconds of a run, those before a resumption included."""
 
     def __init__(self) -> None:
         self._before = 0.0
@@ -22,5 +22,5 @@ class Stopwatch:
         self._start = time.monotonic()
 
     def go_on(self, seconds: float) -> None:
-        """Goes on from an earlier part's."""
+        """Adds the seconds of an earlier part of the run."""
         self._before = seconds

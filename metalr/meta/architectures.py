@@ -34,7 +34,7 @@ _NARROW = 16
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
-    """(N, in) times (in, out)."""
+    """Multiplies (N, in) by (in, out)."""
     return x @ weight if weight.shape[-1] >= _NARROW else (weight.mT @ x.mT).mT
 
 

@@ -67,7 +67,7 @@ class StepRecord(NamedTuple):
 
 
 def compile_part(function: Callable[..., Any], compiled: bool, dynamic: bool = False) -> Callable[..., Any]:
-    """The function through torch.compile, or as it is."""
+    """Compiles a function by torch.compile, or returns it as it is."""
     if not compiled:
         return function
     # All networks share one code object, and the default allows eight compilations of it.
@@ -77,7 +77,7 @@ def compile_part(function: Callable[..., Any], compiled: bool, dynamic: bool = F
 
 @cache
 def decide_part(compiled: bool) -> Callable[..., tuple[RunState, StepRecord]]:
-    """`decide_batch`, compiled or as it is."""
+    """Returns `decide_batch`, compiled or as it is."""
     return compile_part(decide_batch, compiled)
 
 

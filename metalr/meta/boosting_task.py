@@ -189,6 +189,6 @@ class Boosters(Optimizees):
 
 
 def _margins(booster: Any, table: Table) -> Tensor:
-    """Margins of a table's rows, (N,); XGBoost caches those of the tables that a booster was made with."""
+    """Predicts the margins of a table's rows, (N,); XGBoost caches those of the tables that a booster was made with."""
     margins: np.ndarray = booster.predict(table.matrix, output_margin=True, validate_features=False)
     return torch.from_numpy(margins)

@@ -144,14 +144,14 @@ class TaskDistribution:
         return self._choose(index)[2]
 
     def _choose(self, index: int) -> tuple[random.Random, str, int]:
-        """The random numbers of a task batch, its component's name and its horizon, which are the first of them."""
+        """Samples a task batch's component and horizon; returns its random numbers, the name and the horizon."""
         chance = random.Random(mix_seed(self.seed, index, "component"))
         names = list(self.components)
         name = chance.choices(names, [self.components[n].weight for n in names])[0]
         return chance, name, self._horizon(self.components[name], index, chance)
 
     def _horizon(self, component: Component, index: int, chance: random.Random) -> int:
-        """Log-uniform, up to what the curriculum has grown to; a negative index comes after the curriculum."""
+        """Samples a horizon, log-uniform up to the bound of the curriculum, which a negative index is past."""
         low, high = map(math.log, component.horizons)
         grown = min(1.0, (index + 1) / self.curriculum) if self.curriculum and index >= 0 else 1.0
         return round(math.exp(chance.uniform(low, low + grown * (high - low))))

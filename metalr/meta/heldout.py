@@ -103,6 +103,6 @@ class HeldOutTask:
         return self.runs(LRPolicy(policy.features, policy.hidden).to(device), anytime, device)
 
     def _final(self, runs: Rollout) -> Tensor:
-        """Final validation losses, (rates, instances), capped where a run diverged."""
+        """Computes the final validation losses, (rates, instances), capped where a run diverged."""
         final = runs.initial * runs.curve[-1].exp()
         return final.view(self.rates, self.instances)

@@ -78,7 +78,7 @@ def _log_uniform(runs: int, low: float, high: float, generator: torch.Generator)
 
 
 def _decay(runs: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    """Zero for half of the runs, log-uniform for the others."""
+    """Samples weight decay: zero for half of the runs, log-uniform for the others."""
     used = torch.rand(runs, 1, generator=generator) < 0.5
     return torch.where(used, _log_uniform(runs, low, high, generator), 0.0)
 

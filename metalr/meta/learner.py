@@ -140,7 +140,7 @@ class MetaLearner(L.LightningModule):
         return parameters_to_vector(self.policy.parameters()) @ estimate.gradient
 
     def _begin(self, distribution: TaskDistribution) -> Episode:
-        """This rank's part of the next task batch."""
+        """Begins this rank's part of the next task batch."""
         self._distribution = distribution
         index, pairs = int(self.task_batches), self.estimator.pairs
         own = _own_pairs(pairs, self.global_rank, self.trainer.world_size)
@@ -248,7 +248,7 @@ class MetaLearner(L.LightningModule):
                 policy.save(folder / f"{name}.safetensors")
 
     def _folder(self) -> Path:
-        """Folder of the policies; collective, as `log_dir` is."""
+        """Returns the folder of the policies; collective, as `log_dir` is."""
         return Path(self.trainer.log_dir or self.trainer.default_root_dir)
 
     def on_train_end(self) -> None:

@@ -18,7 +18,7 @@ from metalr.meta.net import Shapes
 
 
 class Buffers(NamedTuple):
-    """State of an optimizer.
+    """Holds the state of an optimizer.
 
     Attributes:
         first: first moment of the gradient, (R, n).
@@ -84,7 +84,7 @@ class BatchedOptimizer(ABC):
 
 
 def _root(second: Tensor) -> Tensor:
-    """Square root of a second moment; the addend, 1e-4 of eps once its root is taken, keeps its derivative finite."""
+    """Computes the root of a second moment; the addend, whose root is 1e-4 eps, keeps its derivative finite."""
     return (second + 1e-24).sqrt()
 
 

@@ -41,6 +41,6 @@ class Split:
 
 
 def _rows(samples: Tensor, rows: Tensor, copies: int, shape: torch.Size) -> Tensor:
-    """Rows of samples (P, N, ...) with P and N flattened, as (copies * P, B, ...); twice as fast as by two indices."""
+    """Takes rows of samples (P, N, ...), P and N flattened, as (copies * P, B, ...): twice as fast as two indices."""
     batch = samples.flatten(0, 1).index_select(0, rows).view(*shape, *samples.shape[2:])
     return batch.repeat(copies, *[1] * (batch.dim() - 1)) if copies > 1 else batch

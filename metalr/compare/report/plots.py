@@ -179,7 +179,7 @@ def _clip(value: float, edge: float) -> float:
 
 
 def _log_if_wide(axis: Axes, values: Sequence[float], mode: str) -> None:
-    """A loss over more than a factor of five is read in logarithms."""
+    """Sets a logarithmic axis for a loss that spans more than a factor of five."""
     if mode == "min" and values and min(values) > 0 and max(values) / min(values) > 5:
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -106,7 +106,7 @@ def _verdict(result: Result, analysis: Analysis) -> Verdict:
 
 
 def _best_untuned(result: Result, own: Standing) -> Standing | None:
-    """The baseline with several rates that is best without tuning."""
+    """Finds the baseline with several rates that is best without tuning."""
     best: Standing | None = None
     for standing in result.standings:
         if standing is own or len(standing.runs) < 2:
@@ -157,7 +157,7 @@ class Worded:
         return f"{self.escape(self.verdict.candidate)}, {said.get(claim.finding) or text.verdict_of(claim)}"
 
     def lines(self) -> Iterator[tuple[str, str, str]]:
-        """Each schedule: who it is, its figure, and what the paired test says of the candidate against it."""
+        """Lists each schedule: its name, its figure, and what the paired test says of the candidate against it."""
         for line in self.verdict.lines:
             yield self._who(line), number(line.value), self._said(line)
 

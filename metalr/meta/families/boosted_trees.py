@@ -98,7 +98,7 @@ def _additive_table(samples: int, generator: torch.Generator) -> Rows:
 
 
 def _clusters_table(samples: int, generator: torch.Generator) -> Rows:
-    """Rows about the centres of clusters, each of one label, seen through many noisy columns."""
+    """Samples rows about the centres of clusters, each of one label, seen through many noisy columns."""
     factors, clusters = pick(generator, range(2, 9)), pick(generator, range(2, 13))
     columns = pick(generator, (4, 8, 16, 32, 48))
     centres = float(uniform((), 0.7, 4.0, generator)) * torch.randn(clusters, factors, generator=generator)
@@ -113,7 +113,7 @@ def _clusters_table(samples: int, generator: torch.Generator) -> Rows:
 
 
 def _term(x: Tensor, generator: torch.Generator) -> Tensor:
-    """One term of the log-odds, (N,)."""
+    """Computes one term of the log-odds, (N,)."""
     columns = torch.randint(x.shape[1], (pick(generator, (1, 1, 2, 2, 3)),), generator=generator)
     parts, size = x[:, columns], float(log_uniform((), 0.3, 3.0, generator))
     kind = pick(generator, range(4))
@@ -127,7 +127,7 @@ def _term(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _real_table(samples: int, generator: torch.Generator) -> Rows:
-    """Some classes of a real set against the others, in a random order of its rows."""
+    """Takes some classes of a real set against the others, in a random order of its rows."""
     from sklearn.datasets import load_breast_cancer, load_digits
 
     features, classes = (load_digits, load_breast_cancer)[pick(generator, (0, 1))](return_X_y=True)

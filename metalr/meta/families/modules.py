@@ -89,7 +89,7 @@ class ModuleTasks(TaskFamily):
 
 
 def _read(loader: Any, stage: str, least: int, limit: int) -> tuple[Tensor, Tensor]:
-    """Samples of a loader, inputs (N, ...) and targets (N, ...), in the same order whatever the global seed."""
+    """Reads the samples of a loader, inputs (N, ...) and targets (N, ...), in an order that no global seed changes."""
     inputs: list[Tensor] = []
     targets: list[Tensor] = []
     with torch.random.fork_rng(devices=[]):
@@ -113,7 +113,7 @@ def _read(loader: Any, stage: str, least: int, limit: int) -> tuple[Tensor, Tens
 
 
 def _parts(samples: tuple[Tensor, Tensor], instances: int, size: int, generator: torch.Generator) -> Split:
-    """A random part of the samples for each instance."""
+    """Takes a random part of the samples for each instance."""
     count = len(samples[0])
     rows = torch.stack([torch.randperm(count, generator=generator)[:size] for _ in range(instances)])
     return Split(samples[0][rows], samples[1][rows])

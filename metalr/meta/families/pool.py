@@ -71,5 +71,5 @@ class PooledFamily(TaskFamily):
         return NetworkTask(net, net.initialise(instances, generator), train, valid, batch_size)
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
-        """Training and validation data for the network."""
+        """Samples training and validation data for the network."""
         raise NotImplementedError

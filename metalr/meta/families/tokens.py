@@ -28,7 +28,7 @@ def _transformer(net: Net) -> Transformer:
 
 
 def _sequences(net: Transformer, instances: int, samples: int, generator: torch.Generator) -> Tensor:
-    """Random Markov chains, where some tokens are rare and some repeat the fourth last: (P, N, length + 1)."""
+    """Samples Markov chains in which some tokens are rare and some repeat the fourth last: (P, N, length + 1)."""
     vocabulary = net.vocabulary
     sharpness = log_uniform((instances, 1, 1), 1.0, 4.0, generator)
     rarity = zipf(instances, vocabulary, generator).log()[:, None]
