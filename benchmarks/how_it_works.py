@@ -23,7 +23,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 STEPS = 200
-RATES = {0.001: "#0072B2", 0.1: "#009E73", 10.0: "#D55E00"}  # Okabe and Ito's, told apart by the colour-blind
+RATES = {0.001: "#0072B2", 0.1: "#009E73", 10.0: "#D55E00"}  # Okabe and Ito's, distinct for the colour-blind
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "how-it-works.svg"
 
 

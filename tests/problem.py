@@ -37,7 +37,7 @@ def batches(count: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
 
 @dataclass
 class Run:
-    """A training run that can be stopped, stored and gone on with."""
+    """A training run that can be stopped, stored and resumed."""
 
     model: nn.Module
     optimizer: Optimizer

@@ -75,7 +75,7 @@ def finite_or_worst(value: float, mode: str) -> float:
 
 
 def better(first: float, second: float, mode: str) -> bool:
-    """Tells whether the first is better; a tie is not."""
+    """Tests whether the first is better; a tie is not."""
     return first < second if mode == "min" else first > second
 
 

@@ -95,7 +95,7 @@ def fingerprint(cell: Cell) -> str:
 
 
 def _policies(text: str) -> list[bytes]:
-    """Tells apart the policies that a cell's rates come from: the shipped ones, and the files that it names."""
+    """Identifies the policies that a cell's rates come from: the shipped ones, and the files that it names."""
     if "MetaLRCallback" not in text:
         return []
     named = re.findall(r"[^\s\"'=,:\[\]{}]+\.safetensors", text)

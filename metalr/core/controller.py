@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,10 @@ class MetaLR:
         """The initial rate of each group, lr_g(0); 0 for one that is frozen."""
         return self._rates.base
 
+    @base_lrs.setter
+    def base_lrs(self, rates: Sequence[float]) -> None:
+        self._rates.rebase(rates)
+
     @property
     def last_lr(self) -> list[float]:
         """The rate of each group as set last."""
@@ -180,7 +185,7 @@ class MetaLR:
         self._check_loss(loss)
         if not self.steps.takes_decision():
             return
-        self._rates.adopt()
+        self._rates.adopt(self._step)
         self._warn_beyond_horizon()
         if not self._sample.fits(self.optimizer.param_groups):
             self._sample = self.steps.sample = ParameterSample(self.optimizer, self._sample_limit)

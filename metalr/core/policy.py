@@ -184,7 +184,7 @@ class LRPolicy(nn.Module):
         self.support.learn(self.select(states))
 
     def fingerprint(self) -> str:
-        """Tells two policies apart that set different rates: a hash of its features, weights and support."""
+        """Hashes features, weights and support: policies that set different rates have different fingerprints."""
         return checksum({"features": repr(self.features)}, self.state_dict())[:16]
 
     def save(self, path: str | Path) -> None:

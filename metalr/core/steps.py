@@ -36,12 +36,14 @@ class StepWatch:
         sample: as given.
         decide: called once a step with its gradients there: before the update with (False, None), or after the first
             call of the closure with True and the loss that it gave. None where decisions are taken by the loop.
+        finished: steps that are over.
         released: whether another watch has taken its place, or `release` was called.
     """
 
     def __init__(self, optimizer: Optimizer, direction: Direction, sample: ParameterSample) -> None:
         self.sample = sample
         self.decide: weakref.WeakMethod[Callable[[bool, Any], None]] | None = None
+        self.finished = 0
         self.released = False
         self._direction = direction
         self._closure: _Closure | None = None
@@ -117,7 +119,10 @@ class StepWatch:
     def _end(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Sees a step end."""
         self._depth -= self._depth > 0
-        if self._depth == 0 and self._direction.is_measured:
+        if self._depth:
+            return
+        self.finished += 1
+        if self._direction.is_measured:
             self._show(self._direction.after_step)
 
     def _ask(self, in_closure: bool, loss: Any) -> None:

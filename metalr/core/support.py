@@ -53,8 +53,8 @@ class Region(NamedTuple):
 class Support(nn.Module):
     """The region of the F features that a policy reads: a part of the policy, and of its state dict.
 
-    Features are clipped, so a box alone sees little; what tells an unseen state is features that are ordinary each
-    and never came together, which the Mahalanobis distance sees.
+    Features are clipped, so their ranges alone exclude little. In an unseen state, features often are ordinary one by one
+    and never occurred together, which the Mahalanobis distance measures.
 
     Args:
         features: F.
@@ -86,7 +86,7 @@ class Support(nn.Module):
             states: feature vectors of N steps, (N, F).
 
         Raises:
-            ValueError: for fewer than 1,000 states, of which no thousandth can be told, or any that is not finite.
+            ValueError: for fewer than 1,000 states, too few for a thousandth, or any that is not finite.
         """
         if states.dim() != 2 or len(states) < 1000 or not bool(torch.isfinite(states).all()):
             raise ValueError(f"states has shape {tuple(states.shape)}: give 1,000 or more finite feature vectors")

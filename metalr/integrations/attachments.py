@@ -11,7 +11,7 @@ _ATTACHED: WeakKeyDictionary[object, Callable[[], None]] = WeakKeyDictionary()
 def attach(target: object, detach: Callable[[], None]) -> None:
     """Notes what takes an attachment off its target, after taking off the one before, whoever attached it.
 
-    A training that ended with an exception tells nobody, so it is the next one that cleans up.
+    A training that ends with an exception calls no hook at its end, so the next one cleans up.
 
     Args:
         target: a model or a scheduler.

@@ -202,7 +202,7 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
 
 
 class _Listener:
-    """A forward hook that shows a callback the model's losses; a copy of it, in a copy of the model, is deaf."""
+    """Passes the model's losses to a callback, as a forward hook; a copy, in a copy of the model, does nothing."""
 
     def __init__(self, callback: MetaLRTrainerCallback | None = None) -> None:
         self._callback = None if callback is None else weakref.ref(callback)

@@ -132,7 +132,7 @@ class MetaLRScheduler(LRScheduler):
         losses = None if self._loss is None else float(self._loss)
         return {
             "meta_lr": self.meta_lr.state_dict(),
-            "told": [float(loss) for loss in self._observed],
+            "observed": [float(loss) for loss in self._observed],
             "loss": losses,
             "steps": self._steps,
             "last_epoch": self.last_epoch,
@@ -141,7 +141,7 @@ class MetaLRScheduler(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores `state_dict`; the optimizer's own state may be loaded before it or after."""
         self.meta_lr.load_state_dict(state_dict["meta_lr"])
-        self._observed = [torch.tensor(loss) for loss in state_dict["told"]]
+        self._observed = [torch.tensor(loss) for loss in state_dict["observed"]]
         self._loss = None if state_dict["loss"] is None else torch.tensor(state_dict["loss"])
         self._steps = int(state_dict["steps"])
         self.last_epoch = int(state_dict["last_epoch"])

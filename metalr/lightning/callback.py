@@ -139,7 +139,7 @@ class MetaLRCallback(Callback):
     ) -> None:
         """Lets each optimizer decide once a step of the batch."""
         for drive in self._drives:
-            drive.steps.start_batch()
+            drive.controller.steps.outside()
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Notes the loss; under AMP it comes multiplied by the scaler's scale."""
@@ -225,7 +225,7 @@ class MetaLRCallback(Callback):
         self._hooks.release()
         self._monitors = None
         for drive in self._drives:
-            drive.steps.release()
+            drive.controller.release()
 
     def _given(self, count: int) -> Sequence[int | None]:
         """Lists the horizon that was asked for of each optimizer."""

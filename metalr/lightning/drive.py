@@ -12,8 +12,6 @@ from metalr.core.controller import MetaLR
 from metalr.core.guards import Guards
 from metalr.core.policy import LRPolicy
 from metalr.lightning.horizon import Horizon
-from metalr.lightning.rates import RewrittenRates
-from metalr.lightning.steps import StepCount
 
 if TYPE_CHECKING:
     import lightning as L
@@ -34,7 +32,6 @@ class Drive:
 
     Attributes:
         controller: sets the rates.
-        steps: counts the optimizer's own steps.
     """
 
     def __init__(
@@ -56,8 +53,6 @@ class Drive:
         self.controller = MetaLR(optimizer, total, policy, guards=guards)
         if state is not None:
             self.controller.load_state_dict(state)
-        self.steps = StepCount(optimizer)
-        self._rates = RewrittenRates(self.controller)
         self._decided_at: tuple[int, int] | None = None
 
     def has_decided(self, trainer: L.Trainer) -> bool:
@@ -73,9 +68,7 @@ class Drive:
         """
         if self._follows:
             self.controller.total_steps = self._horizon.at_step(trainer, self.controller.last_step)
-        self._rates.adopt()
         self.controller.step(loss)
-        self._rates.note()
         self._decided_at = self._place(trainer)
 
     def end_batch(self, trainer: L.Trainer) -> None:
@@ -87,5 +80,5 @@ class Drive:
         return self._horizon.state_dict()
 
     def _place(self, trainer: L.Trainer) -> tuple[int, int]:
-        """Counts the batch, and the steps that are over: under manual optimization, a batch may have several."""
-        return trainer.fit_loop.total_batch_idx, self.steps.finished
+        """Counts the batches, and the steps that are over: under manual optimization, a batch may have several."""
+        return trainer.fit_loop.total_batch_idx, self.controller.steps.finished

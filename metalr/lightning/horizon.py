@@ -45,7 +45,7 @@ class Horizon:
             done: steps that the optimizer has taken, before a resume.
         """
         steps = self._counted(trainer, done, started=False)
-        return steps if steps is not None or self._time is None else done + 1  # of the time, the first step will tell
+        return steps if steps is not None or self._time is None else done + 1  # the first step measures the time
 
     def at_step(self, trainer: L.Trainer, done: int) -> int:
         """Steps of the whole run as known at a decision, the same on all ranks; never below `done + 1`."""

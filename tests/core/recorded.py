@@ -32,7 +32,7 @@ PLACES: dict[str, Callable[[float], object]] = {
 
 
 def rates(optimizer: str, policy: str, place: str) -> list[float]:
-    """Of the first of two groups, on a noisy quadratic; a step is not finite, and at last the loss climbs."""
+    """Of the first of two groups, on a noisy quadratic; a step is not finite, and at last the loss diverges."""
     numbers = torch.arange(12, dtype=torch.float64)
     one, two = nn.Parameter(1.0 + numbers / 8), nn.Parameter(0.5 - numbers / 16)
     as_lr = PLACES[place]

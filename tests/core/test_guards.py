@@ -25,7 +25,7 @@ from tests.problem import batches, make_run
 
 
 def constant_policy(output: float) -> LRPolicy:
-    """A poisoned policy: it says the same whatever it sees."""
+    """A policy that gives the same action in every state, however large or not a number."""
     policy = LRPolicy()
     with torch.no_grad():
         policy.layers[-1].bias.fill_(output)
@@ -126,7 +126,7 @@ def test_where_it_is_off_nothing_is_a_divergence():
 
 
 def test_the_rate_may_not_rise_in_a_divergence_and_falls_by_half():
-    """A policy that always pushes up, on a loss that leaves for good at step 150."""
+    """A policy that always raises the rate, on a loss that leaves for good at step 150."""
     run = make_run("sgd", constant_policy(0.02), 400)
     losses = iter(descent(150) + [50.0 + t for t in range(60)])
     log_multipliers = []
@@ -253,7 +253,7 @@ def test_exploding_batches_leave_the_rate_finite(policy):
         assert run.meta_lr.last_lr[0] > 0
 
 
-# Depth.
+# Out of distribution.
 
 
 def narrow(policy: LRPolicy, centre: float) -> LRPolicy:

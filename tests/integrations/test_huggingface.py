@@ -132,7 +132,7 @@ def plain_rates(policy, max_norm: float = 0.0, count: int = STEPS) -> list[float
 
 @pytest.mark.parametrize("schedule", [{}, {"lr_scheduler_type": "cosine", "warmup_steps": 5}])
 def test_its_rates_are_the_plain_loops_and_are_what_is_logged(tmp_path, schedule, policy, caplog):
-    """Whatever scheduler the Trainer was given, warm-up from 0 included; it says that it has no say."""
+    """Whatever scheduler the Trainer was given, warm-up from 0 included; one line reports that it is not used."""
     callback = Recorder(policy)
     with caplog.at_level(logging.WARNING, "metalr"):
         train(tmp_path, callback, **schedule)

@@ -18,29 +18,29 @@ STEPS = 30
 
 
 class Framework:
-    """A loop that knows optimizer and scheduler alone; where it tells the loss is the test's to say."""
+    """A loop that uses optimizer and scheduler alone; `given_by` is the call that gets the loss, if any."""
 
-    def __init__(self, optimizer: str, policy, told: str, total_steps: int | None = STEPS, lr: float | None = None):
+    def __init__(self, optimizer: str, policy, given_by: str, total_steps: int | None = STEPS, lr: float | None = None):
         self.model = make_model()
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
         if lr is not None:
             self.optimizer.param_groups[0]["lr"] = lr
         self.scheduler = MetaLRScheduler(self.optimizer, total_steps, policy)
-        self.told = told
+        self.given_by = given_by
         self.rates: list[float] = []
 
     def train(self, data) -> "Framework":
         for x, y in data:
-            if self.told == "closure":
+            if self.given_by == "closure":
                 loss = self.optimizer.step(lambda x=x, y=y: self.backward(x, y))
             else:
                 loss = self.backward(x, y)
-                if self.told == "observe":
+                if self.given_by == "observe":
                     self.scheduler.observe(loss)
                 self.optimizer.step()
             self.rates.append(self.optimizer.param_groups[0]["lr"])
             assert self.scheduler.get_last_lr() == self.rates[-1:]
-            if self.told == "step":
+            if self.given_by == "step":
                 self.scheduler.step(loss)
             else:
                 self.scheduler.step()
@@ -62,16 +62,16 @@ class Framework:
         return self
 
 
-@pytest.mark.parametrize("told", ["observe", "closure"])
+@pytest.mark.parametrize("given_by", ["observe", "closure"])
 @pytest.mark.parametrize("optimizer", ["sgd", "sgd_plain", "adamw", "rmsprop"])
-def test_with_the_steps_loss_the_rates_are_the_plain_loops(optimizer, told, policy):
+def test_with_the_steps_loss_the_rates_are_the_plain_loops(optimizer, given_by, policy):
     plain = make_run(optimizer, policy, STEPS).train(batches(STEPS))
-    framework = Framework(optimizer, policy, told).train(batches(STEPS))
+    framework = Framework(optimizer, policy, given_by).train(batches(STEPS))
     assert framework.rates == [rate for (rate,) in plain.rates]
 
 
 def test_a_loss_told_after_the_step_lags_one_step(policy):
-    """The first step is decided for itself; then the decisions of a plain loop that is told the last step's loss."""
+    """The first step is decided for itself; then the decisions of a plain loop that is given the last step's loss."""
     framework = Framework("sgd", policy, "step").train(batches(STEPS))
     model = make_model()
     optimizer = OPTIMIZERS["sgd"](model.parameters())
@@ -97,8 +97,8 @@ def test_a_loss_told_after_the_step_lags_one_step(policy):
 
 def test_a_rate_that_is_far_off_is_put_right_in_either_way():
     """The shipped policy, from a rate a thousand times too high: the lag costs no divergence."""
-    for told in ("observe", "step"):
-        framework = Framework("sgd", "default", told, 60, lr=100.0).train(batches(60))
+    for given_by in ("observe", "step"):
+        framework = Framework("sgd", "default", given_by, 60, lr=100.0).train(batches(60))
         x, y = batches(1)[0]
         assert F.cross_entropy(framework.model(x), y).item() < 1.4  # log(4) = 1.39 is what chance gives
         assert framework.rates[20] < 5.0
@@ -124,15 +124,15 @@ def test_a_loss_that_nobody_tells_is_asked_for(policy):
         Framework("sgd", policy, "never").train(batches(2))
 
 
-@pytest.mark.parametrize("told", ["observe", "step"])
+@pytest.mark.parametrize("given_by", ["observe", "step"])
 @pytest.mark.parametrize("stop", [0, 1, 17])
-def test_a_resumed_loop_has_the_same_rates_to_the_last_bit(stop, told, anytime_policy, tmp_path):
+def test_a_resumed_loop_has_the_same_rates_to_the_last_bit(stop, given_by, anytime_policy, tmp_path):
     data = batches(STEPS)
-    whole = Framework("rmsprop", anytime_policy, told, None).train(data)
-    half = Framework("rmsprop", anytime_policy, told, None).train(data[:stop])
+    whole = Framework("rmsprop", anytime_policy, given_by, None).train(data)
+    half = Framework("rmsprop", anytime_policy, given_by, None).train(data[:stop])
     torch.save(half.state(), tmp_path / "state.pt")
     states = torch.load(tmp_path / "state.pt", weights_only=True)
-    resumed = Framework("rmsprop", anytime_policy, told, None).load(states).train(data[stop:])
+    resumed = Framework("rmsprop", anytime_policy, given_by, None).load(states).train(data[stop:])
     assert half.rates + resumed.rates == whole.rates
 
 

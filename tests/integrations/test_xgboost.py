@@ -115,13 +115,19 @@ def test_the_model_is_the_one_that_xgboost_grows_at_these_rates(objective, more)
     assert np.array_equal(margins_of(driven, rows(objective, 1)), margins_of(replayed, rows(objective, 1)))
 
 
-TOLD = {"multi:softmax": "mlogloss", "binary:hinge": None, "rank:map": None, "rank:ndcg": None, "rank:pairwise": None}
+METRICS = {
+    "multi:softmax": "mlogloss",
+    "binary:hinge": None,
+    "rank:map": None,
+    "rank:ndcg": None,
+    "rank:pairwise": None,
+}
 """Metrics in the place of the problem's; None for a loss that XGBoost has no metric of."""
 
 
-@pytest.mark.parametrize("objective", [name for name in PROBLEMS if TOLD.get(name, "") is not None])
+@pytest.mark.parametrize("objective", [name for name in PROBLEMS if METRICS.get(name, "") is not None])
 def test_the_loss_is_that_of_xgboosts_own_metric(objective):
-    metric = TOLD.get(objective, PROBLEMS[objective].metric)
+    metric = METRICS.get(objective, PROBLEMS[objective].metric)
     data = rows(objective)
     name = "multi:softprob" if objective == "multi:softmax" else objective
     booster = xgboost.train(params(name) | {"eval_metric": metric}, data, 5)
@@ -129,7 +135,7 @@ def test_the_loss_is_that_of_xgboosts_own_metric(objective):
     read = read_rows(data, {"name": objective, "options": options_of(booster)})
     loss = LOSSES[objective](margins, read)
     value = float((read.weights.reshape(len(loss), -1) * loss.reshape(len(loss), -1)).sum())
-    told, labels = score(booster, data), read.labels.double()
+    reported, labels = score(booster, data), read.labels.double()
     if metric in ("rmse", "rmsle"):
         value = (2.0 * value) ** 0.5
     elif metric == "poisson-nloglik":  # XGBoost's has log(y!) in it
@@ -139,8 +145,8 @@ def test_the_loss_is_that_of_xgboosts_own_metric(objective):
     elif metric == "quantile":  # a mean over the levels
         value /= 3.0
     elif objective == "binary:logitraw":
-        told = float(F.binary_cross_entropy_with_logits(margins.double(), labels))  # its metric takes raw margins
-    assert value == pytest.approx(told, rel=1e-3)
+        reported = float(F.binary_cross_entropy_with_logits(margins.double(), labels))  # its metric takes raw margins
+    assert value == pytest.approx(reported, rel=1e-3)
 
 
 def options_of(booster: xgboost.Booster) -> dict[str, str]:
@@ -225,7 +231,7 @@ def cross_entropy(margins, labels):
 
 
 def test_an_objective_of_ones_own_learns_without_a_word_on_its_loss():
-    """Its gradient tells how the loss changes: the rates are those with the loss itself."""
+    """Its gradient shows how the loss changes: the rates are those with the loss itself."""
     data, rates = rows(), []
     for loss in (None, cross_entropy):
         callback = MetaLRTrainingCallback(total_steps=LEARNING, loss=loss)

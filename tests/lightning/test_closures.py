@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import Timer
 from torch.utils.data import DataLoader, TensorDataset
 
-from metalr import MetaLRCallback
-from metalr.lightning.steps import StepCount
+from metalr import MetaLR, MetaLRCallback
 from tests.conftest import random_policy
 from tests.fit import BATCHES, Module, Recorder, loader, make_trainer
 from tests.lightning.sharpness_aware import ClosesTwice, ExtraGradient, SharpnessAware
@@ -107,7 +106,7 @@ def test_an_epoch_without_a_step_that_lightning_sees_is_reported(tmp_path, polic
         make_trainer(tmp_path, MetaLRCallback(policy), max_epochs=1).fit(FirstAndSecondStep(Plain), loader())
 
 
-def test_a_step_within_a_step_is_one_and_none_is_counted_after_the_release():
+def test_a_step_within_a_step_is_one_and_none_is_counted_after_the_release(policy):
     model = make_model()
     optimizer = SharpnessAware(model.parameters(), lr=0.1)
 
@@ -117,7 +116,7 @@ def test_a_step_within_a_step_is_one_and_none_is_counted_after_the_release():
         loss.backward()
         return loss
 
-    count = StepCount(optimizer)
+    count = MetaLR(optimizer, 10, policy).steps
     for _ in range(3):
         optimizer.step(closure)
     assert count.finished == 3

@@ -183,7 +183,7 @@ def test_a_rate_that_is_set_at_every_step_is_reported(tmp_path, policy):
     def warm_up(module, optimizer):
         optimizer.param_groups[0]["lr"] = 0.1 * (module.global_step + 1) / 12
 
-    with pytest.warns(UserWarning, match="is set at every step by something beside MetaLRCallback"):
+    with pytest.warns(UserWarning, match="is set at every step by something beside MetaLR"):
         make_trainer(tmp_path, MetaLRCallback(policy), Writes(set(range(12)), warm_up), max_epochs=2).fit(
             Module(), loader()
         )

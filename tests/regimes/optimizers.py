@@ -99,7 +99,7 @@ class PassSAM(Optimizer):
 
 
 def _ascent(optimizer: Optimizer, rho: float) -> list[tuple[Tensor, Tensor]]:
-    """Moves parameters up their gradients to a distance of rho, and tells by how much."""
+    """Moves parameters up their gradients to a distance of rho, and returns by how much."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.stack([p.grad.norm() for p in params]).norm()
     noise = [(p, rho * p.grad / norm) for p in params]

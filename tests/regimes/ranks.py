@@ -31,8 +31,14 @@ def run_ranks(function: Callable[..., Any], count: int, folder: Path, *arguments
 
 def _rank(rank: int, count: int, port: int, store: Path, folder: Path, function: Callable, arguments: tuple) -> None:
     # What a launcher sets, and Lightning reads.
-    told = {"LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": 0, "WORLD_SIZE": count}
-    os.environ.update({key: str(value) for key, value in told.items()})
+    variables = {
+        "LOCAL_RANK": rank,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "NODE_RANK": 0,
+        "WORLD_SIZE": count,
+    }
+    os.environ.update({key: str(value) for key, value in variables.items()})
     torch.set_num_threads(1)
     if not getattr(function, "initialises", False):
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)

@@ -1,4 +1,4 @@
-"""Fits that are gone on with under another horizon, and what the Trainer can say of its end."""
+"""Fits that are resumed with another horizon, and what the Trainer can say of its end."""
 
 import lightning as L
 import pytest

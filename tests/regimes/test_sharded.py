@@ -1,4 +1,4 @@
-"""Parameters that are sharded over ranks: FSDP2 and tensor parallelism on gloo; what FSDP1 and DeepSpeed are told."""
+"""Parameters that are sharded over ranks: FSDP2 and tensor parallelism on gloo; how FSDP1 and DeepSpeed are refused."""
 
 from types import SimpleNamespace
 
@@ -153,7 +153,7 @@ def test_meshes_apart_are_refused(tmp_path):
             return str(error)
         return ""
 
-    assert all("device meshes of which none contains" in told for told in run_ranks(mixed, 2, tmp_path))
+    assert all("device meshes of which none contains" in message for message in run_ranks(mixed, 2, tmp_path))
 
 
 def test_fsdp1s_parameters_are_refused(tmp_path):
@@ -168,9 +168,9 @@ def test_fsdp1s_parameters_are_refused(tmp_path):
         return ""
 
     for original in (False, True):
-        (told,) = run_ranks(flatten, 1, tmp_path, original)
-        assert "FullyShardedDataParallel (FSDP1)" in told
-        assert "fully_shard" in told
+        (message,) = run_ranks(flatten, 1, tmp_path, original)
+        assert "FullyShardedDataParallel (FSDP1)" in message
+        assert "fully_shard" in message
 
 
 @pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedStrategy])
