@@ -22,7 +22,7 @@ def test_the_newest_one_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
-def test_a_damaged_one_is_told_and_passed_over(tmp_path, damage, caplog):
+def test_a_damaged_one_is_reported_and_passed_over(tmp_path, damage, caplog):
     write(tmp_path / "old.ckpt", 1, age=10)
     write(tmp_path / "new.ckpt", 2, age=5)
     data = bytearray((tmp_path / "new.ckpt").read_bytes())

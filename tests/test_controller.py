@@ -278,7 +278,7 @@ def test_lbfgs_is_refused():
         MetaLR(torch.optim.LBFGS(make_model().parameters()), 10, LRPolicy())
 
 
-def test_a_missing_policy_is_told_before_any_work(tmp_path):
+def test_a_missing_policy_is_refused_before_any_work(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         MetaLR(torch.optim.SGD(make_model().parameters(), lr=0.1), 10, tmp_path / "nowhere.safetensors")
 
@@ -302,24 +302,24 @@ def test_an_optimizers_class_may_name_its_policy(policy):
     assert MetaLR(optimizer, 10, "default").policy.fingerprint() == LRPolicy.load("boosting").fingerprint()
 
 
-def test_step_before_backward_is_told(policy):
+def test_step_before_backward_is_refused(policy):
     run = make_run("sgd", policy)
     with pytest.raises(RuntimeError, match=r"loss\.backward\(\) before"):
         run.meta_lr.step(1.0)
 
 
-def test_a_loss_that_is_nan_at_once_is_told(policy):
+def test_a_loss_that_is_nan_at_once_is_refused(policy):
     run = make_run("sgd", policy)
     with pytest.raises(ValueError, match="loss=nan at the first step"):
         run.meta_lr.step(float("nan"))
 
 
-def test_a_loss_that_is_no_scalar_is_told(policy):
+def test_a_loss_that_is_no_scalar_is_refused(policy):
     with pytest.raises(ValueError, match=r"shape \(2,\)"):
         make_run("sgd", policy).meta_lr.step(torch.ones(2))
 
 
-def test_explain_before_a_step_is_told(policy):
+def test_explain_before_a_step_is_refused(policy):
     with pytest.raises(RuntimeError, match="no decision"):
         make_run("sgd", policy).meta_lr.explain()
 

@@ -53,8 +53,8 @@ class Region(NamedTuple):
 class Support(nn.Module):
     """The region of the F features that a policy reads: a part of the policy, and of its state dict.
 
-    Features are clipped, so their ranges alone exclude little. In an unseen state, features often are ordinary one by one
-    and never occurred together, which the Mahalanobis distance measures.
+    Features are clipped, so their ranges alone exclude little. In an unseen state, features are often ordinary one by
+    one and never occurred together, which the Mahalanobis distance measures.
 
     Args:
         features: F.

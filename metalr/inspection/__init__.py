@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from metalr.inspection.history import MetaHistory, TaskRuns
 from metalr.inspection.recorder import Recorder
 from metalr.inspection.response import Responses, responses
-from metalr.inspection.trace import Mark, Trace
+from metalr.inspection.trace import Reached, Trace
 
 if TYPE_CHECKING:
     from metalr.inspection.convergence_speed import ConvergenceSpeed
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ConvergenceSpeed",
     "Inspector",
-    "Mark",
     "MetaHistory",
     "MetaInspector",
+    "Reached",
     "Recorder",
     "Responses",
     "RunTable",

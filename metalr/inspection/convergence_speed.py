@@ -8,7 +8,8 @@ from typing import Any
 
 import lightning as L
 
-from metalr.inspection.trace import Mark
+from metalr.inspection.store import check_names
+from metalr.inspection.trace import Reached
 from metalr.lightning.logged_metrics import check_logged, reaches
 from metalr.lightning.stopwatch import Stopwatch
 
@@ -29,7 +30,7 @@ class ConvergenceSpeed(L.Callback):
             same in all runs, so that runs can be compared.
 
     Attributes:
-        marks: thresholds reached so far, each with the optimizer steps done.
+        reached: thresholds reached so far, each with the optimizer steps done.
 
     Raises:
         ValueError: for another mode or a threshold that is not finite; on fit, for a metric that is not logged.
@@ -48,8 +49,8 @@ class ConvergenceSpeed(L.Callback):
         >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
         >>> trainer = L.Trainer(accelerator="cpu", max_epochs=1, callbacks=[speed], **quiet)
         >>> trainer.fit(Model())
-        >>> speed.marks
-        [Mark(label='val/loss 1e+09', step=64)]
+        >>> speed.reached
+        [Reached(label='val/loss 1e+09', step=64)]
     """
 
     def __init__(self, monitor: str = "val/loss", mode: str = "min", thresholds: Sequence[float] | None = None) -> None:
@@ -60,7 +61,7 @@ class ConvergenceSpeed(L.Callback):
         self.monitor = monitor
         self.mode = mode
         self.thresholds = None if thresholds is None else list(thresholds)
-        self.marks: list[Mark] = []
+        self.reached: list[Reached] = []
         self._first: float | None = None
         self._watch = Stopwatch()
 
@@ -76,20 +77,25 @@ class ConvergenceSpeed(L.Callback):
         value = float(trainer.callback_metrics[self.monitor])
         if self._first is None:
             self._first = value
-        known = {mark.label for mark in self.marks}
+        known = {each.label for each in self.reached}
         for threshold in self._between(value):
             label = f"{self.monitor} {threshold:.4g}"
             if reaches(value, threshold, self.mode) and label not in known:
-                self._mark(trainer, label, threshold)
+                self._note(trainer, label, threshold)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the marks, the first value of the metric and the seconds so far."""
-        marks = [tuple(mark) for mark in self.marks]
-        return {"marks": marks, "first": self._first, "seconds": self._watch.seconds}
+        """Returns the reached thresholds, the first value of the metric and the seconds so far."""
+        reached = [tuple(each) for each in self.reached]
+        return {"reached": reached, "first": self._first, "seconds": self._watch.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        self.marks = [Mark(*mark) for mark in state_dict["marks"]]
+        """Restores what `state_dict` returned.
+
+        Raises:
+            ValueError: for the state of another version of metalr.
+        """
+        check_names(state_dict, self.state_dict(), "the state of ConvergenceSpeed")
+        self.reached = [Reached(*each) for each in state_dict["reached"]]
         self._first = state_dict["first"]
         self._watch.go_on(state_dict["seconds"])
 
@@ -100,9 +106,9 @@ class ConvergenceSpeed(L.Callback):
             return round_numbers(value, self._first)
         return [1.0 - distance for distance in round_numbers(1.0 - value, 1.0 - self._first)]
 
-    def _mark(self, trainer: L.Trainer, label: str, threshold: float) -> None:
+    def _note(self, trainer: L.Trainer, label: str, threshold: float) -> None:
         step = trainer.global_step
-        self.marks.append(Mark(label, step))
+        self.reached.append(Reached(label, step))
         name = f"{self.monitor}_{threshold:.4g}"
         for logger in trainer.loggers:
             logger.log_metrics({f"steps_to/{name}": step, f"seconds_to/{name}": self._watch.seconds}, step=step)

@@ -151,8 +151,8 @@ class Inspector(L.Callback):
             write_decisions(tensorboard(trainer, self).experiment, recorder.drain(), suffix(index))
 
     def _save(self, trainer: L.Trainer) -> list[Inspected]:
-        marks = [mark for speed in callbacks_of(trainer, ConvergenceSpeed) for mark in speed.marks]
-        parts = [Inspected(r.policy, replace(r.trace, marks=tuple(marks))) for r in self.recorders if len(r.trace)]
+        reached = [each for speed in callbacks_of(trainer, ConvergenceSpeed) for each in speed.reached]
+        parts = [Inspected(r.policy, replace(r.trace, reached=tuple(reached))) for r in self.recorders if len(r.trace)]
         save_run(Path(tensorboard(trainer, self).log_dir), parts)
         return parts
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from metalr.core.features import CLIP
 from metalr.core.support import Support
-from metalr.inspection.trace import Mark, Trace
+from metalr.inspection.trace import Reached, Trace
 from metalr.plotting.canvas import diverging, panels, tidy
 from metalr.plotting.palette import Theme
 
@@ -43,7 +43,7 @@ def decisions(trace: Trace, theme: Theme) -> Figure:
         if guards:
             _guards(axes[4, j], part, guards, theme)
         _finish_column(list(axes[:, j]), part, theme, first=j == 0)
-    _marks(axes[1, -1], trace.marks, theme)
+    _thresholds(axes[1, -1], trace.reached, theme)
     axes[3, 0].set_yticks(range(rows), _row_names(trace, order), fontsize=8)
     bar = figure.colorbar(mesh, ax=axes[3, -1], pad=0.01, aspect=30)
     label = "contribution, share of the largest change allowed\nblue lowers the rate, orange raises it"
@@ -148,9 +148,9 @@ def _guards(axis: Axes, part: Trace, guards: Sequence[str], theme: Theme) -> Non
     axis.set_yticks(range(len(guards)), [f"guard {name}" for name in guards], fontsize=8)
 
 
-def _marks(axis: Axes, marks: Sequence[Mark], theme: Theme) -> None:
+def _thresholds(axis: Axes, reached: Sequence[Reached], theme: Theme) -> None:
     """Draws thresholds as lines; of several at one step the last is named."""
-    for step, label in {mark.step: mark.label for mark in marks}.items():
+    for step, label in {each.step: each.label for each in reached}.items():
         axis.axvline(step, color=theme.soft, lw=0.9, ls=(0, (1.5, 1.5)))
         axis.annotate(
             label,

@@ -65,7 +65,7 @@ class RunTable(L.Callback):
         logged = trainer.callback_metrics.items()
         metrics = {name: float(value) for name, value in logged if not name.startswith("lr-")}  # a monitor's
         for speed in callbacks_of(trainer, ConvergenceSpeed):
-            metrics |= {f"steps_to/{mark.label}": float(mark.step) for mark in speed.marks}
+            metrics |= {f"steps_to/{each.label}": float(each.step) for each in speed.reached}
         folder = Path(tensorboard(trainer, self).log_dir) / "table"
         write_run(str(folder), described(trainer, pl_module) | self.more, metrics, trainer.global_step)
 

@@ -56,7 +56,7 @@ def run(trace: Trace) -> Table:
         "rate": f"{trace.lr[0]:.3g} at the first step, {trace.lr[last]:.3g} at the last, {trace.lr.max():.3g} at most",
         "rate over its reference": f"{multiplier.min():.3g} to {multiplier.max():.3g} times",
         "guards": ", ".join(f"{name} {count:,} times" for name, count in acted.items() if count) or "none acted",
-        **{f"reached {mark.label}": f"after {mark.step:,} steps" for mark in trace.marks},
+        **{f"reached {each.label}": f"after {each.step:,} steps" for each in trace.reached},
     }
     return _facts("run", facts)
 

@@ -14,9 +14,10 @@ from metalr.core.guards import GUARDS
 from metalr.inspection import store
 
 _KIND = "metalr.trace"
+_WORDS = ("features", "guards", "reached")
 
 
-class Mark(NamedTuple):
+class Reached(NamedTuple):
     """Names an event at an optimizer step: a threshold of a metric that was reached.
 
     Attributes:
@@ -49,7 +50,7 @@ class Trace:
         contributions: part of the change that each feature explains, nats, (N, F).
         counts: actions of each guard so far, (N, len(GUARDS)).
         guards: names of the guards.
-        marks: thresholds that the run reached.
+        reached: thresholds that the run reached.
     """
 
     features: tuple[str, ...]
@@ -66,7 +67,7 @@ class Trace:
     contributions: NDArray[np.float64]
     counts: NDArray[np.int64]
     guards: tuple[str, ...] = GUARDS
-    marks: tuple[Mark, ...] = ()
+    reached: tuple[Reached, ...] = ()
 
     @classmethod
     def empty(cls, features: Sequence[str]) -> Trace:
@@ -87,7 +88,7 @@ class Trace:
     @classmethod
     def array_names(cls) -> list[str]:
         """Lists the names of the arrays."""
-        return [field.name for field in fields(cls) if field.name not in ("features", "guards", "marks")]
+        return [field.name for field in fields(cls) if field.name not in _WORDS]
 
     def joined(self, more: Trace) -> Trace:
         """Returns the trace with later decisions appended."""
@@ -110,7 +111,7 @@ class Trace:
 
     def save(self, path: Path) -> None:
         """Writes the trace to a safetensors file."""
-        words = {"features": self.features, "guards": self.guards, "marks": self.marks}
+        words = {name: getattr(self, name) for name in _WORDS}
         store.write(path, _KIND, self.arrays, words)
 
     @classmethod
@@ -121,6 +122,6 @@ class Trace:
             ValueError: for a file that is damaged, of another kind, or of another version of metalr.
         """
         arrays, words = store.read(path, _KIND)
-        marks = tuple(Mark(str(label), int(step)) for label, step in words["marks"])
-        store.check_names(arrays, cls.array_names(), path)
-        return cls(features=tuple(words["features"]), guards=tuple(words["guards"]), marks=marks, **arrays)
+        store.check_names([*arrays, *words], [*cls.array_names(), *_WORDS], path)
+        reached = tuple(Reached(str(label), int(step)) for label, step in words["reached"])
+        return cls(features=tuple(words["features"]), guards=tuple(words["guards"]), reached=reached, **arrays)

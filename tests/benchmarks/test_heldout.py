@@ -38,7 +38,7 @@ def noise(seed: int = 0, dropout: float = 0.5) -> NetworkProblem:
     return NetworkProblem(network, Data(rows, rows.rows(slice(8))), 8, seed)
 
 
-def test_the_plan_is_every_combination_once():
+def test_the_runs_are_every_combination_once():
     policies = {"default": "d", "anytime": "a", "boosting": "b", "boosting_anytime": "t"}
     runs = plan(list(TASKS), ORDER, rates=8, seeds=3, scale=1.0, policies=policies)
     assert len(set(runs)) == len(runs)

@@ -45,7 +45,7 @@ def test_what_is_frozen_stays_and_the_rest_learns_under_the_learned_schedule():
         (["network.*"], "freezes all of the network"),
     ],
 )
-def test_names_that_do_not_fit_are_told(parameters, message):
+def test_names_that_do_not_fit_are_refused(parameters, message):
     with pytest.raises(ValueError, match=message):
         fit(Freeze(parameters))
     with pytest.raises(ValueError, match="give a list"):

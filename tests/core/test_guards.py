@@ -263,7 +263,7 @@ def narrow(policy: LRPolicy, centre: float) -> LRPolicy:
     return policy
 
 
-def test_out_of_its_depth_a_policy_is_not_heard():
+def test_out_of_distribution_the_policys_change_fades_to_zero():
     run = make_run("sgd", narrow(constant_policy(0.5), centre=2.9), 40).train(batches(20))
     assert run.meta_lr.log_multiplier == 0.0  # the reference schedule
     assert run.meta_lr.guard_counts["out_of_distribution"] == 20
@@ -271,7 +271,7 @@ def test_out_of_its_depth_a_policy_is_not_heard():
     assert set(run.meta_lr.events[0].features) == set(FEATURES)
 
 
-def test_the_depth_guard_can_be_off():
+def test_the_out_of_distribution_guard_can_be_off():
     policy = narrow(random_policy(), centre=2.9)
     run = make_run("sgd", policy)
     run.meta_lr = MetaLR(run.optimizer, 40, policy, guards=Guards(out_of_distribution=False))

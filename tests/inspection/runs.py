@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from metalr import LRPolicy
-from metalr.inspection import Mark, MetaHistory, Recorder, TaskRuns, Trace, responses
+from metalr.inspection import MetaHistory, Reached, Recorder, TaskRuns, Trace, responses
 from metalr.inspection.decimation import Decimation
 from metalr.inspection.response import support_states
 from tests.problem import Run, batches, make_run
@@ -23,7 +23,7 @@ def recorded(policy: LRPolicy, steps: int = 90, optimizer: str = "adam", capacit
 
 
 def marked(trace: Trace) -> Trace:
-    return replace(trace, marks=(Mark("val/loss 0.5", 20), Mark("val/loss 0.2", 60)))
+    return replace(trace, reached=(Reached("val/loss 0.5", 20), Reached("val/loss 0.2", 60)))
 
 
 def history(policy, runs: bool = True) -> MetaHistory:

@@ -12,28 +12,28 @@ from metalr.inspection.convergence_speed import round_numbers
 from tests.inspection.fits import events, fit
 
 
-def test_marks_are_where_the_metric_crosses(tmp_path):
+def test_thresholds_are_reached_where_the_metric_crosses(tmp_path):
     speed = ConvergenceSpeed()
     trainer = fit(tmp_path, speed, epochs=6)
     found = events(Path(trainer.log_dir))
     steps, values = zip(*[(event.step + 1, event.value) for event in found.Scalars("val/loss")], strict=True)
-    assert speed.marks
-    for mark in speed.marks:
-        threshold = float(mark.label.removeprefix("val/loss "))
-        assert mark.step == steps_to(steps, values, threshold, "min")
+    assert speed.reached
+    for each in speed.reached:
+        threshold = float(each.label.removeprefix("val/loss "))
+        assert each.step == steps_to(steps, values, threshold, "min")
         (event,) = found.Scalars(f"steps_to/val/loss_{threshold:.4g}")
-        assert (event.value, event.step) == (mark.step, mark.step)
+        assert (event.value, event.step) == (each.step, each.step)
         assert found.Scalars(f"seconds_to/val/loss_{threshold:.4g}")[0].value > 0
 
 
-def test_a_resumed_run_keeps_its_marks(tmp_path):
+def test_a_resumed_run_keeps_the_thresholds_that_it_reached(tmp_path):
     whole = ConvergenceSpeed()
     fit(tmp_path / "whole", whole, epochs=4)
     first, second = ConvergenceSpeed(), ConvergenceSpeed()
     fit(tmp_path / "half", first, epochs=2).save_checkpoint(tmp_path / "half.ckpt")
     fit(tmp_path / "half", second, epochs=4, ckpt_path=tmp_path / "half.ckpt")
-    assert [mark.label for mark in second.marks] == [mark.label for mark in whole.marks]
-    assert second.marks[: len(first.marks)] == first.marks
+    assert [each.label for each in second.reached] == [each.label for each in whole.reached]
+    assert second.reached[: len(first.reached)] == first.reached
 
 
 @given(st.floats(1e-6, 1e3), st.floats(1e-6, 1e3))

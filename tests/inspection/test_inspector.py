@@ -46,7 +46,7 @@ def test_a_fit_is_shown_as_it_was(tmp_path):
     (part,) = load_run(Path(trainer.log_dir))
     assert part.policy.fingerprint() == noting.policy.fingerprint()
     assert len(part.trace) == 12
-    assert [mark.label for mark in part.trace.marks] == ["val/loss 100"]
+    assert [each.label for each in part.trace.reached] == ["val/loss 100"]
 
 
 def test_it_changes_nothing_and_a_resumed_run_is_shown_whole(tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def test_a_trace_is_stored_and_read(policy, tmp_path):
     trace = marked(recorded(policy)[1].trace)
     trace.save(tmp_path / "deep" / "trace.safetensors")
     read = Trace.load(tmp_path / "deep" / "trace.safetensors")
-    assert (read.features, read.guards, read.marks) == (trace.features, trace.guards, trace.marks)
+    assert (read.features, read.guards, read.reached) == (trace.features, trace.guards, trace.reached)
     for name, array in trace.arrays.items():
         np.testing.assert_array_equal(getattr(read, name), array)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["trace.safetensors"]
@@ -85,7 +85,7 @@ def test_a_trace_of_another_version_is_refused_in_one_line(policy, tmp_path):
     store.write(tmp_path / "old.safetensors", "metalr.trace", arrays, words)
     with pytest.raises(ValueError, match=r"old.safetensors was written by another version of metalr") as refusal:
         Trace.load(tmp_path / "old.safetensors")
-    assert "contributions, nats differ" in str(refusal.value)
+    assert "contributions, marks, nats, reached differ" in str(refusal.value)
     assert "\n" not in str(refusal.value)
     state = {"stride": 1, "arrays": {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}}
     recorder = Recorder(make_run("adam", policy, 90).meta_lr)

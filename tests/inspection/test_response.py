@@ -70,6 +70,6 @@ def test_without_a_region_states_are_anywhere():
     assert 2.9 < float(states.max()) <= 3.0
 
 
-def test_states_of_another_shape_are_told(policy):
+def test_states_of_another_shape_are_refused(policy):
     with pytest.raises(ValueError, match=r"states has shape \(0, 3\)"):
         responses(policy, torch.zeros(0, 3))

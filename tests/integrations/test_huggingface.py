@@ -162,7 +162,7 @@ def test_an_accumulation_window_is_the_large_batch(tmp_path, monkeypatch):
     assert parts.rates == pytest.approx(whole.rates, rel=1e-3)
 
 
-def test_a_loss_of_ones_own_is_told(tmp_path, policy):
+def test_a_loss_of_ones_own_is_observed(tmp_path, policy):
     callback = Recorder(policy)
 
     class Own(InOrder):
@@ -329,7 +329,7 @@ def test_the_hook_of_a_callback_that_is_gone_takes_itself_off(tmp_path, policy):
     assert hooks(made) == CLEAN
 
 
-def test_a_scheduler_of_ones_own_has_its_say_again_afterwards(tmp_path, policy):
+def test_a_scheduler_of_ones_own_sets_the_rate_again_afterwards(tmp_path, policy):
     """Whether the training came to its end, or its callback is gone."""
     model = Model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

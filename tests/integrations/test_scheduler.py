@@ -70,7 +70,7 @@ def test_with_the_steps_loss_the_rates_are_the_plain_loops(optimizer, given_by, 
     assert framework.rates == [rate for (rate,) in plain.rates]
 
 
-def test_a_loss_told_after_the_step_lags_one_step(policy):
+def test_a_loss_given_after_the_step_lags_one_step(policy):
     """The first step is decided for itself; then the decisions of a plain loop that is given the last step's loss."""
     framework = Framework("sgd", policy, "step").train(batches(STEPS))
     model = make_model()
@@ -119,7 +119,7 @@ def test_losses_before_one_step_are_one_mean(policy):
     assert framework.rates == pytest.approx([rate for (rate,) in plain.rates], rel=1e-3)
 
 
-def test_a_loss_that_nobody_tells_is_asked_for(policy):
+def test_a_loss_that_nobody_gives_is_asked_for(policy):
     with pytest.raises(RuntimeError, match=r"given no loss: call scheduler.observe\(loss\) before optimizer.step"):
         Framework("sgd", policy, "never").train(batches(2))
 
@@ -167,7 +167,7 @@ def test_out_of_configure_optimizers_a_fit_is_resumed_to_the_last_bit(tmp_path):
     assert applied(resumed) == applied(whole)[BATCHES + 2 :]
 
 
-def test_as_a_plateaus_scheduler_it_is_told_what_is_monitored(tmp_path):
+def test_as_a_plateaus_scheduler_it_is_given_what_is_monitored(tmp_path):
     """Lightning calls scheduler.step(metric): that loss is a step old, and the closure's own is not asked for."""
 
     class Monitored(Scheduled):

@@ -236,7 +236,7 @@ class Nan(Module):
 
 
 @pytest.mark.parametrize("plugins", [[], ["scaler"]])
-def test_a_loss_that_is_nan_at_once_is_told(tmp_path, policy, plugins):
+def test_a_loss_that_is_nan_at_once_is_refused(tmp_path, policy, plugins):
     made = [scaled(4.0) for _ in plugins]
     with pytest.raises(ValueError, match="loss=nan at the first step"):
         make_trainer(tmp_path, MetaLRCallback(policy), plugins=made).fit(Nan(), loader())
@@ -257,12 +257,12 @@ def test_a_scheduler_beside_it_is_refused(tmp_path, policy):
         make_trainer(tmp_path, MetaLRCallback(policy)).fit(Module(scheduler=True), loader())
 
 
-def test_a_missing_policy_is_told_at_once(tmp_path):
+def test_a_missing_policy_is_refused_at_once(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         MetaLRCallback(tmp_path / "nowhere.safetensors")
 
 
-def test_a_loss_that_lightning_did_not_see_is_told(tmp_path, policy):
+def test_a_loss_that_lightning_did_not_see_is_refused(tmp_path, policy):
     class Hidden(Gan):
         def manual_backward(self, loss, *args, **kwargs):
             loss.backward()
