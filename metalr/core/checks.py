@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
 from torch.optim import LBFGS, Optimizer
@@ -20,7 +20,7 @@ AVERAGERS = ("weight_sum", "train_mode")
 """Keys of one that averages its iterates in place of a schedule (schedule-free)."""
 
 
-def checked_horizon(total_steps: Any) -> int | None:
+def checked_horizon(total_steps: SupportsFloat | None) -> int | None:
     """Reads a horizon.
 
     Args:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 
-def skips(scaler: Any, optimizer: Optimizer) -> bool:
+def skips(scaler: GradScaler, optimizer: Optimizer) -> bool:
     """Tests whether the scaler will skip this step, for a gradient that is not finite.
 
     It needs unscaled gradients. `unscale_` takes the pass over them that the scaler would take anyway to look for

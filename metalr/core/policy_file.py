@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -133,7 +133,7 @@ def _header(path: Path, metadata: dict[str, str]) -> tuple[tuple[str, ...], tupl
     return tuple(features), tuple(hidden), card
 
 
-def _is_list_of(kind: type, value: Any) -> bool:
+def _is_list_of(kind: type, value: object) -> bool:
     return isinstance(value, list) and all(type(item) is kind for item in value)
 
 

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from metalr.core.direction import Direction
 from metalr.core.groups import GroupRates
-from metalr.core.sample import ParameterSample, trained
+from metalr.core.sample import GroupSample, ParameterSample, trained
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Arguments = tuple[tuple[object, ...], dict[str, object]]
+"""Of a step, by position and by name."""
+
+Loss = Tensor | float | None
+"""What a closure gives."""
+
+Result = TypeVar("Result")
 
 _WATCHES: weakref.WeakKeyDictionary[Optimizer, weakref.ref[StepWatch]] = weakref.WeakKeyDictionary()
 """The one watch of each optimizer: a new one takes the place of the old."""
@@ -44,14 +52,14 @@ class StepWatch:
 
     def __init__(self, optimizer: Optimizer, direction: Direction, sample: ParameterSample, rates: GroupRates) -> None:
         self.sample = sample
-        self.decide: weakref.WeakMethod[Callable[[bool, Any], None]] | None = None
+        self.decide: weakref.WeakMethod[Callable[[bool, Loss], None]] | None = None
         self.finished = 0
         self.released = False
         self._direction, self._rates = direction, rates
         self._closure: _Closure | None = None
         self._decided = False
         self._depth = 0
-        self._handles: list[Any] = []
+        self._handles: list[RemovableHandle] = []
         watched = list(_with_inner(optimizer))
         for each in watched:
             earlier = _WATCHES.get(each, lambda: None)()
@@ -95,7 +103,7 @@ class StepWatch:
         if self._closure is None:
             self._depth = 0
 
-    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+    def _begin(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Arguments | None:
         """Sees a step begin: the outermost counts, and its closure decides once."""
         name = "closure" if "closure" in kwargs else 1
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
@@ -118,7 +126,7 @@ class StepWatch:
             return args, kwargs | {"closure": watched}
         return (args[0], watched, *args[2:]), kwargs
 
-    def _end(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _end(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         """Sees a step end."""
         self._depth -= self._depth > 0
         if self._depth:
@@ -128,14 +136,14 @@ class StepWatch:
         if self._direction.is_measured:
             self._show(self._direction.after_step)
 
-    def _ask(self, in_closure: bool, loss: Any) -> None:
+    def _ask(self, in_closure: bool, loss: Loss) -> None:
         decide = None if self.decide is None else self.decide()
         if decide is not None:
             decide(in_closure, loss)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
-    def _show(self, direction: Callable[[Sequence[Any]], None]) -> None:
+    def _show(self, direction: Callable[[Sequence[GroupSample]], None]) -> None:
         direction(self.sample.groups)
 
     def _refuse_backward(self) -> None:
@@ -149,11 +157,11 @@ class StepWatch:
 class _Closure:
     """Wraps the closure of one step: the first call decides, and later ones do not."""
 
-    def __init__(self, watch: StepWatch, closure: Callable[..., Any], decided: bool) -> None:
+    def __init__(self, watch: StepWatch, closure: Callable[..., Loss], decided: bool) -> None:
         self.decided = decided
         self._watch, self._closure = watch, closure
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Loss:
         watch = self._watch
         around, watch._closure = watch._closure, self
         try:
@@ -179,17 +187,17 @@ def _with_inner(optimizer: Optimizer) -> Iterator[Optimizer]:
             yield each
 
 
-def _weak_hook(watch: StepWatch, method: Callable[..., Any]) -> Callable[..., Any]:
+def _weak_hook(watch: StepWatch, method: Callable[..., Result]) -> Callable[..., Result | None]:
     """Makes a step hook that calls a method of the watch for as long as the watch exists."""
     held = weakref.ref(watch)
 
-    def hook(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def hook(_: Optimizer, args: tuple[object, ...], kwargs: dict[str, object]) -> Result | None:
         live = held()
         return None if live is None else method(live, args, kwargs)
 
     return hook
 
 
-def _remove(handles: list[Any]) -> None:
+def _remove(handles: list[RemovableHandle]) -> None:
     while handles:
         handles.pop().remove()
