@@ -36,7 +36,7 @@ ALL = "none"
 
 @dataclass(frozen=True)
 class Budget:
-    """Size of one training.
+    """Sets the size of one training.
 
     Attributes:
         meta_steps: of 64 inner runs each.
@@ -96,7 +96,7 @@ def _read(path: Path) -> dict[tuple[str, int], float]:
 
 
 def _table(scores: dict[tuple[str, int], float], seeds: int) -> list[tuple[str, float, list[float]]]:
-    """(feature, mean change of the score, changes by seed), the most useful feature first."""
+    """Lists (feature, mean change of the score, changes by seed), the most useful feature first."""
     rows = []
     for name in FEATURES:
         changes = [scores[name, s] - scores[ALL, s] for s in range(seeds) if {(name, s), (ALL, s)} <= scores.keys()]

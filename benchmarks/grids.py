@@ -81,7 +81,7 @@ def _run(grid: Path, later: Sequence[str], options: Sequence[str]) -> bool:
 
 
 def write_questions(folder: Path) -> None:
-    """Eight questions of SQuAD 2.0, two of them without an answer, both to train and to validate on."""
+    """Writes eight questions of SQuAD 2.0, two of them without an answer, both to train and to validate on."""
     rows = load(f"{os.environ['METALR_DATA']}/squad_v2", None, "validation")
     answerable, unanswerable = ([i for i in range(400) if bool(rows[i]["answers"]["text"]) is k] for k in (True, False))
     chosen = rows.select([*answerable[::20][:6], *unanswerable[::20][:2]])

@@ -102,7 +102,7 @@ LARGE = ("resnet50", "bert", "bert-base")
 
 
 class Arm:
-    """One training run, with MetaLR or without."""
+    """Trains one model, with MetaLR or without."""
 
     def __init__(self, case: Case, optimizer: str, steps: int, learned: bool, device: str) -> None:
         torch.manual_seed(0)

@@ -41,12 +41,12 @@ class Clock(L.Callback):
         self.path, self.times = path, [0.0]
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
-        """Of the first step."""
+        """Notes the start of the first step."""
         if trainer.global_step == 0:
             self.times = [time.perf_counter()]
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
-        """The median of the steps so far, but for the first."""
+        """Notes the median of the steps so far, but for the first."""
         self.times.append(time.perf_counter())
         if trainer.is_global_zero and len(self.times) > 2:
             steps = [b - a for a, b in zip(self.times[1:], self.times[2:], strict=False)]
@@ -54,7 +54,7 @@ class Clock(L.Callback):
 
 
 def measure(pairs: int, ranks: int, horizon: int, steps: int) -> float:
-    """Seconds of a meta-step."""
+    """Measures the seconds of a meta-step."""
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock(Path(folder) / "seconds")
         family = MLPTasks(sources=("clusters",), train_sizes=(512,))
@@ -77,7 +77,7 @@ def measure(pairs: int, ranks: int, horizon: int, steps: int) -> float:
 
 @dataclass(frozen=True)
 class Model:
-    """Of a meta-step's seconds.
+    """Models a meta-step's seconds.
 
     Attributes:
         fixed: whatever the number of pairs.
@@ -94,7 +94,7 @@ class Model:
     weights: int
 
     def seconds(self, pairs: int, ranks: int) -> float:
-        """Of a meta-step of so many pairs in all."""
+        """Predicts the seconds of a meta-step of so many pairs in all."""
         reduce = 2 * math.log2(ranks) * self.latency + 2 * BYTES * self.weights / self.bandwidth if ranks > 1 else 0.0
         return self.fixed + self.per_pair * pairs / ranks + reduce
 

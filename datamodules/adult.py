@@ -123,7 +123,7 @@ class AdultDataModule(L.LightningDataModule):
         return Arrays(np.hstack([numbers, codes]), labels, [*NUMERIC, *CATEGORICAL], types)
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled, without the last incomplete batch; a whole split at once is left in order."""
+        """Loads the training rows shuffled, without the last incomplete batch; a whole split at once is in order."""
         size = self.batch_size
         if size is None or size >= len(self.splits["train"]):
             return self._loader("train")

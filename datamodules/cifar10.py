@@ -116,7 +116,7 @@ class CIFAR10DataModule(L.LightningDataModule):
             self.splits["test"] = DecodedImages(*self._decode("test"))
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled, without the last incomplete batch (unless there is no other)."""
+        """Loads the training rows shuffled, without the last incomplete batch (unless there is no other)."""
         return self._loader("train", training=True)
 
     def val_dataloader(self) -> DataLoader:
@@ -128,7 +128,7 @@ class CIFAR10DataModule(L.LightningDataModule):
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """The official test split, in order."""
+        """Loads the official test split, in order."""
         return self._loader("test")
 
     def _decode(self, split: str) -> tuple[Tensor, Tensor]:

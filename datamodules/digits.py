@@ -60,7 +60,7 @@ class DigitsDataModule(L.LightningDataModule):
         self.splits = {name: TensorDataset(*tensors) for name, tensors in load_splits(self.seed).items()}
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled, without the last incomplete batch."""
+        """Loads the training rows shuffled, without the last incomplete batch."""
         workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
         return make_loader(self.splits["train"], self.batch_size, self.trainer, training=True, **workers)
 

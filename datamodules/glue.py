@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GLUETask:
-    """What is particular to one task.
+    """Holds what is particular to one task.
 
     Args:
         columns: of its one or two sentences.
@@ -118,23 +118,23 @@ class GLUEDataModule(TextDataModule):
         self.splits |= {name: self._tokenised(name) for name in names if name not in self.splits}
 
     def evaluation_names(self, stage: str) -> list[str]:
-        """A name for each loader of a stage ("val" or "test"): "" for the first; MNLI's second is "mismatched"."""
+        """Names each loader of a stage ("val" or "test"): "" for the first; MNLI's second is "mismatched"."""
         return ["" if not i else name.rpartition("_")[2] for i, name in enumerate(self._split_names(stage))]
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled, without the last incomplete batch."""
+        """Loads the training rows shuffled, without the last incomplete batch."""
         return self._loader(self.splits["train"], self._collate(), training=True)
 
     def val_dataloader(self) -> list[DataLoader]:
-        """One loader a validation split."""
+        """Makes one loader a validation split."""
         return self._loaders("val")
 
     def test_dataloader(self) -> list[DataLoader]:
-        """One loader a labelled test split, or a validation split where there is none."""
+        """Makes one loader a labelled test split, or a validation split where there is none."""
         return self._loaders("test")
 
     def predict_dataloader(self) -> list[DataLoader]:
-        """One loader a test split, or a validation split where there is none."""
+        """Makes one loader a test split, or a validation split where there is none."""
         return self._loaders("predict")
 
     def _official(self, folder: Path) -> DatasetDict | None:
@@ -189,7 +189,7 @@ _KINDS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pre
 
 
 def _labelled(rows: Dataset) -> bool:
-    """Whether the labels are public; GLUE hides them as -1."""
+    """Tests whether the labels are public; GLUE hides them as -1."""
     return bool(rows[0]["label"] != -1)
 
 

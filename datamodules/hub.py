@@ -22,7 +22,7 @@ _reached: set[str] = set()
 def load(
     path: str, name: str | None = None, split: str = "train", *, streaming: bool = False
 ) -> Dataset | IterableDataset:
-    """`datasets.load_dataset(path, name)[split]`.
+    """Loads `datasets.load_dataset(path, name)[split]`.
 
     What the hub gave once is cached, and found there when the hub is out of reach.
 
@@ -42,12 +42,12 @@ def load(
 
 
 def splits(path: str, name: str | None = None) -> list[str]:
-    """The names of the splits; as `load` in everything else."""
+    """Lists the names of the splits; as `load` in everything else."""
     return list(_all_splits(path, name, streaming=False))
 
 
 def local_folder(path: str) -> Path | None:
-    """The folder that `path` names, or None where it can only be a hub id.
+    """Returns the folder that `path` names, or None where it can only be a hub id.
 
     Raises:
         FileNotFoundError: where it can only be a folder, and there is none.
@@ -108,7 +108,7 @@ def _pick(splits: Any, path: str, split: str) -> Any:
 
 
 def _hub_answers(path: str) -> bool:
-    """Whether the hub answers at all; without this, `load_dataset` retries for 23 seconds."""
+    """Tests whether the hub answers at all; without this, `load_dataset` retries for 23 seconds."""
     if path in _reached:
         return True
     from huggingface_hub import HfApi

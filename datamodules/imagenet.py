@@ -170,7 +170,7 @@ class ImageNetDataModule(L.LightningDataModule):
             self.mix = v2.MixUp(alpha=self.mixup_alpha, num_classes=self.num_classes)
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled, without the last incomplete batch (unless there is no other)."""
+        """Loads the training rows shuffled, without the last incomplete batch (unless there is no other)."""
         return make_loader(self.splits["train"], self.batch_size, self.trainer, training=True, **self.options)
 
     def val_dataloader(self) -> DataLoader:

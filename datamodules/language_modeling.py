@@ -74,7 +74,7 @@ class LanguageModelingDataModule(TextDataModule):
             self.blocks[split] = self._cut(split)
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled, without the last incomplete batch."""
+        """Loads the training rows shuffled, without the last incomplete batch."""
         return self._loader(self.blocks["train"], _collate, training=True)
 
     def val_dataloader(self) -> DataLoader:

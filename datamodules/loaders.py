@@ -34,7 +34,7 @@ class Columns(Dataset):
 
 
 def as_fetched(batch: Any) -> Any:
-    """`collate_fn` for a data set whose `__getitems__` makes whole batches."""
+    """Collates for a data set whose `__getitems__` makes whole batches."""
     return batch
 
 
@@ -45,7 +45,7 @@ def make_loader(
     training: bool = False,
     **options: Any,
 ) -> DataLoader:
-    """A loader of all rows, or on several ranks of this rank's part.
+    """Makes a loader of all rows, or on several ranks of this rank's part.
 
     No row is there twice, so that metrics are exact; Lightning's own sampler would repeat some to make the ranks' parts
     alike. All ranks have as many batches, which DDP needs: so where the parts would not give that, batches are a row or
@@ -81,7 +81,7 @@ def make_loader(
 
 
 def even_batch_size(count: int, ranks: int, batch_size: int) -> int:
-    """The batch size nearest to the given one that gives each rank as many batches, the smaller of two."""
+    """Finds the batch size nearest to the given one that gives each rank as many batches, the smaller of two."""
     fewest, most = count // ranks, -(-count // ranks)
     sizes = (size for off in itertools.count() for size in (batch_size - off, batch_size + off) if size > 0)
     return next(size for size in sizes if -(-fewest // size) == -(-most // size))
@@ -109,7 +109,7 @@ def loader_options(num_workers: int | None) -> dict[str, Any]:
 
 
 def check_batch_size(batch_size: int) -> int:
-    """The batch size, where it is at least 1.
+    """Returns the batch size, where it is at least 1.
 
     Raises:
         ValueError: otherwise.

@@ -81,7 +81,7 @@ def glue_tables(folder: Path, task: str, columns: Sequence[str], labels: Sequenc
 
 
 def _table(path: Path, task: str, columns: Sequence[str], labels: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of one file; GLUE's own TSV knows no quotes, and CoLA's no header."""
+    """Reads the rows of one file; GLUE's own TSV knows no quotes, and CoLA's no header."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         if path.suffix == ".csv":
             reader = csv.DictReader(file)
@@ -109,7 +109,7 @@ def _table(path: Path, task: str, columns: Sequence[str], labels: Sequence[str])
 
 
 def _label(text: str | None, labels: Sequence[str], where: str) -> float:
-    """A number, or a class by its name; -1 where it is not public."""
+    """Reads a number, or a class by its name; -1 where it is not public."""
     if text in labels:
         return labels.index(text)  # type: ignore[arg-type]
     try:

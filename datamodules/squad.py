@@ -97,19 +97,19 @@ class SQuADDataModule(TextDataModule):
             self.windows["train"] = self._cut("train", training=True)
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled, without the last incomplete batch."""
+        """Loads the training rows shuffled, without the last incomplete batch."""
         return self._loader(self.windows["train"], self._collate, training=True)
 
     def val_dataloader(self) -> DataLoader:
-        """The windows of the validation split, in order."""
+        """Loads the windows of the validation split, in order."""
         return self._loader(self.windows["validation"], self._collate)
 
     def test_dataloader(self) -> DataLoader:
-        """The windows of the validation split, in order."""
+        """Loads the windows of the validation split, in order."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader:
-        """The windows of the validation split, in order."""
+        """Loads the windows of the validation split, in order."""
         return self.val_dataloader()
 
     def _official(self, folder: Path) -> DatasetDict | None:

@@ -104,12 +104,12 @@ def _shortened(questions: list[str], tokenizer: PreTrainedTokenizerBase, tokens:
 
 
 def _null_position(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Position of the class token, or else the last."""
+    """Finds the class token, or else the last."""
     return ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else len(ids) - 1
 
 
 def _span(offsets: np.ndarray, context: np.ndarray, answers: dict[str, list[Any]]) -> tuple[int, int] | None:
-    """First and last token of the first answer; None where there is none, or not all of it is in the window.
+    """Finds the first and last token of the first answer; None where there is none, or not all of it is in the window.
 
     Args:
         offsets: characters of each token, (L, 2).

@@ -82,7 +82,7 @@ class TextDataModule(L.LightningDataModule):
         raise NotImplementedError
 
     def _official(self, folder: Path) -> DatasetDict | None:
-        """The splits of a folder in the data set's own layout; None where it has the hub's."""
+        """Reads the splits of a folder in the data set's own layout; None where it has the hub's."""
         return None
 
     def _rows(self, split: str) -> Dataset:
@@ -97,7 +97,7 @@ class TextDataModule(L.LightningDataModule):
         return self._raw[split]
 
     def _has(self, split: str) -> bool:
-        """Whether the data set has this split, with rows."""
+        """Tests whether the data set has this split, with rows."""
         try:
             self._rows(split)
         except ValueError:
@@ -107,7 +107,7 @@ class TextDataModule(L.LightningDataModule):
     def _loader(
         self, rows: Dataset, collate: Callable[[list[dict[str, Any]]], Any], training: bool = False
     ) -> DataLoader:
-        """Shuffled, without the last incomplete batch, in training; in order otherwise."""
+        """Makes a loader, in training shuffled and without the last incomplete batch; in order otherwise."""
         return make_loader(
             rows,  # type: ignore[arg-type]
             self.batch_size,

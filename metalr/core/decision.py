@@ -16,7 +16,7 @@ from metalr.core.update_rule import Clock, advance
 
 
 class Decision(NamedTuple):
-    """What a step decides, for R runs.
+    """Holds what a step decides, for R runs.
 
     Attributes:
         feature_state: after this step.

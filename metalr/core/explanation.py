@@ -16,7 +16,7 @@ from metalr.core.update_rule import Clock, advance, clock
 
 @dataclass(frozen=True)
 class Contribution:
-    """One feature of a decision.
+    """Holds one feature's part in a decision.
 
     Attributes:
         value: what the policy read, in [-3, 3].
@@ -29,7 +29,7 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The last decision: s_t = s_{t-1} + change, change = sum of the features' contributions + constant.
+    """Explains the last decision: s_t = s_{t-1} + change, change = sum of the features' contributions + constant.
 
     Attributes:
         step: optimizer step that the decision is for, from 0.
@@ -50,7 +50,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A decision, copied where it lies: taking a snapshot waits for no device.
+    """Holds a decision, copied where it lies: taking a snapshot waits for no device.
 
     Attributes:
         step: optimizer step that the decision is for, from 0.
@@ -78,7 +78,7 @@ class Snapshot:
 
 
 class Attribution(NamedTuple):
-    """What N decisions are made of: change = sum of the features' contributions + constant.
+    """Splits N decisions: change = sum of the features' contributions + constant.
 
     Attributes:
         change: of s by the update rule, before the guards and the bound on |s|, nats. Shape (N,).

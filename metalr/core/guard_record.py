@@ -31,7 +31,7 @@ class DivergenceError(RuntimeError):
 
 @dataclass(frozen=True)
 class GuardEvent:
-    """One guard that acted, once or at steps that follow each other.
+    """Reports a guard that acted, once or at steps that follow each other.
 
     Attributes:
         guard: its name, out of `metalr.core.guards.GUARDS`.

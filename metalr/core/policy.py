@@ -26,7 +26,7 @@ BOOSTING_POLICIES = ("boosting", "boosting_anytime")
 
 
 class PolicyFunction(NamedTuple):
-    """A policy's function, as a decision calls it.
+    """Computes a policy's action, as a decision calls it.
 
     Attributes:
         layers: of one policy, or of a population of R.

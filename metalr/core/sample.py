@@ -32,7 +32,7 @@ LEAST = 4096
 
 
 class Cut(NamedTuple):
-    """Evenly spaced slices of a tensor in the order of its memory.
+    """Describes evenly spaced slices of a tensor in the order of its memory.
 
     Attributes:
         number: of slices.

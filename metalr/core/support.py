@@ -18,7 +18,7 @@ _RIDGE = 1e-2
 
 
 class Region(NamedTuple):
-    """A box in the space of F features, and an ellipsoid within it, as a decision reads them.
+    """Holds a box in the space of F features, and an ellipsoid within it, as a decision reads them.
 
     Attributes:
         low: of each feature, (F,).
@@ -51,7 +51,7 @@ class Region(NamedTuple):
 
 
 class Support(nn.Module):
-    """The region of the F features that a policy reads: a part of the policy, and of its state dict.
+    """Holds the region of the F features that a policy reads; it is a part of the policy and of its state dict.
 
     Features are clipped, so their ranges alone exclude little. In an unseen state, features are often ordinary one by
     one and never occurred together, which the Mahalanobis distance measures.

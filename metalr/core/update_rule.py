@@ -38,7 +38,7 @@ NON_FINITE_CUT = math.log(2.0)
 
 
 class Clock(NamedTuple):
-    """All that the update rule and the features read off the time.
+    """Holds all that the update rule and the features read off the time.
 
     Each is a float, or a float32 tensor of shape ().
 

@@ -25,7 +25,7 @@ EPS = 1e-12
 
 @dataclass(frozen=True)
 class Rows:
-    """What a loss needs of the training rows.
+    """Holds what a loss needs of the training rows.
 
     Attributes:
         labels: (N,), or (N, K) for several targets; empty where `lower` and `upper` stand in for them.

@@ -179,13 +179,13 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
 
 
 class _Margins(Optimizer):
-    """The booster as `MetaLR` sees it: a rate, and margins that move when XGBoost grows a tree; it has no step."""
+    """Stands for the booster in `MetaLR`: a rate, and margins that move when XGBoost grows a tree; it has no step."""
 
     lr_policies = BOOSTING_POLICIES
 
 
 class _Boosting:
-    """One training: margins as the policy sees them, their gradient, the loss, and the rates."""
+    """Holds one training: margins as the policy sees them, their gradient, the loss, and the rates."""
 
     def __init__(self, meta_lr: MetaLR, frame: Frame, rows: Rows, loss: ObjectiveLoss | None) -> None:
         self.meta_lr = meta_lr

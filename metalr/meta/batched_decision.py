@@ -22,7 +22,7 @@ from metalr.meta.task import Measured
 
 
 class RunConstants(NamedTuple):
-    """What stays the same in R runs from their first step to their last.
+    """Holds what stays the same in R runs from their first step to their last.
 
     Attributes:
         optimizer: as `Signals.optimizer`, ().
@@ -36,7 +36,7 @@ class RunConstants(NamedTuple):
 
 
 class RunState(NamedTuple):
-    """What R runs carry from decision to decision.
+    """Holds what R runs carry from decision to decision.
 
     Attributes:
         features: their state.
@@ -58,7 +58,7 @@ class RunState(NamedTuple):
 
 
 class StepRecord(NamedTuple):
-    """What one step saw and did: loss (R,), features (R, F), where they were finite (R,), rate (R,)."""
+    """Records what one step saw and did: loss (R,), features (R, F), where they were finite (R,), rate (R,)."""
 
     loss: Tensor
     features: Tensor

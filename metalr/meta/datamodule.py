@@ -23,7 +23,7 @@ class _Endless(IterableDataset[TaskDistribution]):
 
 
 class _Each(IterableDataset[HeldOutTask]):
-    """Every held-out task on every rank: an iterable is not split over ranks, and all must agree on the score."""
+    """Gives every held-out task to every rank: an iterable is not split over ranks, and all must agree on the score."""
 
     def __init__(self, tasks: list[HeldOutTask]) -> None:
         self.tasks = tasks

@@ -76,7 +76,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Result of a meta-step.
+    """Holds the result of a meta-step.
 
     Attributes:
         gradient: in the policy's weights, mean over the rank's instances, (n,).

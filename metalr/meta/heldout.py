@@ -18,7 +18,7 @@ from metalr.meta.task import InnerTraining
 
 
 class HeldOutScore(NamedTuple):
-    """Score of a policy: log(final validation loss / the reference schedule's best over all initial rates).
+    """Holds the score of a policy: log(final validation loss / the reference schedule's best over all initial rates).
 
     Attributes:
         median: at the median initial rate, mean over instances.

@@ -49,7 +49,7 @@ class Hyperparameters(NamedTuple):
 
 
 class HyperparameterPrior(ABC):
-    """A distribution over the hyperparameters of one optimizer.
+    """Samples the hyperparameters of one optimizer.
 
     Attributes:
         usual_lr: geometric centre of the initial rates.
@@ -84,7 +84,7 @@ def _decay(runs: int, low: float, high: float, generator: torch.Generator) -> Te
 
 
 class SGDPrior(HyperparameterPrior):
-    """Momentum 0.9 in half of the runs, 0 in an eighth, else 1 - momentum log-uniform in 0.02 to 0.5; L2 in half.
+    """Samples momentum: 0.9 in half of the runs, 0 in an eighth, else 1 - momentum in 0.02 to 0.5; L2 in half.
 
     A quarter of the runs have Nesterov's momentum.
     """
@@ -120,7 +120,7 @@ class AdamPrior(HyperparameterPrior):
 
 
 class RMSpropPrior(HyperparameterPrior):
-    """Alpha 0.99 in half of the runs, else other ones; momentum 0.9 in a third."""
+    """Samples alpha, 0.99 in half of the runs, else other ones; momentum 0.9 in a third."""
 
     usual_lr = 1e-3
 
@@ -144,7 +144,7 @@ class LionPrior(HyperparameterPrior):
 
 
 class MuonPrior(HyperparameterPrior):
-    """Momentum 0.95, decay in half of the runs."""
+    """Sets momentum 0.95; samples decay in half of the runs."""
 
     usual_lr = 0.02
 
@@ -155,7 +155,7 @@ class MuonPrior(HyperparameterPrior):
 
 
 class ShrinkagePrior(HyperparameterPrior):
-    """Shrinkage of boosted trees, a rate alone: the parameters of the trees' growth belong to the task."""
+    """Samples the shrinkage of boosted trees, a rate alone: the parameters of the trees' growth belong to the task."""
 
     usual_lr = 0.1
 

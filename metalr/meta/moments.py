@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class SignalNoise(NamedTuple):
-    """Signal and noise of one estimate g of a gradient.
+    """Holds signal and noise of one estimate g of a gradient.
 
     Attributes:
         signal: |E g|^2, estimated without bias, and so below zero about half of the time where there is no signal.

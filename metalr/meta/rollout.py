@@ -20,7 +20,7 @@ LOG_RATIO_RANGE = (-10.0, 1.5)
 
 @dataclass(frozen=True)
 class Rollout:
-    """Result of R inner runs.
+    """Holds the result of R inner runs.
 
     Attributes:
         curve: log(validation loss / initial one), within `LOG_RATIO_RANGE`, at E evaluations, (E, R).

@@ -46,7 +46,7 @@ class InnerTraining:
 
 
 class Measured(NamedTuple):
-    """Measurements of one step of R runs, (R,) each.
+    """Holds the measurements of one step of R runs, (R,) each.
 
     Attributes:
         loss: of the batch.
