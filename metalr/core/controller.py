@@ -15,10 +15,11 @@ from metalr.core.backend import TORCH, Number, to_tensor
 from metalr.core.decider import Decider, device_of_rates
 from metalr.core.direction import direction_of
 from metalr.core.explanation import Explanation, Snapshot, explain
-from metalr.core.features import FEATURES, FeatureState
+from metalr.core.features import DISTANCE_FEATURES, FEATURES, FeatureState
 from metalr.core.guard_record import GuardEvent, GuardRecord
 from metalr.core.guards import DEFAULT_GUARDS, Guards
 from metalr.core.host_backend import isfinite
+from metalr.core.origin import Origin
 from metalr.core.policy import LRPolicy
 from metalr.core.sample import LIMIT, ParameterSample
 from metalr.core.signals import measure
@@ -86,6 +87,8 @@ class MetaLR:
         self._direction = direction_of(optimizer)
         self._sample_limit = sample
         self._sample = ParameterSample(optimizer, sample)
+        reads_distances = not set(DISTANCE_FEATURES).isdisjoint(self.policy.features)
+        self._origin = Origin() if reads_distances else None
         self._step = 0
         self._warned = False
         self._lr_factor: Number = 1.0
@@ -169,7 +172,9 @@ class MetaLR:
             self._sample = ParameterSample(self.optimizer, self._sample_limit)
             self._direction.forget()
         on_host = self._decider.device is None
-        signals, rows = measure(loss, self.optimizer, self.base_lrs, self._direction, self._sample, on_host)
+        signals, rows = measure(
+            loss, self.optimizer, self.base_lrs, self._direction, self._sample, self._origin, on_host
+        )
         self._set(self._decider.decide(signals, self._step, self._total_steps))
         self._direction.remember(rows)
         self._step += 1
@@ -272,6 +277,7 @@ class MetaLR:
             **self._decider.state_dict(),
             "guards": self._record.state_dict(),
             "direction": self._direction.state_dict(),
+            "origin": self._origin.state_dict() if self._origin else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -300,6 +306,8 @@ class MetaLR:
         self._decider.load_state_dict(state)
         self._record.load_state_dict(state["guards"])
         self._direction.load_state_dict(state["direction"])
+        if self._origin is not None:
+            self._origin.load_state_dict(state["origin"], [part.device for part in self._sample.groups])
 
 
 def _checked_horizon(total_steps: int | None) -> int | None:

@@ -71,7 +71,7 @@ class Unroll:
             {max(1, round(inner.total_steps * (i + 1) / evaluations)) for i in range(evaluations)}
         )
         self._state = RunState.empty(copies * len(problem), problem.device)
-        self._constants = RunConstants(self.optimizees.kind, self.optimizees.first, self.optimizees.initial_lr)
+        self._constants = RunConstants(self.optimizees.is_sgd, self.optimizees.elements, self.optimizees.initial_lr)
         self._decide = decide_part(compiled)
         self._table = clock_table(inner.total_steps, inner.anytime, problem.device)
         with torch.no_grad():
