@@ -25,7 +25,7 @@ DOCS = Path("docs")
 INTRODUCTIONS = {
     "reduced": """# Every workload, cut down to two cores
 
-The reduced twin of each grid of the plan ([configs/compare/reduced](../configs/compare/reduced)), on real data cut
+The reduced version of each grid ([configs/compare/reduced](../configs/compare/reduced)), on real data cut
 small: networks from scratch, some dozen steps. They show that every workload runs through `compare` with every
 schedule, and how the schedules stand to each other there; they are no benchmark of the workloads themselves.
 

@@ -182,7 +182,7 @@ def check_packages(schedules: Iterable[str]) -> None:
                 _package(schedule)
             except ImportError as error:
                 raise ImportError(
-                    f"schedule {schedule!r} needs {PACKAGES[schedule]}: pip install '.[benchmarks]', or name others "
+                    f"schedule {schedule!r} needs {PACKAGES[schedule]}: pip install '.[experiments]', or name others "
                     "with --schedules"
                 ) from error
 

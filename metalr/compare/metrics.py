@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from metalr.lightning.logged_metrics import reaches
+
 LEVEL = 0.95
 """Of every interval, and 1 - LEVEL of every test."""
 
@@ -93,11 +95,6 @@ def steps_to(steps: Sequence[int], values: Sequence[float], threshold: float, mo
         if reaches(value, threshold, mode):
             return float(step)
     return math.inf
-
-
-def reaches(value: float, threshold: float, mode: str) -> bool:
-    """Whether a value is as good as the threshold; NaN is not."""
-    return value <= threshold if mode == "min" else value >= threshold
 
 
 def summarise(values: ArrayLike) -> Summary:

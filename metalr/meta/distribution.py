@@ -136,8 +136,8 @@ class TaskDistribution:
         if chance.random() < self.reparameterised:
             task = task.reparameterised(_REPARAMETERISATION, generator)
         hyper = PRIORS[optimizer].sample(instances, generator, self.decades)
-        batches = mix_seed(self.seed, index, "batches")
-        return TaskBatch(name, task, InnerTraining(optimizer, hyper, total_steps, anytime, batches))
+        batch_seed = mix_seed(self.seed, index, "batches")
+        return TaskBatch(name, task, InnerTraining(optimizer, hyper, total_steps, anytime, batch_seed))
 
     def horizon(self, index: int) -> int:
         """Returns the horizon of the task batch with this index, steps, without sampling its task."""

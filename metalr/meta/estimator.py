@@ -60,7 +60,7 @@ class Episode:
     def start(self, copies: int) -> Unroll:
         """Returns the runs of this episode; begins them, `copies` an instance, at the first call."""
         if self.runs is None:
-            self.runs = Unroll(self.task, self.inner, copies, compiled=self.compiled)
+            self.runs = Unroll(self.task, self.inner, copies=copies, compiled=self.compiled)
         return self.runs
 
     def state_dict(self) -> dict[str, Any]:

@@ -95,9 +95,8 @@ class HeldOutTask:
         task = self.family.sample(self.instances, generator)
         task = task.select(torch.arange(self.instances).repeat(self.rates)).to(device)
         hyper = Hyperparameters.of(self.grid.repeat_interleave(self.instances)[:, None], 0.9, 0.999)
-        inner = InnerTraining(self.optimizer, hyper, self.total_steps, anytime, self.seed)
-        function = policy.function()
-        return rollout(task, inner, function, record=record)
+        inner = InnerTraining(self.optimizer, hyper, self.total_steps, anytime, batch_seed=self.seed)
+        return rollout(task, inner, policy.function(), record=record)
 
     def reference_runs(self, policy: LRPolicy, anytime: bool, device: torch.device) -> Rollout:
         """Trains them by the reference schedule alone: an untrained policy of the same features outputs zero."""

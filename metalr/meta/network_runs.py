@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metalr.meta.architectures import Net
 from metalr.meta.batched_decision import compile_part
 from metalr.meta.hyperparameters import Hyperparameters
+from metalr.meta.net import Net
 from metalr.meta.optimizers import OPTIMIZERS, BatchedOptimizer, Buffers
 from metalr.meta.split import Split
 from metalr.meta.task import InnerTraining, Measured, Optimizees

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from metalr.meta.architectures import Net
+from metalr.meta.net import Net
 from metalr.meta.network_runs import NetworkRuns
 from metalr.meta.split import Split
 from metalr.meta.task import InnerTraining, Task

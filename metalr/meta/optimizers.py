@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metalr.meta.architectures import Shapes
 from metalr.meta.hyperparameters import Hyperparameters
+from metalr.meta.net import Shapes
 
 
 class Buffers(NamedTuple):

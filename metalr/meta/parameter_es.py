@@ -102,7 +102,7 @@ class _TruncatedES(GradientEstimator):
         noise, weighed = self._noises(episode, theta.numel(), truncation)
         policies = policy.population(perturbed(theta, noise, self.sigma))
         first = runs.step
-        loss = runs.piece(policies, stop, episode.final_weight)
+        loss = runs.advance_to(stop, policies, episode.final_weight)
         episode.done = runs.step == episode.inner.total_steps
         own = loss.view(2, -1)
         everyone = episode.gather(own)

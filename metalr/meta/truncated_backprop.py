@@ -36,7 +36,7 @@ class TruncatedBackprop(GradientEstimator):
         runs.detach()
         first, (_, stop) = runs.step, runs.truncation(self.truncations)
         with torch.enable_grad():
-            loss = runs.piece(policy.function(differentiable=True), stop, episode.final_weight)
+            loss = runs.advance_to(stop, policy.function(differentiable=True), episode.final_weight)
             # A truncation shorter than the distance of the evaluations may have no part of the outer loss.
             gradient = flat_gradient(loss.mean(), policy) if loss.requires_grad else loss.new_zeros(policy.size)
         runs.detach()

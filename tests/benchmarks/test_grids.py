@@ -80,7 +80,7 @@ def test_the_page_of_reduced_grids_compares_as_far_as_cells_are_there():
     assert "| digits: digits, val/loss ↓ | 0.95 | **0.93 (constant, 0.01)** | 0.95 | **0.93** |" in text
     assert "| adult_mlp: adult_mlp, val/loss ↓ | – | 0.92 (constant, 1e-05) | – | 0.92 |" in text
     assert text.rstrip().endswith("Not run yet.")
-    assert "The reduced twin of ../digits.yaml" in text
+    assert "The reduced version of ../digits.yaml" in text
     assert (grids_page.DOCS / "reduced" / "digits.svg").is_file()
 
 

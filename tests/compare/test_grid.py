@@ -120,6 +120,7 @@ class Parsed(Exception):
     """Stands in for the run."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paths", [*([str(path)] for path in YAMLS), DEMO], ids=str)
 def test_every_yaml_is_a_grid_whose_commands_parse(paths, monkeypatch):
     """Through the real CLI; the candidate's command of each kind of workload through that of `fit`."""

@@ -9,29 +9,12 @@ import pytest
 import yaml
 from rich.console import Console
 
-from metalr.compare import Grid, Schedule, Workload
+from metalr.compare import Grid, Workload
 from metalr.compare.cell import CellRun
 from metalr.compare.command import compare
 from metalr.compare.executor import LocalExecutor
 from metalr.compare.options import Options
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = "from metalr.cli import MetaLRCLI\n\nif __name__ == '__main__':\n    MetaLRCLI()\n"
-CONFIG = {
-    "model": {"class_path": "tests.compare.problem.Line"},
-    "data": {"class_path": "tests.compare.problem.Points"},
-    "trainer": {
-        "accelerator": "cpu",
-        "max_epochs": 3,
-        "log_every_n_steps": 1,
-        "enable_model_summary": False,
-        "callbacks": [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}],
-    },
-}
-SGD = {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1.0}}}
-STEP = {"lr_scheduler": {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 6}}}
-HALVED = Schedule("halved", SGD | STEP)
-LEARNED = Schedule("learned", SGD | {"trainer": {"callbacks+": [{"class_path": "metalr.MetaLRCallback"}]}})
+from tests.compare.own import CONFIG, HALVED, LEARNED, ROOT, SCRIPT
 
 
 @pytest.fixture
@@ -82,6 +65,7 @@ class Interrupted(LocalExecutor):
         return done
 
 
+@pytest.mark.slow
 def test_interrupted_failed_and_resumed_it_ends_as_if_it_had_run_through(grid, tmp_path):
     through = run(grid, "through")
     cells, curves = through

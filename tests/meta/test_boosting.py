@@ -117,9 +117,9 @@ def test_tables_have_both_classes_and_sometimes_categories_and_gaps():
 def test_a_family_names_its_optimizer():
     component = Component(BoostedTreesTasks((40,), 20), horizons=(3, 5))
     for index in range(3):
-        draw = TaskDistribution({"trees": component}, decades=4.0).sample(index, 4)
-        assert draw.inner.optimizer == "boosting"
-        assert bool(((draw.inner.hyper.lr >= 1e-3) & (draw.inner.hyper.lr <= 10.0)).all())
+        batch = TaskDistribution({"trees": component}, decades=4.0).sample(index, 4)
+        assert batch.inner.optimizer == "boosting"
+        assert bool(((batch.inner.hyper.lr >= 1e-3) & (batch.inner.hyper.lr <= 10.0)).all())
     assert PRIORS["boosting"].usual_lr == Boosting(BoostedTrees().parameters()).defaults["lr"]
 
 

@@ -34,7 +34,7 @@ RECORDED = {
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_samples_are_those_recorded(name):
-    """A shipped policy is the product of its seed: what its prior drew then, it draws now."""
+    """A shipped policy is the product of its seed: the same seed gives the same samples as then."""
     sampled = PRIORS[name].sample(2, torch.Generator().manual_seed(7), 4.0)
     for field, values in sampled._asdict().items():
         expected = torch.tensor(RECORDED[name].get(field, ZEROS))[:, None]
@@ -43,7 +43,7 @@ def test_samples_are_those_recorded(name):
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_a_prior_leaves_the_generator_where_it_did(name):
-    """What is drawn after the hyperparameters depends on how many numbers they took."""
+    """Later samples of a generator depend on how many numbers the hyperparameters took."""
     counts = {"sgd": 6, "adam": 8, "rmsprop": 4, "lion": 3, "muon": 3, "boosting": 1}
     generator, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
     PRIORS[name].sample(5, generator, 4.0)

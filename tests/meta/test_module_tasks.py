@@ -132,12 +132,12 @@ class Branches(Net):
         ({"data": data(20)}, "train_dataloader has 20 samples, and 48 are asked for"),
     ],
 )
-def test_what_cannot_be_a_task_is_told_when_it_is_made(arguments, word):
+def test_what_cannot_be_a_task_is_refused_when_it_is_made(arguments, word):
     with pytest.raises(ValueError, match=word):
         tasks(**arguments)
 
 
-def test_a_network_is_compiled_once_for_all_draws():
+def test_a_network_is_compiled_once_for_all_task_batches():
     family = tasks()
     assert family.sample(1, generator()).net is family.sample(2, generator()).net
     assert len({ModuleNet(Net, F.cross_entropy), ModuleNet(Net, F.cross_entropy)}) == 2

@@ -1,4 +1,4 @@
-"""An XGBoost booster for many rounds on the same rows; in a module of its own, as only who boosts needs XGBoost."""
+"""GrowingBooster: an XGBoost booster for many rounds on the same rows; apart, since XGBoost is optional."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from xgboost import Booster, DMatrix
 
 
 class GrowingBooster(Booster):
-    """Compares its features' names with those of a matrix when it changes, not at each round: a sixth of a round."""
+    """Compares the names of its features with a matrix's once a matrix; at each round it takes a sixth of the time."""
 
     _compared: int | None = None
 

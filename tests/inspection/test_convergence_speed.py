@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbacks import ConvergenceSpeed
 from metalr.compare.metrics import steps_to
+from metalr.inspection import ConvergenceSpeed
 from metalr.inspection.convergence_speed import round_numbers
-from tests.callbacks.test_inspector import events, fit
+from tests.inspection.fits import events, fit
 
 
 def test_marks_are_where_the_metric_crosses(tmp_path):

@@ -1,4 +1,4 @@
-"""The inspector in real fits: it shows what was decided, changes nothing, and goes on with a resumed run."""
+"""The inspector in real fits: it logs what was decided, changes nothing, and continues with a resumed run."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks import ConvergenceSpeed, Inspector, RunTable
 from metalr import MetaLRCallback
+from metalr.inspection import ConvergenceSpeed, Inspector, RunTable
 from metalr.inspection.folder import load_run
 from tests.compare.problem import Line, Points
 from tests.conftest import random_policy
+from tests.inspection.fits import events, fit
 
 
 class Noting(MetaLRCallback):
@@ -21,34 +21,11 @@ class Noting(MetaLRCallback):
 
     def __init__(self, **options) -> None:
         super().__init__(random_policy(), **options)
-        self.told = []
+        self.explained = []
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
-        self.told.append((self.controllers[0].explain(), self.controllers[0].last_lr[0]))
-
-
-def fit(folder: Path, *callbacks: L.Callback, epochs: int = 3, ckpt_path=None, **options) -> L.Trainer:
-    L.seed_everything(0, verbose=False)
-    trainer = L.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=TensorBoardLogger(folder, name="fit"),
-        callbacks=list(callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        log_every_n_steps=50,
-        **options,
-    )
-    trainer.fit(Line(), Points(), ckpt_path=ckpt_path)
-    return trainer
-
-
-def events(folder: Path) -> EventAccumulator:
-    found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    found.Reload()
-    return found
+        self.explained.append((self.controllers[0].explain(), self.controllers[0].last_lr[0]))
 
 
 def test_a_fit_is_shown_as_it_was(tmp_path):
@@ -56,11 +33,11 @@ def test_a_fit_is_shown_as_it_was(tmp_path):
     trainer = fit(tmp_path, Inspector(), noting, speed)  # before the callback that decides
     found = events(Path(trainer.log_dir))
     for tag, wanted in {
-        "decision/lr": [lr for _, lr in noting.told],
-        "decision/s_nats": [told.log_multiplier for told, _ in noting.told],
-        "feature/loss_noise": [told.features["loss_noise"].value for told, _ in noting.told],
-        "added_nats/loss_noise": [told.features["loss_noise"].contribution for told, _ in noting.told],
-        "added_nats/constant": [told.constant for told, _ in noting.told],
+        "decision/lr": [lr for _, lr in noting.explained],
+        "decision/log_multiplier": [one.log_multiplier for one, _ in noting.explained],
+        "feature/loss_noise": [one.features["loss_noise"].value for one, _ in noting.explained],
+        "contribution/loss_noise": [one.features["loss_noise"].contribution for one, _ in noting.explained],
+        "contribution/constant": [one.constant for one, _ in noting.explained],
     }.items():
         scalars = found.Scalars(tag)
         assert [event.step for event in scalars] == list(range(12))
@@ -184,5 +161,5 @@ def test_each_of_two_optimizers_is_shown(tmp_path):
     steps = [part.trace.step.tolist() for part in load_run(Path(trainer.log_dir))]
     assert steps == [[0, 1, 2, 3], [0, 1]]
     found = events(Path(trainer.log_dir))
-    assert len(found.Scalars("added_nats-1/loss_noise")) == 2
+    assert len(found.Scalars("contribution-1/loss_noise")) == 2
     assert {"metalr/decisions", "metalr-1/decisions"} <= set(found.Tags()["images"])

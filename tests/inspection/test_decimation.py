@@ -1,4 +1,4 @@
-"""What is kept of a run is bounded, whatever its length, and the same whenever it is thinned."""
+"""What is kept of a run is bounded, whatever its length, and the same whenever it is decimated."""
 
 import numpy as np
 import pytest

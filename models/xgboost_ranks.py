@@ -1,4 +1,4 @@
-"""XGBoost's own communication between a Trainer's ranks: they grow the same trees, each from its part of the rows."""
+"""XGBoostRanks: XGBoost's communication between a Trainer's ranks, which grow the same trees from parts of the rows."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import lightning as L
 import torch
 
 
-class BoostingRanks:
-    """A group of XGBoost workers, one a rank, of two or more.
+class XGBoostRanks:
+    """Connects two or more ranks as XGBoost workers.
 
-    Rank 0 runs the tracker that they find each other by. Sums over leaves and over cut points are XGBoost's, so the
-    trees are those of all rows; margins are summed up here, so that every rank has those of all rows.
+    Rank 0 runs the tracker by which the workers find each other. XGBoost sums over leaves and cut points, so that the
+    trees are those of all rows; `whole` gathers the margins, so that every rank has those of all rows.
 
     Attributes:
-        count: of ranks.
-        rank: this one's number.
+        count: number of ranks.
+        rank: number of this rank.
     """
 
     def __init__(self, trainer: L.Trainer) -> None:
         self.count, self.rank = trainer.world_size, trainer.global_rank
         self._tracker: Any = None
-        from xgboost import collective  # late: only who boosts needs it
+        from xgboost import collective  # late: an optional dependency
         from xgboost.tracker import RabitTracker
 
         arguments: dict[str, Any] | None = None
@@ -35,18 +35,18 @@ class BoostingRanks:
         collective.init(**arguments)
 
     def own(self, rows: int) -> slice:
-        """This rank's part of so many rows."""
+        """Returns this rank's part of `rows` rows."""
         return slice(rows * self.rank // self.count, rows * (self.rank + 1) // self.count)
 
     def whole(self, part: torch.Tensor, rows: int) -> torch.Tensor:
-        """All ranks' parts together, (rows,), from this rank's."""
+        """Gathers the parts of all ranks, (rows,), from this rank's."""
         whole = torch.zeros(rows, dtype=part.dtype, device=part.device)
         whole[self.own(rows)] = part
         torch.distributed.all_reduce(whole)
         return whole
 
     def leave(self) -> None:
-        """Ends the group."""
+        """Disconnects the worker, and ends the tracker on rank 0."""
         from xgboost import collective
 
         collective.finalize()

@@ -1,4 +1,4 @@
-"""The inspector of a meta-training: it shows gradients, responses and runs, and changes none of them."""
+"""The inspector of a meta-training: it logs gradients, responses and runs, and changes none of them."""
 
 from pathlib import Path
 
@@ -8,12 +8,30 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.nn.utils import parameters_to_vector
 
-from callbacks import MetaInspector
+from metalr.inspection import MetaInspector
 from metalr.inspection.folder import load_history
+from metalr.meta import ActionES, Component, HeldOutTask, MetaLearner, MetaTasksDataModule
+from metalr.meta.families import MLPTasks, QuadraticTasks
 from metalr.meta.moments import GradientMoments
-from tests.callbacks.test_inspector import events
 from tests.compare.problem import Line, Points
-from tests.meta.test_learner import make_data, make_learner
+from tests.inspection.fits import events
+
+
+def make_data() -> MetaTasksDataModule:
+    small = {"train_sizes": (32,), "valid_size": 16}
+    families = {"quadratic": QuadraticTasks(**small), "mlp": MLPTasks(**small)}
+    components = {name: Component(family, horizons=(5, 9)) for name, family in families.items()}
+    heldout = [
+        HeldOutTask("quadratic", families["quadratic"], "sgd", 8, instances=2, rates=3),
+        HeldOutTask("mlp", families["mlp"], "adam", 8, instances=2, rates=3),
+    ]
+    return MetaTasksDataModule(components, heldout)
+
+
+def make_learner() -> MetaLearner:
+    return MetaLearner(
+        hidden=(8, 4), estimator=ActionES(pairs=4), optimizer=lambda p: torch.optim.Adam(p, lr=0.01), support_batches=1
+    )
 
 
 class Gradients(L.Callback):
@@ -39,7 +57,7 @@ def meta_fit(folder: Path, *callbacks: L.Callback, steps: int = 24) -> L.Trainer
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    trainer.fit(make_learner(support_draws=1), make_data())
+    trainer.fit(make_learner(), make_data())
     return trainer
 
 
@@ -96,7 +114,7 @@ def test_a_resumed_history_goes_on(shown):
     second.load_state_dict(first.state_dict())
     assert second.history is not None
     assert second.history.step.tolist() == [8, 16, 24]
-    assert second.thinning.stride == first.thinning.stride
+    assert second.decimation.stride == first.decimation.stride
 
 
 def test_it_shows_a_meta_learner_alone(tmp_path):
