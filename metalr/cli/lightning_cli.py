@@ -32,6 +32,9 @@ OWN = {
 }
 """Subcommands beside the Trainer's: the description, and the dataclasses that the arguments are parsed into."""
 
+EXTRAS = {"compare": "cli", "inspect": "cli", "submit": "cluster"}
+"""The extra that each of them needs."""
+
 
 class MetaLRCLI(LightningCLI):
     """Runs the command line of a train script, whose models and data are chosen by `class_path`.
@@ -128,8 +131,7 @@ class MetaLRCLI(LightningCLI):
         except ModuleNotFoundError as error:
             if subcommand not in OWN:
                 raise
-            extra = "cluster" if subcommand == "submit" else "cli"
-            raise ImportError(f"{subcommand} needs {error.name}: pip install 'metalr[{extra}]'") from error
+            raise ImportError(f"{subcommand} needs {error.name}: pip install 'metalr[{EXTRAS[subcommand]}]'") from error
 
     def _compare(self) -> None:
         from metalr.compare.command import compare  # late: tables and plots

@@ -16,11 +16,11 @@ from metalr.cluster.executor import ClusterExecutor
 from metalr.cluster.job import ScriptJob
 from metalr.cluster.options import Submission
 from metalr.cluster.shape import Shape
-from metalr.compare.cell import Script
 from metalr.compare.command import Parse, compare
-from metalr.compare.grid import Grid, expand
-from metalr.compare.grid import options as fit_options
+from metalr.compare.fit import Script
+from metalr.compare.grid import Grid
 from metalr.compare.options import Options
+from metalr.compare.shell import expand, fit_options
 
 POLL = 1.0
 """Seconds between two reads of a log."""

@@ -43,10 +43,10 @@ class ClusterExecutor:
         """Number of cells that can be launched: unlimited, as the cluster queues them."""
         return sys.maxsize
 
-    def launch(self, tasks: Sequence[CellRun]) -> None:
+    def launch(self, cell_runs: Sequence[CellRun]) -> None:
         """Submits cells as a job array."""
-        jobs = slurm.submit([CellJob(task) for task in tasks], self.folder, self.parameters, array=True)
-        self._running |= {str(job.job_id): task for job, task in zip(jobs, tasks, strict=True)}
+        jobs = slurm.submit([CellJob(cell_run) for cell_run in cell_runs], self.folder, self.parameters, array=True)
+        self._running |= {str(job.job_id): cell_run for job, cell_run in zip(jobs, cell_runs, strict=True)}
         self._asked = time.monotonic()
 
     def ended(self) -> list[tuple[CellRun, bool]]:
@@ -56,8 +56,8 @@ class ClusterExecutor:
         self._asked = time.monotonic()
         queued = slurm.alive()
         over = [] if queued is None else [name for name in self._running if name not in queued]
-        tasks = [self._running.pop(name) for name in over]
-        return [(task, (task.folder / RECORD).is_file()) for task in tasks]
+        cell_runs = [self._running.pop(name) for name in over]
+        return [(cell_run, (cell_run.folder / RECORD).is_file()) for cell_run in cell_runs]
 
     def stop(self) -> None:
         """Cancels all queued and running cells."""

@@ -6,7 +6,8 @@ import os
 import sys
 from dataclasses import dataclass
 
-from metalr.compare.cell import LOG, CellRun, Script, run_cell
+from metalr.compare.cell import LOG, CellRun
+from metalr.compare.fit import Script
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,17 @@ class CellJob:
     """Runs one cell of a grid; a requeued cell resumes from its checkpoint.
 
     Attributes:
-        task: the cell.
+        cell_run: the cell.
     """
 
-    task: CellRun
+    cell_run: CellRun
 
     def __call__(self) -> None:
         """Runs the cell, with its output in the cell's log."""
         # Lightning would expect one process a device in a SLURM job; here one process starts the others.
         os.environ["SLURM_JOB_NAME"] = "interactive"
-        self.task.folder.mkdir(parents=True, exist_ok=True)
-        log = (self.task.folder / LOG).open("a", buffering=1)
+        self.cell_run.folder.mkdir(parents=True, exist_ok=True)
+        log = (self.cell_run.folder / LOG).open("a", buffering=1)
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        run_cell(self.task)
+        self.cell_run.run()

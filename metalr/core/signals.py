@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -114,7 +114,7 @@ def measure(
     Args:
         loss: a scalar.
         optimizer: with gradients in its parameters; one without a gradient counts as zero.
-        base_lrs: lr_g(0) of each parameter group.
+        base_lrs: lr_g(0) of each parameter group; one with 0 is frozen, and not looked at.
         direction: reads the direction that this optimizer applied last.
         sample: of the optimizer's parameters.
         origin: of the run, where the policy reads `metalr.core.features.DISTANCE_FEATURES`.
@@ -128,7 +128,8 @@ def measure(
         RuntimeError: when no parameter has a gradient.
     """
     groups = optimizer.param_groups
-    rows = [direction.gather(index, part) for index, part in enumerate(sample.groups)]
+    parts = enumerate(zip(sample.groups, base_lrs, strict=True))
+    rows = [direction.gather(index, part) if lr > 0 else None for index, (part, lr) in parts]
     updates = [None if row is None else direction.read(index, row) for index, row in enumerate(rows)]
     sums = [
         _sums(index, row, update, part, origin)
@@ -136,10 +137,7 @@ def measure(
         if row is not None
     ]
     if not sums:
-        raise RuntimeError(
-            "no parameter has a gradient: call loss.backward() before meta_lr.step(loss), and "
-            "optimizer.zero_grad() before loss.backward(), not after"
-        )
+        _refuse_without_gradients(sample)
     whole = sample.total(torch.stack([part.to(sums[0].device) for part in sums]))
     xp = HOST if on_host else TORCH
     measured = iter(whole.tolist() if on_host else whole.float()[..., None])
@@ -210,6 +208,18 @@ class Totals(NamedTuple):
             sum_absolute=self.sum_absolute + lr * group.sum_absolute,
             ones=self.ones + lr * lr * count,
         )
+
+
+def _refuse_without_gradients(sample: ParameterSample) -> NoReturn:
+    if any(getattr(p, "_post_accumulate_grad_hooks", None) for group in sample.groups for p in group.params):
+        raise RuntimeError(
+            "no parameter has a gradient, and hooks of theirs run inside backward(): where those step an optimizer, "
+            "nothing is left to decide on; call optimizer.step() after loss.backward()"
+        )
+    raise RuntimeError(
+        "no parameter has a gradient: call loss.backward() before meta_lr.step(loss), and "
+        "optimizer.zero_grad() before loss.backward(), not after"
+    )
 
 
 def _sums(index: int, rows: Tensor, update: Tensor | None, sample: GroupSample, origin: Origin | None) -> Tensor:

@@ -8,8 +8,7 @@ import torch
 import yaml
 
 from metalr.cli import MetaLRCLI
-from tests.compare.own import CONFIG
-from tests.compare.problem import Line, Points
+from tests.compare.problem import CONFIG, Line, Points
 
 __all__ = ["Points", "Slow", "fit_config", "rates", "uninterrupted"]
 

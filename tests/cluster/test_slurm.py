@@ -20,7 +20,7 @@ from metalr.compare.command import compare
 from metalr.compare.options import Options
 from tests.cluster.problem import fit_config, rates, uninterrupted
 from tests.cluster.slurm import WAIT, ask, needs_slurm, slurm, wait_for
-from tests.compare.own import CONFIG, HALVED, LEARNED, ROOT, SCRIPT
+from tests.compare.problem import CONFIG, HALVED, LEARNED, ROOT, SCRIPT
 
 pytestmark = [pytest.mark.slow, needs_slurm, pytest.mark.timeout(4 * WAIT)]
 
@@ -93,7 +93,7 @@ def test_a_grid_is_a_job_array_and_a_lost_cell_is_lost_alone(cluster, tmp_path, 
 
     def lose():
         wait_for(lambda: executor._running)
-        (name,) = [name for name, task in executor._running.items() if task.cell.name == lost]
+        (name,) = [name for name, cell_run in executor._running.items() if cell_run.name == lost]
         ask(cluster, "scancel", name)
 
     losing = threading.Thread(target=lose)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.cluster.problem import fit_config, rates, uninterrupted
-from tests.compare.own import ROOT, SCRIPT
+from tests.compare.problem import ROOT, SCRIPT
 
 STEPS = 24
 SAVED = {

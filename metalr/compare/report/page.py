@@ -1,4 +1,4 @@
-"""The report: one page that stands alone, the same as Markdown, and the numbers as CSV and Parquet."""
+"""Writes the report: one page that stands alone, the same as Markdown, and the numbers as CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from rich.console import Console
-from rich.table import Table as Grid_
+from rich.table import Table as Rows
 from rich.text import Text
 
-from metalr.compare import tables
 from metalr.compare.analysis import Analysis, analyse
 from metalr.compare.cell import CellRun
+from metalr.compare.design import Design
 from metalr.compare.files import write_text
-from metalr.compare.grid import VARIABLE, Grid
-from metalr.compare.plots import plots, standalone, variables
+from metalr.compare.report.frames import cells_frame, curves_frame, summary_frame
+from metalr.compare.report.svg import plots, standalone, variables
+from metalr.compare.report.tables import all_tables, headline
+from metalr.compare.report.text import fenced, markdown
+from metalr.compare.report.verdicts import Worded, in_short, short, verdicts
 from metalr.compare.runner import Outcome
-from metalr.compare.tables import Table
-from metalr.compare.verdicts import in_short, verdicts
+from metalr.compare.shell import command_line, references
 from metalr.plotting.palette import THEMES
 
 CAPTIONS = {
@@ -38,7 +40,7 @@ WINS = {
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that failed, and the end of its log."""
+    """Holds a cell that failed, and the end of its log."""
 
     name: str
     log: str
@@ -46,7 +48,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Content:
-    """What a report says, whatever it is written as.
+    """Holds what a report says, whatever it is written as.
 
     Attributes:
         analysis: the figures.
@@ -63,35 +65,35 @@ class Content:
     notes: list[str]
 
     @classmethod
-    def of(cls, analysis: Analysis, tasks: Sequence[CellRun], outcome: Outcome) -> Content:
-        """The content for the cells of a grid and what became of them."""
+    def of(cls, analysis: Analysis, cell_runs: Sequence[CellRun], outcome: Outcome) -> Content:
+        """Gathers the content for the cells of an experiment and what became of them."""
         failures = [Failure(name, log) for name, log in outcome.failed.items()]
-        notes = remarks(analysis, tasks, outcome)
-        return cls(analysis, plots(analysis), tables.cell_commands(tasks), failures, notes)
+        notes = remarks(analysis, cell_runs, outcome)
+        return cls(analysis, plots(analysis), cell_commands(cell_runs), failures, notes)
 
 
-def write_report(grid: Grid, tasks: Sequence[CellRun], outcome: Outcome, out: Path) -> Path:
+def write_report(design: Design, cell_runs: Sequence[CellRun], outcome: Outcome, out: Path) -> Path:
     """Writes `report.html`, `report.md`, `plots/`, and cells, curves and summary as `.csv` and `.parquet`.
 
     Args:
-        grid: that was run.
-        tasks: its cells.
+        design: that was run.
+        cell_runs: its cells.
         outcome: what became of them; one finished cell or more.
         out: folder.
 
     Returns:
         The page.
     """
-    analysis = analyse(grid, outcome.records.values())
+    analysis = analyse(design, outcome.records.values())
     frames = {
-        "cells": tables.cells_frame(grid, tasks, outcome),
-        "curves": tables.curves_frame(outcome.records.values()),
-        "summary": tables.summary_frame(analysis),
+        "cells": cells_frame(cell_runs, outcome),
+        "curves": curves_frame(outcome.records.values()),
+        "summary": summary_frame(analysis),
     }
     for name, frame in frames.items():
         frame.to_csv(out / f"{name}.csv", index=False)
         frame.to_parquet(out / f"{name}.parquet", index=False)
-    content = Content.of(analysis, tasks, outcome)
+    content = Content.of(analysis, cell_runs, outcome)
     for name, svg in content.drawn.items():
         write_text(out / "plots" / f"{name}.svg", standalone(svg))
     write_text(out / "report.md", _markdown(content))
@@ -100,62 +102,57 @@ def write_report(grid: Grid, tasks: Sequence[CellRun], outcome: Outcome, out: Pa
     return page
 
 
-def all_tables(analysis: Analysis) -> list[Table]:
-    """Those of a report, in its order; empty ones left out."""
-    made = (
-        *(tables.headline(analysis), tables.claims(analysis), tables.sensitivities(analysis)),
-        *(tables.speeds(analysis), tables.stability(analysis), tables.final_metrics(analysis)),
-    )
-    return [table for table in made if table.rows]
+def cell_commands(cell_runs: Sequence[CellRun]) -> dict[str, str]:
+    """Gives the command of every cell, by its name, as one types it."""
+    return {cell_run.name: command_line(cell_run.command()) for cell_run in cell_runs}
 
 
-def remarks(analysis: Analysis, tasks: Sequence[CellRun], outcome: Outcome) -> list[str]:
-    """What a reader must know before believing a figure."""
+def remarks(analysis: Analysis, cell_runs: Sequence[CellRun], outcome: Outcome) -> list[str]:
+    """Lists what a reader must know before believing a figure."""
     found = []
     done = len(outcome.records)
-    if done < len(tasks):
-        failed = len(outcome.failed)
-        found.append(f"{done} of {len(tasks)} cells are finished, {failed} failed: the figures are of the finished.")
+    if done < len(cell_runs):
+        counts = f"{done} of {len(cell_runs)} cells are finished, {len(outcome.failed)} failed"
+        found.append(f"{counts}: the figures are of the finished.")
     for result in analysis.results:
         if not result.same_start:
             name = result.workload.name
             found.append(f"{name}: runs of one seed did not start from the same first loss, so they are not paired.")
-    commands = " ".join(argument for task in tasks for argument in task.cell.fit(task.out))
-    for name in sorted(set(VARIABLE.findall(commands))):
+    for name in references(argument for cell_run in cell_runs for argument in cell_run.command()):
         found.append(f"{name} was {os.environ.get(name, 'not set')}.")
     made = [record.made_with for record in outcome.records.values()]
     kinds = {", ".join(f"{name} {value}" for name, value in each.items()) for each in made}
     return [*found, *(f"Made with {kind}." for kind in sorted(kinds))]
 
 
-def print_tables(grid: Grid, outcome: Outcome, console: Console) -> None:
-    """The headline and the sentences, in the terminal."""
-    analysis = analyse(grid, outcome.records.values())
-    table = tables.headline(analysis)
-    shown = Grid_(title=f"{grid.name}: final value by initial rate, mean over seeds")
+def print_tables(design: Design, outcome: Outcome, console: Console) -> None:
+    """Prints the headline and the sentences in the terminal."""
+    analysis = analyse(design, outcome.records.values())
+    table = headline(analysis)
+    shown = Rows(title=Text(f"{design.name}: final value by initial rate, mean over seeds"))
     for j, name in enumerate(table.header):
-        shown.add_column(name, justify="right" if j else "left", no_wrap=True)
-    for i, row in enumerate(table.rows):
+        shown.add_column(Text(name), justify="right" if j else "left", no_wrap=True)
+    for i, row in enumerate(table.text()):
         shown.add_row(*(Text(text, "bold green" if (i, j) in table.strong else "") for j, text in enumerate(row)))
     console.print(shown)
-    for verdict in verdicts(analysis):
+    for verdict in map(Worded, verdicts(analysis)):
         console.print(Text(f"{verdict.workload}: {verdict.lead}", "bold"))
         console.print(Text(f"  {verdict.detail}"))
-    console.print(Text(in_short(analysis), "bold"))
+    console.print(Text(in_short(short(analysis)), "bold"))
     for name in outcome.failed:
         console.print(Text(f"failed: {name}", "red"))
 
 
 def _html(content: Content) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("metalr.compare") / "report.html.j2").read_text(encoding="utf-8"))
+    template = environment.from_string((files("metalr.compare.report") / "report.html.j2").read_text(encoding="utf-8"))
     first, *rest = all_tables(content.analysis)
     return template.render(
         **{field.name: getattr(content, field.name) for field in fields(content)},
         first=first,
         rest=rest,
-        in_short=in_short(content.analysis),
-        verdicts=verdicts(content.analysis),
+        in_short=in_short(short(content.analysis)),
+        verdicts=[Worded(verdict) for verdict in verdicts(content.analysis)],
         captions=CAPTIONS,
         wins=WINS,
         themes={name: variables(theme) for name, theme in THEMES.items()},
@@ -163,14 +160,16 @@ def _html(content: Content) -> str:
 
 
 def _markdown(content: Content) -> str:
-    parts = [f"# {content.analysis.grid.name}", "", in_short(content.analysis), ""]
-    parts += [f"- **{each.workload}: {each.lead}.** {each.detail}." for each in verdicts(content.analysis)] + [""]
-    first, *rest = all_tables(content.analysis)
+    analysis = content.analysis
+    parts = [f"# {markdown(analysis.design.name)}", "", in_short(short(analysis), markdown), ""]
+    worded = [Worded(verdict, markdown) for verdict in verdicts(analysis)]
+    parts += [f"- **{each.workload}: {each.lead}.** {each.detail}." for each in worded] + [""]
+    first, *rest = all_tables(analysis)
     parts.append(first.markdown())
-    parts += [f"![{name}](plots/{name}.svg)" for name in content.drawn]
+    parts += [f"![{markdown(name)}](plots/{name}.svg)" for name in content.drawn]
     parts += ["", *(table.markdown() for table in rest)]
     for failure in content.failures:
-        parts.append(f"## Failed: {failure.name}\n\n```\n{failure.log}\n```\n")
-    parts += ["## How it was made", "", *(f"- {note}" for note in content.notes), ""]
-    parts += ["```bash", *content.commands.values(), "```"]
+        parts.append(f"## Failed: {markdown(failure.name)}\n\n{fenced(failure.log)}\n")
+    parts += ["## How it was made", "", *(f"- {markdown(note)}" for note in content.notes), ""]
+    parts.append(fenced("\n".join(content.commands.values()), "bash"))
     return "\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""What is drawn on an axis: a workload's metric, loss, rates and speed by schedule, and who beats whom."""
+"""The report's plots, each on an axis: a workload's metric, loss, rates and speed by schedule, and who beats whom."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from metalr.compare.summary import Result, final
 from metalr.plotting.palette import DASHES, MARKERS, PALETTE
 
 INK = "#101112"
-"""Of text and axes; a page puts its own in its place, and its own for the series too."""
+"""Colour of text and axes; a page puts its own in its place, and its own for the series too."""
 
 FEW = 5
-"""Initial rates that are each named on their axis."""
+"""Most initial rates that are each named on their axis."""
 
 Look = tuple[str, str, object]
 """Colour, marker, dashes."""
 
 
 def looks(analysis: Analysis) -> dict[str, Look]:
-    """How each schedule is drawn, the same in all plots."""
-    names = [analysis.grid.candidate] + [s.name for s in analysis.grid.ways if s.name != analysis.grid.candidate]
+    """Chooses how each schedule is drawn, the same in all plots."""
+    candidate = analysis.design.candidate
+    names = [candidate] + [name for name in analysis.design.schedule_names if name != candidate]
     return {
         name: (PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
         for i, name in enumerate(names)
@@ -36,7 +37,7 @@ def looks(analysis: Analysis) -> dict[str, Look]:
 
 
 def final_against_rate(axis: Axes, result: Result, style: Mapping[str, Look], candidate: str) -> None:
-    """The final metric at each initial rate: mean and range over seeds; a run that diverged at the edge."""
+    """Draws the final metric at each initial rate: mean and range over seeds; a run that diverged is at the edge."""
     mode, workload = result.workload.mode, result.workload
     everything = [final(r, workload) for s in result.standings for e in s.runs.values() for r in e.values()]
     finite = [value for value in everything if math.isfinite(value)] or [0.0, 1.0]
@@ -47,7 +48,7 @@ def final_against_rate(axis: Axes, result: Result, style: Mapping[str, Look], ca
         lost = [x for x, e in standing.runs.items() if not all(math.isfinite(final(r, workload)) for r in e.values())]
         if lost:
             axis.plot(lost, [edge] * len(lost), ls="", marker="x", ms=7, color=style[standing.schedule][0])
-    axis.set(xscale="log", xlabel="initial learning rate", ylabel=f"final {workload.metric}")
+    axis.set(xscale="log", xlabel="initial learning rate", ylabel=f"final {plain(workload.metric)}")
     rates = sorted({rate for standing in result.standings for rate in standing.runs})
     if len(rates) <= FEW:
         axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
@@ -56,7 +57,7 @@ def final_against_rate(axis: Axes, result: Result, style: Mapping[str, Look], ca
 
 
 def loss_against_step(axis: Axes, result: Result, style: Mapping[str, Look], candidate: str) -> None:
-    """The validation loss during training at each schedule's tuned rate: mean and range over seeds."""
+    """Draws the validation loss during training at each schedule's tuned rate: mean and range over seeds."""
     values: list[float] = []
     for standing in reversed(result.standings):
         curves = [r.curves[result.workload.loss] for r in standing.runs[standing.rate].values()]
@@ -64,12 +65,12 @@ def loss_against_step(axis: Axes, result: Result, style: Mapping[str, Look], can
         values += [value for value in matrix.ravel() if math.isfinite(value)]
         label = f"{standing.schedule}, {standing.rate:.3g}"
         _line(axis, steps, list(matrix.T), standing.schedule, style, candidate, label, marker=len(steps) < 16)
-    axis.set(xlabel="optimizer step", ylabel=f"{result.workload.loss} at the tuned rate")
+    axis.set(xlabel="optimizer step", ylabel=f"{plain(result.workload.loss)} at the tuned rate")
     _log_if_wide(axis, values, "min")
 
 
 def rate_against_step(axis: Axes, result: Result, style: Mapping[str, Look], candidate: str) -> None:
-    """The rate during training, of the first seed: each schedule at its tuned rate, the candidate from every rate."""
+    """Draws the rate during training, first seed: each schedule at its tuned rate, the candidate from every rate."""
     for standing in reversed(result.standings):
         colour, _, dashes = style[standing.schedule]
         own = standing.schedule == candidate
@@ -91,7 +92,7 @@ def rate_against_step(axis: Axes, result: Result, style: Mapping[str, Look], can
 
 
 def steps_to_threshold(axis: Axes, result: Result, style: Mapping[str, Look], candidate: str) -> None:
-    """Steps to the threshold at the tuned rate: the median as a bar, each seed as a dot; a hatched bar is censored."""
+    """Draws steps to the threshold at the tuned rate: a bar is the median, hatched where censored, a dot a seed."""
     for row, standing in enumerate(result.standings):
         speed, end = standing.tuned_speed, max(r.steps for r in standing.runs[standing.rate].values())
         colour = style[standing.schedule][0]
@@ -111,12 +112,12 @@ def steps_to_threshold(axis: Axes, result: Result, style: Mapping[str, Look], ca
     axis.invert_yaxis()
     axis.margins(x=0.42)
     axis.set_xlim(left=0)
-    axis.set_xlabel(f"steps to {result.workload.metric} {result.threshold:.4g}")
+    axis.set_xlabel(f"steps to {plain(result.workload.metric)} {result.threshold:.4g}")
     axis.grid(axis="y", visible=False)
 
 
 def win_matrix(axis: Axes, names: Sequence[str], shares: np.ndarray) -> None:
-    """Share of runs (S, S) that the schedule of the row wins against that of the column."""
+    """Draws the share of runs (S, S) that the schedule of the row wins against that of the column."""
     axis.set_xlim(-0.5, len(names) - 0.5)
     axis.set_ylim(len(names) - 0.5, -0.5)
     for (i, j), share in np.ndenumerate(shares):
@@ -131,6 +132,11 @@ def win_matrix(axis: Axes, names: Sequence[str], shares: np.ndarray) -> None:
     axis.tick_params(length=0)
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
+
+
+def plain(name: str) -> str:
+    """Escapes a name for matplotlib, which would read `$...$` as mathematics."""
+    return name.replace("$", r"\$")
 
 
 def _line(
@@ -160,7 +166,7 @@ def _line(
 
 
 def _common(curves: Sequence[Curve]) -> tuple[list[int], np.ndarray]:
-    """Curves at the steps of the shortest, (seeds, steps); a value that is no number is a gap."""
+    """Reads curves at the steps of the shortest, (seeds, steps); a value that is no number is a gap."""
     steps = min((curve[0] for curve in curves), key=len)
     rows = [np.interp(steps, at, values) for at, values in curves]
     matrix = np.array(rows)

@@ -1,4 +1,4 @@
-"""The report's plots, as SVG whose colours a page can set: readable in light, in dark and in print."""
+"""Plots as SVG whose colours a page can set: readable in light, in dark and in print."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from metalr.compare.analysis import Analysis
-from metalr.compare.axes import (
+from metalr.compare.report.plots import (
     INK,
     Look,
     final_against_rate,
     looks,
     loss_against_step,
+    plain,
     rate_against_step,
     steps_to_threshold,
     win_matrix,
@@ -34,11 +35,11 @@ KINDS: dict[str, Draw] = {
     "speed": steps_to_threshold,
 }
 WIDTH, HEIGHT = 4.6, 3.3
-"""Of one plot, inches."""
+"""Size of one plot, inches."""
 
 
 def plots(analysis: Analysis) -> dict[str, str]:
-    """Every plot of a report: SVG by name, `<workload>-<kind>` and `wins-...`."""
+    """Draws every plot of a report: SVG by name, `<workload>-<kind>` and `wins-...`."""
     style = looks(analysis)
     drawn: dict[str, str] = {}
     with _style():
@@ -48,13 +49,13 @@ def plots(analysis: Analysis) -> dict[str, str]:
                     continue
                 bars = kind == "speed"
                 figure, axis = _figure(0.75 + 0.42 * len(result.standings) if bars else HEIGHT)
-                draw(axis, result, style, analysis.grid.candidate)
+                draw(axis, result, style, analysis.design.candidate)
                 if not bars:
                     _legend(figure, axis)
                 name = f"{result.workload.name}-{kind}"
                 drawn[name] = _svg(figure, name)
-        if len(analysis.grid.ways) > 1:
-            names = [schedule.name for schedule in analysis.grid.ways]
+        names = analysis.design.schedule_names
+        if len(names) > 1:
             for name, shares in (("tuned", analysis.tuned_wins), ("same-rate", analysis.same_rate_wins)):
                 figure, axis = _figure(0.9 + 0.5 * len(names))
                 win_matrix(axis, names, shares)
@@ -63,7 +64,7 @@ def plots(analysis: Analysis) -> dict[str, str]:
 
 
 def overview(analysis: Analysis, name: str, columns: int = 3) -> str:
-    """All workloads on one SVG: the final metric against the initial rate; of a single rate, the loss by step."""
+    """Draws all workloads on one SVG: the final metric against the initial rate; of a single rate, the loss by step."""
     style, count = looks(analysis), len(analysis.results)
     columns = min(columns, count)
     with _style():
@@ -71,22 +72,22 @@ def overview(analysis: Analysis, name: str, columns: int = 3) -> str:
         for i, result in enumerate(analysis.results):
             axis = figure.add_subplot(-(-count // columns), columns, i + 1)
             draw = final_against_rate if result.swept else loss_against_step
-            draw(axis, result, style, analysis.grid.candidate)
-            axis.set_title(result.workload.name)
+            draw(axis, result, style, analysis.design.candidate)
+            axis.set_title(plain(result.workload.name))
             if i == 0:
                 _legend(figure, axis)
         return standalone(_svg(figure, name))
 
 
 def standalone(svg: str) -> str:
-    """An SVG with colours of its own, for a page that sets none; they follow the reader's light or dark mode."""
+    """Gives an SVG colours of its own, for a page that sets none; they follow the reader's light or dark mode."""
     dark = f"@media (prefers-color-scheme: dark) {{ :root {{ {variables(THEMES['dark'])} }} }}"
     head, end, rest = svg.partition(">")
     return f"{head}{end}<style>:root {{ {variables(THEMES['light'])} }} {dark}</style>{rest}"
 
 
 def variables(theme: Theme) -> str:
-    """A theme as CSS."""
+    """Writes a theme as CSS."""
     named = {"ink": theme.ink, "soft": theme.soft, "paper": theme.paper}
     named |= {f"series-{i}": colour for i, colour in enumerate(theme.series)}
     return " ".join(f"--{name}: {colour};" for name, colour in named.items())
@@ -114,7 +115,7 @@ def _style() -> Iterator[None]:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """An SVG to stand in a page: its names its own, its colours the page's where that has some."""
+    """Writes an SVG to stand in a page: with ids of its own, and the page's colours where that has some."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
