@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from metalr.core.controller import MetaLR
 from metalr.core.grad_scaler import skips
 from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.lr_limits import Limit
 from metalr.core.policy import LRPolicy
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class FabricMetaLR(MetaLR):
         total_steps: horizon, optimizer steps, 1 or more; None for the anytime mode.
         policy: as for `MetaLR`.
         guards: as for `MetaLR`.
+        min_lr: smallest rate, as for `MetaLR`.
+        max_lr: largest rate, as for `MetaLR`.
 
     Raises:
         ValueError, FileNotFoundError: as `MetaLR` does.
@@ -60,9 +63,11 @@ class FabricMetaLR(MetaLR):
         total_steps: int | None = None,
         policy: str | Path | LRPolicy = "default",
         guards: Guards = DEFAULT_GUARDS,
+        min_lr: Limit = None,
+        max_lr: Limit = None,
     ) -> None:
         raw: Optimizer = getattr(optimizer, "optimizer", optimizer)  # Fabric's wrapper only passes calls on
-        super().__init__(raw, total_steps, policy, guards=guards)
+        super().__init__(raw, total_steps, policy, guards=guards, min_lr=min_lr, max_lr=max_lr)
         self._fabric = fabric
 
     def step(self, loss: Tensor | float) -> None:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from metalr.core.controller import MetaLR
 from metalr.core.grad_scaler import skips
 from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.lr_limits import LRLimits
 from metalr.core.policy import LRPolicy
 from metalr.lightning.checks import check_trainer
 from metalr.lightning.drive import Drive
@@ -52,6 +53,8 @@ class MetaLRCallback(Callback):
             horizon or one each.
         guards: what keeps the rate from doing harm, as for `MetaLR`; in YAML, `guards: {divergence: null}` turns one
             off.
+        min_lr: smallest rate, as for `MetaLR`.
+        max_lr: largest rate, as for `MetaLR`.
 
     Raises:
         ValueError: for a horizon below 1 or a damaged policy; on fit, for a module without an optimizer, something
@@ -85,6 +88,8 @@ class MetaLRCallback(Callback):
         policy: str | Path | LRPolicy = "default",
         total_steps: int | Sequence[int] | None = None,
         guards: Guards = DEFAULT_GUARDS,
+        min_lr: float | list[float] | None = None,
+        max_lr: float | list[float] | None = None,
     ) -> None:
         given = total_steps if isinstance(total_steps, Sequence) else [total_steps]
         if not given or any(steps is not None and steps < 1 for steps in given):
@@ -93,6 +98,7 @@ class MetaLRCallback(Callback):
         self.policy = policy if policy == "default" or isinstance(policy, LRPolicy) else LRPolicy.load(policy)
         self.total_steps = total_steps
         self.guards = guards
+        self.limits = LRLimits(min_lr, max_lr)
         self._restored: dict[str, Any] = {}
         self._drives: list[Drive] = []
         self._losses: list[Tensor] = []
@@ -126,7 +132,7 @@ class MetaLRCallback(Callback):
         paces = self._restored.get("paces") or [None] * count
         parts = zip(trainer.optimizers, self._given(count), states or [None] * count, paces, strict=True)
         self._drives = [
-            Drive(trainer, pl_module, optimizer, self.policy, self.guards, given, state, pace)
+            Drive(trainer, pl_module, optimizer, self.policy, self.guards, self.limits, given, state, pace)
             for optimizer, given, state, pace in parts
         ]
         self._restored, self._losses, self._consumed, self._decided = {}, [], False, False

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from metalr.core.controller import MetaLR
 from metalr.core.guards import Guards
+from metalr.core.lr_limits import LRLimits
 from metalr.core.policy import LRPolicy
 from metalr.lightning.horizon import Horizon
 
@@ -26,6 +27,7 @@ class Drive:
         optimizer: one of `trainer.optimizers`.
         policy: as for `MetaLR`.
         guards: as for `MetaLR`.
+        limits: of the rates.
         given: horizon that was asked for, optimizer steps; None for the Trainer's.
         state: of the controller in a checkpoint.
         pace: of the optimizer in a checkpoint.
@@ -41,6 +43,7 @@ class Drive:
         optimizer: Optimizer,
         policy: str | Path | LRPolicy,
         guards: Guards,
+        limits: LRLimits,
         given: int | None,
         state: dict[str, Any] | None,
         pace: dict[str, Any] | None,
@@ -50,7 +53,7 @@ class Drive:
         anytime = isinstance(policy, LRPolicy) and policy.anytime
         total = None if anytime else given or self._horizon.planned(trainer, done)
         self._follows = given is None and total is not None
-        self.controller = MetaLR(optimizer, total, policy, guards=guards)
+        self.controller = MetaLR(optimizer, total, policy, guards=guards, min_lr=limits.min_lr, max_lr=limits.max_lr)
         if state is not None:
             self.controller.load_state_dict(state)
         self._decided_at: tuple[int, int] | None = None
