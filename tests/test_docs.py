@@ -24,8 +24,8 @@ def test_a_task_family_of_ones_own():
     names: dict = {}
     exec(compile("\n".join(blocks(DOCS / "meta-training.md")), "meta-training.md", "exec"), names)
     distribution = TaskDistribution({"line": Component(names["LineTasks"](), horizons=(10, 20))})
-    draw = distribution.sample(0, 4)
-    estimate = FullES(pairs=4).estimate(MetaLearner().policy, Episode(draw.task, draw.inner, range(4)))
+    batch = distribution.sample(0, 4)
+    estimate = FullES(pairs=4).estimate(MetaLearner().policy, Episode(batch.task, batch.inner, range(4)))
     assert bool(torch.isfinite(estimate.losses).all())
     assert float(estimate.gradient.norm()) > 0
 

@@ -7,7 +7,7 @@ and the decision is taken there, in Python numbers.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from metalr.core.lr_limits import UNLIMITED, LogBounds
 from metalr.core.policy import LRPolicy
 from metalr.core.signals import Signals
 from metalr.core.update_rule import Clock, clock_row, lr_factor
+
+Own = TypeVar("Own")
 
 
 class Decider:
@@ -46,20 +48,24 @@ class Decider:
         self._policy = policy.frozen_function(device)
         is_guarded = guards.out_of_distribution and policy.support.is_bounded
         self._region = policy.support.region(device) if is_guarded else None
-        self._feature_state = FeatureState(*map(self._own, FeatureState.empty(1)))
-        self._guard_state = GuardState(*map(self._own, GuardState.empty(1)))
+        self._feature_state = FeatureState(**self._own_parts(FeatureState.empty(1)._asdict()))
+        self._guard_state = GuardState(**self._own_parts(GuardState.empty(1)._asdict()))
         self.log_multiplier: Number = self._own(torch.zeros(1))
         self.change: Number = self._own(torch.zeros(1))
         self.features: Vector | None = None
         self.finite: Mask | None = None
         self.actions: GuardActions | None = None
 
-    def _own(self, part: Any) -> Any:
-        """Copies a tensor of one run to where decisions are taken, as what they are taken with."""
+    def _own(self, part: Own) -> Own:
+        """Copies a tensor of one run to where decisions are taken, as the values of their backend."""
+        tensor = to_tensor(part)
         if self.device is None:
-            return to_host(part)
-        kind = torch.float32 if part.is_floating_point() else part.dtype
-        return part.detach().to(self.device, kind, copy=True)
+            return cast(Own, to_host(tensor))
+        kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        return cast(Own, tensor.detach().to(self.device, kind, copy=True))
+
+    def _own_parts(self, parts: dict[str, Any]) -> dict[str, Any]:
+        return {name: self._own(part) for name, part in parts.items()}
 
     def decide(self, signals: Signals, step: int, total_steps: int | None, bounds: LogBounds = UNLIMITED) -> Number:
         """Moves s by one step.
@@ -123,8 +129,8 @@ class Decider:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`, on whichever device it was written."""
         self.log_multiplier = self._own(state["log_multiplier"])
-        self._feature_state = FeatureState(**{k: self._own(part) for k, part in state["feature_state"].items()})
-        self._guard_state = GuardState(**{k: self._own(part) for k, part in state["guard_state"].items()})
+        self._feature_state = FeatureState(**self._own_parts(state["feature_state"]))
+        self._guard_state = GuardState(**self._own_parts(state["guard_state"]))
         self.features = self.finite = self.actions = None
 
 

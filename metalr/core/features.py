@@ -64,7 +64,7 @@ ANYTIME_FEATURES = tuple(name for name in FEATURES if name not in HORIZON_FEATUR
 
 
 class Averages(NamedTuple):
-    """Running averages over one window, each of shape (R,).
+    """Holds running averages over one window, each of shape (R,).
 
     Attributes:
         loss: in its own unit.
@@ -82,7 +82,7 @@ class Averages(NamedTuple):
 
 
 class FirstStep(NamedTuple):
-    """What the first step is remembered by, each of shape (R,).
+    """Holds what is kept of the first step, each of shape (R,).
 
     Attributes:
         log_param_norm: log |w|.
@@ -96,7 +96,7 @@ class FirstStep(NamedTuple):
 
 
 class FeatureState(NamedTuple):
-    """What the features remember of R runs: float32 tensors, or numbers of one run on the host.
+    """Holds what the features remember of R runs: float32 tensors, or numbers of one run on the host.
 
     Attributes:
         seen: finite steps observed so far. Shape (R,).
@@ -143,7 +143,7 @@ class FeatureState(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What a step shows.
+    """Holds what a step shows.
 
     Attributes:
         state: after this step; unchanged for runs whose signals are not finite.

@@ -97,7 +97,7 @@ DEFAULT_GUARDS = Guards()
 
 
 class GuardActions(NamedTuple):
-    """Which guards acted on a step, bool, each of shape (R,)."""
+    """Flags which guards acted on a step, bool, each of shape (R,)."""
 
     non_finite: Mask
     limit: Mask
@@ -110,7 +110,7 @@ GUARDS = GuardActions._fields
 
 
 class GuardState(NamedTuple):
-    """What the guards remember of R runs.
+    """Holds what the guards remember of R runs.
 
     Attributes:
         low: recent best of the loss's fast average: it rises towards that average over the slow window, so that a
@@ -135,7 +135,7 @@ class GuardState(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """What the update rule makes of a step, before the guards: each of shape (R,).
+    """Holds what the update rule makes of a step, before the guards: each of shape (R,).
 
     Attributes:
         loss: of this step.
@@ -157,7 +157,7 @@ class Proposal(NamedTuple):
 
 
 class Guarded(NamedTuple):
-    """What the guards make of a proposal.
+    """Holds what the guards make of a proposal.
 
     Attributes:
         state: of the guards, after this step.

@@ -19,7 +19,7 @@ Size = TypeVar("Size")
 
 
 class Signals(NamedTuple):
-    """One step of R runs, float32, each of shape (R,); or of one run on the host, each a float.
+    """Holds the signals of one step of R runs, float32, each of shape (R,); or of one run on the host, each a float.
 
     u is the direction that the optimizer applied last, for a unit rate; at the first step `before_first_update` says
     what stands for it.

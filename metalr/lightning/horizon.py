@@ -35,7 +35,7 @@ class Horizon:
     def __init__(self, trainer: L.Trainer, automatic: bool, done: int = 0, state: dict[str, Any] | None = None) -> None:
         timer = time_limit(trainer)
         self._time = None if timer is None else TimePace(timer)
-        self._pace = None if automatic else StepPace(Mark.of(trainer, done), len(trainer.optimizers), state)
+        self._pace = None if automatic else StepPace(Position.of(trainer, done), len(trainer.optimizers), state)
 
     def planned(self, trainer: L.Trainer, done: int) -> int | None:
         """Steps of the whole run as known when a fit starts; None where the Trainer has no end.
@@ -59,7 +59,7 @@ class Horizon:
     def after_batch(self, trainer: L.Trainer, done: int) -> None:
         """Notes how many steps the optimizer has taken when a batch is over."""
         if self._pace is not None:
-            self._pace.after_batch(Mark.of(trainer, done))
+            self._pace.after_batch(Position.of(trainer, done))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the pace of an optimizer under manual optimization."""
@@ -78,21 +78,21 @@ class Horizon:
         return max(done + 1, done + min(ends)) if ends else None
 
 
-class Mark(NamedTuple):
-    """Where an optimizer is when a batch is over: its steps, the Trainer's batches and its `global_step`."""
+class Position(NamedTuple):
+    """Counts how far an optimizer is when a batch is over: its steps, the Trainer's batches and its `global_step`."""
 
     steps: int
     batches: int
     counted: int
 
     @classmethod
-    def of(cls, trainer: L.Trainer, steps: int) -> Mark:
+    def of(cls, trainer: L.Trainer, steps: int) -> Position:
         """Reads it off the Trainer between two batches, or in the hook at the end of one."""
         return cls(steps, trainer.fit_loop.total_batch_idx + 1, trainer.global_step)
 
 
 class StepPace:
-    """The steps that an optimizer takes a batch, measured: under manual optimization they are the module's to choose.
+    """Measures the steps that an optimizer takes a batch: under manual optimization the module chooses them.
 
     Until two batches with a step of it have shown a pace, one step a batch is taken for it; until one has, all
     optimizers are taken for ones that `max_steps` counts. The pace is the mean since the first of them.
@@ -103,19 +103,19 @@ class StepPace:
         state: `state_dict` of the part of the run before a resume.
     """
 
-    def __init__(self, start: Mark, optimizers: int, state: dict[str, Any] | None = None) -> None:
+    def __init__(self, start: Position, optimizers: int, state: dict[str, Any] | None = None) -> None:
         self._optimizers = optimizers
-        marks = (state or {}).get("marks") or [start]
-        self._marks = [Mark(*mark) for mark in marks]
+        positions = (state or {}).get("positions") or [start]
+        self._positions = [Position(*position) for position in positions]
 
-    def after_batch(self, mark: Mark) -> None:
+    def after_batch(self, position: Position) -> None:
         """Keeps where the optimizer first and last stepped, after where it started."""
-        if mark.steps != self._marks[-1].steps:
-            self._marks = [*self._marks[:2], mark]
+        if position.steps != self._positions[-1].steps:
+            self._positions = [*self._positions[:2], position]
 
     def horizon(self, trainer: L.Trainer, started: bool) -> int | None:
         """Steps of the whole run; None where the Trainer has no end."""
-        last, ends = self._marks[-1], []
+        last, ends = self._positions[-1], []
         left = _batches_of_epochs(trainer, started)
         if left is not None:
             ends.append(trainer.fit_loop.total_batch_idx + 1 - started + left)
@@ -126,26 +126,26 @@ class StepPace:
     @property
     def steps_per_batch(self) -> Fraction:
         """Steps of the optimizer a batch."""
-        if len(self._marks) < 3:
+        if len(self._positions) < 3:
             return Fraction(1)
-        _, first, last = self._marks
+        _, first, last = self._positions
         return Fraction(last.steps - first.steps, last.batches - first.batches)
 
     @property
     def counted_per_batch(self) -> Fraction:
         """Steps a batch that `max_steps` counts, of all optimizers."""
-        if len(self._marks) < 2:
+        if len(self._positions) < 2:
             return Fraction(self._optimizers)
-        first, last = self._marks[-2:]
+        first, last = self._positions[-2:]
         return Fraction(last.counted - first.counted, last.batches - first.batches)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns where the optimizer started, first and last stepped, as whole numbers."""
-        return {"marks": [list(mark) for mark in self._marks]}
+        return {"positions": [list(position) for position in self._positions]}
 
 
 class TimePace:
-    """The steps that fit into a Timer's time at the pace of this part of the run, from its first step on.
+    """Estimates the steps that fit into a Timer's time at the pace of this part of the run, from its first step on.
 
     At that step, nothing has been measured but the time from the start to it, or that of the part before a resume.
 

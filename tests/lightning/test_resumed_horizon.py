@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelChec
 from torch.utils.data import DataLoader
 
 from metalr import MetaLRCallback
-from metalr.lightning.horizon import Mark, StepPace
+from metalr.lightning.horizon import Position, StepPace
 from tests.conftest import random_policy
 from tests.fit import Module, dataset, make_trainer, scaled
 from tests.problem import make_model
@@ -202,12 +202,12 @@ def test_a_fit_under_manual_optimization_is_resumed_with_its_horizons(tmp_path, 
 
 
 @given(every=st.integers(1, 5), times=st.integers(1, 3), batches=st.integers(12, 60))
-def test_a_pace_gives_the_steps_of_the_run_from_the_second_mark_on(every, times, batches):
+def test_a_pace_gives_the_steps_of_the_run_from_the_second_position_on(every, times, batches):
     """An optimizer that steps `times` every `every` batches, and is alone."""
-    pace = StepPace(Mark(0, 0, 0), 1)
+    pace = StepPace(Position(0, 0, 0), 1)
     for batch in range(1, batches + 1):
         steps = times * (batch // every)
-        pace.after_batch(Mark(steps, batch, steps))
+        pace.after_batch(Position(steps, batch, steps))
         if steps >= 2 * times:
             assert pace.steps_per_batch == Fraction(times, every)
             to_come = math.floor((batches - batch // every * every) * pace.steps_per_batch)

@@ -1,4 +1,4 @@
-"""A problem on which a run learns or does not: every batch is drawn anew, and a fifth of the labels are noise."""
+"""A problem on which a run learns or does not: every batch is sampled anew, and a fifth of the labels are noise."""
 
 import contextlib
 import math
@@ -19,7 +19,7 @@ def make_network() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
 
 
-def draw(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     teacher = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
     x = torch.randn(rows, 8, generator=generator)
     noise = torch.randint(4, (rows,), generator=generator)
@@ -33,7 +33,7 @@ def final_loss(make: Make, lr: float, drive: Callable[[Optimizer], Callable] | N
     decide = (lambda loss: None) if drive is None else drive(optimizer)
     curved = getattr(make, "curved", False)
     for _ in range(STEPS):
-        x, y = draw(32, generator)
+        x, y = sample(32, generator)
 
         def closure(x=x, y=y):
             optimizer.zero_grad()
@@ -44,7 +44,7 @@ def final_loss(make: Make, lr: float, drive: Callable[[Optimizer], Callable] | N
 
         closure()
         optimizer.step(*([closure] if getattr(make, "closed", False) else []))
-    x, y = draw(2000, torch.Generator().manual_seed(2))
+    x, y = sample(2000, torch.Generator().manual_seed(2))
     with torch.no_grad():
         loss = F.cross_entropy(network(x), y).item()
     return loss if math.isfinite(loss) else math.inf
