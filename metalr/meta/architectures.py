@@ -67,11 +67,16 @@ class Net(ABC):
         """Number of parameters."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
+    @property
+    def frozen_shapes(self) -> Shapes:
+        """Shape by name of each tensor that a run has of its own and does not train; none in most networks."""
+        return {}
+
     def unflatten(self, theta: Tensor) -> Params:
-        """Views of a flat vector, shape (size,)."""
-        sizes = [math.prod(shape) for shape in self.shapes.values()]
-        pieces = torch.split(theta, sizes)
-        return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
+        """Views of a flat vector of all trained tensors and then the frozen ones, shape (size + frozen,)."""
+        shapes = self.shapes | self.frozen_shapes
+        pieces = torch.split(theta, [math.prod(shape) for shape in shapes.values()])
+        return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
     def flat_loss(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """`loss` of a flat vector of parameters."""

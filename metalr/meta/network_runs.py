@@ -49,7 +49,7 @@ class NetworkRuns(Optimizees):
         self.kind, self.first = torch.tensor(kind, device=device), torch.tensor(first, device=device)
         self._hyper = Hyper(*(value.to(device) for value in inner.hyper.repeat(copies)))
         self.initial_lr = self._hyper.lr[:, 0]
-        self._scale = task.scale.repeat(copies, 1)
+        self._scale, self._frozen = task.scale.repeat(copies, 1), task.frozen.repeat(copies, 1)
         self._counts = torch.arange(inner.total_steps, device=device, dtype=torch.float32)
         self._optimizer = optimizer
         self._batches = zip(batch_indices(task, inner), dropout_noise(task, inner), strict=True)
@@ -64,7 +64,8 @@ class NetworkRuns(Optimizees):
         device = self._counts.device
         indices, noise = next(self._batches)
         batch = self.task.train.batch(indices.to(device), self.copies)
-        self._grad, seen = self._measure(self.theta, self._scale, self.buffers.direction, *batch, noise.to(device))
+        inside = self._scale, self._frozen
+        self._grad, seen = self._measure(self.theta, *inside, self.buffers.direction, *batch, noise.to(device))
         return seen
 
     def update(self, lr: Tensor) -> None:
@@ -77,7 +78,7 @@ class NetworkRuns(Optimizees):
 
     def validate(self) -> Tensor:
         """On all validation samples."""
-        return self._validate(self.theta * self._scale, *self._valid)
+        return self._validate(_inside(self.theta, self._scale, self._frozen), *self._valid)
 
     def detach(self) -> None:
         """Cuts the graph of earlier steps."""
@@ -119,6 +120,11 @@ def dropout_noise(task: NetworkTask, inner: InnerTraining) -> Iterator[Tensor]:
         yield torch.rand(shape, generator=generator)
 
 
+def _inside(theta: Tensor, scale: Tensor, frozen: Tensor) -> Tensor:
+    """What the networks compute with: the trained parameters in their units, and the frozen ones."""
+    return torch.cat((theta * scale, frozen), dim=1) if frozen.shape[1] else theta * scale
+
+
 @cache
 def _validate_part(net: Net, compiled: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Losses (R,) of the parameters inside the network, (R, n), on inputs and targets (R, N, ...)."""
@@ -129,16 +135,24 @@ def _validate_part(net: Net, compiled: bool) -> Callable[[Tensor, Tensor, Tensor
 def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Measured]]:
     batched = vmap(net.flat_training_loss, in_dims=(0, 0, 0, None))
 
-    def total(theta: Tensor, scale: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        losses = batched(theta * scale, inputs, targets, noise)
+    def total(
+        theta: Tensor, scale: Tensor, frozen: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        losses = batched(_inside(theta, scale, frozen), inputs, targets, noise)
         return losses.sum(), losses
 
     gradient = torch.func.grad_and_value(total, has_aux=True)
 
     def measure(
-        theta: Tensor, scale: Tensor, direction: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor
+        theta: Tensor,
+        scale: Tensor,
+        frozen: Tensor,
+        direction: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        noise: Tensor,
     ) -> tuple[Tensor, Measured]:
-        grad, (_, loss) = gradient(theta, scale, inputs, targets, noise)
+        grad, (_, loss) = gradient(theta, scale, frozen, inputs, targets, noise)
         product = (grad * direction).sum(1)
         return grad, Measured(loss, grad.norm(dim=1), theta.norm(dim=1), direction.norm(dim=1), product)
 
