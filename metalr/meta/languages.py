@@ -155,5 +155,3 @@ def split_words(language: Language, seen: float, generator: torch.Generator) -> 
 def moods(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Each -1 or 1."""
     return 1 - 2 * torch.randint(2, shape, generator=generator)
-
-
