@@ -32,7 +32,7 @@ from metalr.meta.optimizers import Hyper
 from metalr.meta.starts import StartsFolder
 
 _FAMILIES: dict[str, type[PretrainedTasks]] = {"language": PretrainedLanguageTasks, "scenes": PretrainedSceneTasks}
-_RATES = {"adam": [10.0 ** (k / 2) for k in range(-10, -2)], "sgd": [10.0 ** (k / 2) for k in range(-8, 1)]}
+_RATES = {"adam": [10.0 ** (k / 2) for k in range(-9, -1)], "sgd": [10.0 ** (k / 2) for k in range(-8, 1)]}
 _WARMUP = 0.06
 
 
@@ -60,8 +60,18 @@ def cells(folder: StartsFolder, horizons: list[int], train_size: int, instances:
     return found
 
 
-def sweep(task: NetworkTask, optimizer: str, steps: int, rates: list[float]) -> dict[str, list[list[float]]]:
-    """Final validation loss, final training loss and relative step, each by rate and instance."""
+def sweep(
+    task: NetworkTask, optimizer: str, steps: int, rates: list[float], early: float = 1.0
+) -> dict[str, list[list[float]]]:
+    """Final validation loss, final training loss and relative step, each by rate and instance.
+
+    Args:
+        task: the instances.
+        optimizer: "adam" (AdamW with a decay of 0.01) or "sgd" with momentum 0.9.
+        steps: of each run.
+        rates: highest ones.
+        early: what the rate of the first fifth is multiplied by.
+    """
     instances, copies = len(task), len(rates)
     hyper = Hyper.of(torch.ones(instances, 1), 0.9, 0.999)
     if optimizer == "adam":
@@ -73,7 +83,7 @@ def sweep(task: NetworkTask, optimizer: str, steps: int, rates: list[float]) -> 
     for step in range(steps):
         losses.append(runs.measure().loss)
         share, before = min((step + 1) / warm, (steps - step) / (steps - warm)), runs.theta
-        runs.update(highest * share)
+        runs.update(highest * share * (early if step < steps // 5 else 1.0))
         if step == steps // 10:
             relative = (runs.theta - before).norm(dim=1) / before.norm(dim=1) / share
     seen = {"valid": runs.validate(), "train": torch.stack(losses[-max(1, steps // 10) :]).mean(0), "step": relative}
@@ -90,6 +100,7 @@ def measure(cell: Cell, folder: Path | None) -> dict[str, Any]:
     assert isinstance(task, NetworkTask)
     rates = _RATES[cell.optimizer]
     result = {"rates": rates, "pretrained": sweep(task, cell.optimizer, cell.steps, rates)}
+    result["early"] = _mean(sweep(task, cell.optimizer, cell.steps, [rates[_best(result)]], early=10.0)["valid"])[0]
     if cell.tuned == "full":
         fresh = task.net.initialise(cell.instances, generator)
         scratch = replace(task, theta=fresh, scale=torch.ones_like(fresh))
@@ -104,10 +115,15 @@ def _mean(rows: list[list[float]]) -> list[float]:
     return [sum(v if math.isfinite(v) and v < 3.0 else 3.0 for v in row) / len(row) for row in rows]
 
 
+def _best(result: dict[str, Any]) -> int:
+    """Number of the rate with the lowest validation loss from the trained start."""
+    valid = _mean(result["pretrained"]["valid"])
+    return valid.index(min(valid))
+
+
 def summary(cell: Cell, result: dict[str, Any]) -> dict[str, Any]:
     """What a row of the table says."""
-    rates, valid = result["rates"], _mean(result["pretrained"]["valid"])
-    best = min(range(len(rates)), key=valid.__getitem__)
+    rates, valid, best = result["rates"], _mean(result["pretrained"]["valid"]), _best(result)
     chance = result["chance"]
     scratch = _mean(result["scratch"]["valid"]) if "scratch" in result else []
     fitted = _mean(result["scratch"]["train"]) if "scratch" in result else []
@@ -118,6 +134,7 @@ def summary(cell: Cell, result: dict[str, Any]) -> dict[str, Any]:
         "step": _mean(result["pretrained"]["step"])[best],
         "loss": valid[best],
         "high": valid[high],
+        "early": result["early"],
         "lost": min(1.0, (valid[high] - valid[best]) / max(1e-9, chance - valid[best])),
         "chance": chance,
         "scratch": min(scratch, default=math.nan),
@@ -155,18 +172,18 @@ def minilm_steps(data: Path, rates: list[float], steps: int = 14) -> list[float]
 def table(rows: list[dict[str, Any]], minilm: list[float]) -> str:
     """Markdown."""
     lines = [
-        "| start | best rate | relative step | loss | at ten times the rate | of its lead lost | chance "
+        "| start | best rate | relative step | loss | at ten times the rate | of its lead lost | ten times in the first fifth | chance "
         "| best from scratch | rate that fits best from scratch |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         lines.append(
             f"| {r['cell']} | {r['best']:.0e} | {r['step']:.1e} | {r['loss']:.3f} | {r['high']:.3f} "
-            f"| {r['lost']:.0%} | {r['chance']:.3f} | {r['scratch']:.3f} | {r['scratch_rate']:.0e} |"
+            f"| {r['lost']:.0%} | {r['early']:.3f} | {r['chance']:.3f} | {r['scratch']:.3f} | {r['scratch_rate']:.0e} |"
         )
     if minilm:
         low, middle, high = minilm
-        lines.append(f"| MiniLM on SST-2, AdamW | 1e-04 | {middle:.1e} ({low:.1e} to {high:.1e}) | | | | | | |")
+        lines.append(f"| MiniLM on SST-2, AdamW | 1e-04 | {middle:.1e} ({low:.1e} to {high:.1e}) | | | | | | | |")
     return "\n".join(lines).replace("nan", "")
 
 

@@ -78,7 +78,7 @@ class PretrainedTasks(TaskFamily):
         train_sizes: tuple[int, int] = (100, 2000),
         valid_size: int = 192,
         batch_sizes: Sequence[int] = (16, 32),
-        head_gain: tuple[float, float] = (0.5, 5.0),
+        head_gain: tuple[float, float] = (0.5, 3.0),
     ) -> None:
         unknown = set(tuned) - set(TUNED)
         if unknown or not tuned:
