@@ -1,17 +1,21 @@
-# Two commands on a fresh clone: `make demo` and `make test`. Both need Python 3.10 or newer and nothing else.
+# Targets for a fresh clone. They need Python 3.10 or newer and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# or lowest-direct: the lowest versions that pyproject.toml allows
+RESOLUTION ?= highest
 
-.PHONY: docs demo test lint install clean help reduced targets
+.PHONY: docs demo test test-fast lint install clean help package reduced targets
 help:
-	@echo "make demo     compare the shipped policy with other schedules on real data, from several rates"
-	@echo "make test     lint, types and every test"
-	@echo "make docs     the pages of documentation, in dist/site"
-	@echo "make lint     ruff and mypy alone"
-	@echo "make reduced  the reduced twin of every grid of the plan, and docs/reduced.md (needs METALR_DATA)"
-	@echo "make targets  every workload against its target, and docs/targets.md (needs METALR_DATA)"
+	@echo "make demo       compare the shipped policy with other schedules on real data, from several rates"
+	@echo "make test       lint, types and every test: under ten minutes on two cores"
+	@echo "make test-fast  every test that takes less than some seconds: under two minutes"
+	@echo "make lint       ruff and mypy alone"
+	@echo "make docs       the pages of documentation, in dist/site"
+	@echo "make package    the source distribution and the wheel, checked, in dist"
+	@echo "make reduced    the reduced version of every comparison, and docs/reduced.md (needs METALR_DATA)"
+	@echo "make targets    every workload against its target, and docs/targets.md (needs METALR_DATA)"
 
 install: $(STAMP)
 $(STAMP): pyproject.toml
@@ -19,7 +23,7 @@ $(STAMP): pyproject.toml
 		{ echo "metalr needs Python 3.10 or newer; $(PYTHON) is `$(PYTHON) --version`: set PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --resolution $(RESOLUTION) --editable '.[dev]'
 	@touch $(STAMP)
 
 # A small grid: the learned schedule beside two others from several initial rates, on digits, and on Adult with XGBoost
@@ -47,8 +51,23 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 test: lint
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST)
+
+test-fast: $(STAMP)
+	$(PYTEST) -m "not slow"
+
+# Built from the sources alone, checked, and the wheel imported where nothing but its own requirements is installed.
+CLEAN := dist/clean
+package: $(STAMP)
+	rm -rf dist/*.whl dist/*.tar.gz $(CLEAN)
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*.whl dist/*.tar.gz
+	$(BIN)/uv venv --quiet --python $(BIN)/python $(CLEAN)
+	$(BIN)/uv pip install --quiet --python $(CLEAN)/bin/python dist/*.whl
+	cd dist && clean/bin/python -c "import metalr; print(metalr.__version__, metalr.shipped_policies())"
+	rm -rf $(CLEAN)
 
 clean:
 	rm -rf $(VENV) logs .pytest_cache .mypy_cache .ruff_cache dist

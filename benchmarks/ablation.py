@@ -1,10 +1,10 @@
-"""What each feature is worth: leave it out, meta-train a small budget, and score the policy on held-out tasks.
+"""What each feature is worth: meta-train a small policy without it, and score that on held-out tasks.
 
     OMP_NUM_THREADS=1 python -m benchmarks.ablation --docs docs
 
-Every finished training is a line in OUT/ablation.jsonl and is never done again. Prints a table, and draws it: the
-change of the held-out score (lower is better) when a feature is left out, mean over seeds, beside the spread of the
-score over seeds with all features, which is what a change has to be seen against.
+Every finished training is a line in OUT/ablation.jsonl and is not repeated. Prints a table, and plots it: the change
+of the held-out score (lower is better) when a feature is left out, mean over seeds, beside the standard deviation over
+seeds of the score with all features, below which a change is not significant.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ import torch
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
-from datamodules import MetaTasksDataModule
 from metalr.core.features import FEATURES
-from metalr.meta import ActionES, Component, HeldOutTask, MetaLearner
+from metalr.meta import ActionES, Component, HeldOutTask, MetaLearner, MetaTasksDataModule
 from metalr.meta.families import AutoencoderTasks, MLPTasks, QuadraticTasks, TransformerTasks
 
 matplotlib.use("Agg")
@@ -37,7 +36,7 @@ ALL = "none"
 
 @dataclass(frozen=True)
 class Budget:
-    """Of one training.
+    """Size of one training.
 
     Attributes:
         meta_steps: of 64 inner runs each.
@@ -51,7 +50,7 @@ class Budget:
 
 
 def heldout() -> list[HeldOutTask]:
-    """Kinds that the small budget never draws, and other digits."""
+    """Makes held-out tasks of kinds that the small trainings do not have, and of other digits."""
     digits = MLPTasks(sources=("digits",))
     return [
         HeldOutTask("autoencoder_sgd", AutoencoderTasks(), "sgd"),
@@ -63,7 +62,7 @@ def heldout() -> list[HeldOutTask]:
 
 
 def score(without: str, seed: int, budget: Budget, tasks: list[HeldOutTask]) -> float:
-    """Held-out score of a policy that was meta-trained without a feature."""
+    """Meta-trains a policy without a feature, and returns its held-out score."""
     learner = MetaLearner(
         features=[name for name in FEATURES if name != without],
         estimator=ActionES(),
@@ -91,7 +90,7 @@ def score(without: str, seed: int, budget: Budget, tasks: list[HeldOutTask]) -> 
 
 
 def _read(path: Path) -> dict[tuple[str, int], float]:
-    """Scores by what was left out and the seed; a line that was cut off is done again."""
+    """Scores by the feature left out and the seed; a training whose line is incomplete is repeated."""
     rows = [line for line in path.read_text().splitlines() if line.endswith("}")] if path.is_file() else []
     return {(row["without"], row["seed"]): row["score"] for row in map(json.loads, rows)}
 
@@ -106,7 +105,7 @@ def _table(scores: dict[tuple[str, int], float], seeds: int) -> list[tuple[str, 
     return sorted(rows, key=lambda row: -row[1])
 
 
-def _draw(rows: list[tuple[str, float, list[float]]], spread: float, path: Path) -> None:
+def _plot(rows: list[tuple[str, float, list[float]]], spread: float, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 0.28 * len(rows) + 1.2), layout="constrained")
     names = [name for name, _, _ in rows][::-1]
     axes.axvspan(-spread, spread, color="0.9", label="spread over seeds with all features (1 standard deviation)")
@@ -125,14 +124,14 @@ def main(
     budget: Budget = Budget(),
     only: Sequence[str] | None = None,
 ) -> None:
-    """Trains what is missing, prints the table and draws it.
+    """Makes the missing trainings, prints the table and plots it.
 
     Args:
         out: folder of the results.
-        docs: folder of the picture; by default that of the results.
+        docs: folder of the plot; by default that of the results.
         budget: of one training.
-        only: features to leave out in this run ("none" for the training with all of them), so that several runs can
-            share the work; all by default. The table is about all results that are there.
+        only: features to leave out in this run ("none" for the training with all of them), so that several processes
+            can share the work; all by default. The table has all results in the folder.
     """
     unknown = set(only or ()) - {ALL, *FEATURES}
     if unknown:
@@ -149,7 +148,7 @@ def main(
         found = score(name, seed, budget, tasks)
         with path.open("a") as file:
             file.write(json.dumps({"without": name, "seed": seed, "score": found}) + "\n")
-    scores = _read(path)  # with what other runs have added
+    scores = _read(path)  # with those of other processes
     everything = [scores[ALL, seed] for seed in range(budget.seeds) if (ALL, seed) in scores]
     if not everything:
         return
@@ -159,7 +158,7 @@ def main(
     print("| left out | change of the score | by seed |\n|---|---|---|")
     for name, mean, changes in rows:
         print(f"| {name} | {mean:+.3f} | {', '.join(f'{change:+.3f}' for change in changes)} |")
-    _draw(rows, spread, (docs or out) / "ablation.png")
+    _plot(rows, spread, (docs or out) / "ablation.png")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What the image and table data modules deliver: samples a second of one core, beside a plain loop and the model.
+"""Measures samples a second of the image and table data modules, beside a plain loop and a training step.
 
     python benchmarks/data.py --data $METALR_DATA
 
 `module` is the training loader of the data module, without workers; `plain` a loop over the same rows that decodes
-and converts each to a tensor, without augmentation; `step` a training step of the model on the same batches. All
-are samples a second of one core's time, so that they hold on a machine that does other things too; W workers
-deliver about W times `module`. `benchmarks/text_data.py` does the same for text.
+and converts each to a tensor, without augmentation; `step` a training step of the model on the same batches. Time is
+CPU time of one core, so that other work on the machine does not count; W workers deliver about W times `module`.
+`benchmarks/text_data.py` does the same for text.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from models import TabularMLP, VisionNet
 
 @dataclass(frozen=True)
 class Workload:
-    """One data module beside its rivals.
+    """Holds a data module and what it is compared with.
 
     Attributes:
-        module: with `num_workers=0`.
-        plain: samples, one by one, without the data module.
-        network: a batch's inputs -> logits.
+        module: data module with `num_workers=0`.
+        plain: makes an iterable of single samples, without the data module.
+        network: makes a network from a batch's inputs to logits.
     """
 
     module: Any
@@ -58,7 +58,7 @@ def _rows(path: Path) -> Iterable[list[Any]]:
 
 
 def workloads(data: Path) -> dict[str, Workload]:
-    """By name: add a data module here to have it measured."""
+    """Returns the workloads by name; add a data module here to measure it."""
     adult = AdultDataModule(str(data / "adult"))
     return {
         "cifar10, ResNet-18": Workload(
@@ -78,7 +78,7 @@ def workloads(data: Path) -> dict[str, Workload]:
 
 
 def rate(batches: Iterable[Any], limit: int, size: Callable[[Any], int]) -> float:
-    """Samples a second of this process's time over some batches, after a first that warms up."""
+    """Returns samples a second of this process's time over `limit` batches, after a first one as a warm-up."""
     batches = iter(batches)
     next(batches)
     start, samples = time.process_time(), 0
@@ -88,7 +88,7 @@ def rate(batches: Iterable[Any], limit: int, size: Callable[[Any], int]) -> floa
 
 
 def stepped(batch: list[Tensor], network: nn.Module, steps: int) -> Iterable[list[Tensor]]:
-    """The batch again and again, each time after a training step."""
+    """Yields the batch `steps` times, each time after a training step."""
     *inputs, labels = batch
     optimizer = torch.optim.SGD(network.parameters(), 1e-3)
     loss = F.binary_cross_entropy_with_logits if labels.is_floating_point() else F.cross_entropy
@@ -104,8 +104,8 @@ def main(data: Path, batches: int = 50, steps: int = 2) -> None:
 
     Args:
         data: folder with `cifar10`, `imagenet` and `adult` in the hub's layout.
-        batches: measured of each loader.
-        steps: measured of each network.
+        batches: number of batches to measure of each loader.
+        steps: number of training steps to measure of each network.
     """
     torch.set_num_threads(1)
     print(f"{'':26s}{'module':>12s}{'plain':>12s}{'step':>12s}   samples/s of one core")

@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.estimators
 
-Each estimator makes as many meta-steps' worth of inner runs on the same draws of one family. Printed for each:
+Each estimator makes the same number of inner steps on the same task batches of one family. Printed for each:
 
-- signal: |mean|^2 of the estimates, without the variance's share in it; below zero is nothing but noise;
-- noise: their variance, the trace of the covariance;
-- signal/noise of one estimate: what counts, as an estimator's scale does not;
+- signal: |mean|^2 of the estimates, without bias; below zero there is no measurable signal;
+- noise: trace of the covariance of the estimates;
+- signal/noise of one estimate, which does not depend on an estimator's scale;
 - agreement: cosine between the means of the two halves of the estimates;
 - milliseconds for 1,000 inner steps.
 """
@@ -50,14 +50,14 @@ ESTIMATORS: dict[str, GradientEstimator] = {
 
 
 def estimates(
-    estimator: GradientEstimator, policy: LRPolicy, distribution: TaskDistribution, draws: Sequence[int]
+    estimator: GradientEstimator, policy: LRPolicy, distribution: TaskDistribution, indices: Sequence[int]
 ) -> tuple[Tensor, float, int]:
-    """An estimate for each draw, summed over its truncations, (D, n); seconds; inner steps."""
+    """Makes an estimate on each task batch, summed over its truncations: (D, n); seconds; inner steps."""
     gradients, steps = [], 0
     start = time.perf_counter()
-    for index in tqdm(draws, desc=type(estimator).__name__, leave=False):
-        draw = distribution.sample(index, estimator.pairs)
-        episode = Episode(draw.task, draw.inner, range(estimator.pairs), (index,))
+    for index in tqdm(indices, desc=type(estimator).__name__, leave=False):
+        batch = distribution.sample(index, estimator.pairs)
+        episode = Episode(batch.task, batch.inner, pairs=range(estimator.pairs), seed=(index,))
         total = torch.zeros(policy.size)
         while not episode.done:
             estimate = estimator.estimate(policy, episode)
@@ -71,7 +71,7 @@ def main(
     policy: str | None = None,
     family: TaskFamily | None = None,
     horizon: int = 100,
-    draws: int = 24,
+    batches: int = 24,
     seed: int = 0,
     only: Sequence[str] | None = None,
 ) -> None:
@@ -81,8 +81,8 @@ def main(
         policy: a policy file or shipped name; an untrained policy without one.
         family: of tasks, perceptrons by default.
         horizon: steps of the inner runs.
-        draws: estimates an estimator.
-        seed: of the draws.
+        batches: number of task batches, and of estimates of each estimator.
+        seed: of the task batches.
         only: names of the table's rows; all by default.
     """
     unknown = set(only or ()) - set(ESTIMATORS)
@@ -94,7 +94,7 @@ def main(
     print("| estimator | signal | noise | signal/noise | agreement | ms / 1,000 steps |\n|---|---|---|---|---|---|")
     for name in only or ESTIMATORS:
         estimator = ESTIMATORS[name]
-        gradients, seconds, steps = estimates(estimator, made, distribution, range(draws))
+        gradients, seconds, steps = estimates(estimator, made, distribution, range(batches))
         moments = GradientMoments()
         for gradient in gradients:
             moments.add(gradient)

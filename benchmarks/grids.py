@@ -1,6 +1,6 @@
 """Runs a folder of grids one after the other, and writes the page of docs that shows their reports.
 
-    python benchmarks/grids.py reduced   # the reduced twin of every grid of the plan: docs/reduced.md
+    python benchmarks/grids.py reduced   # the reduced version of every grid: docs/reduced.md
     python benchmarks/grids.py targets   # every workload against its target, learned and not: docs/targets.md
 
 Each grid is `python train.py compare --config <its YAML>`: what is finished is not run again, what was broken off goes
@@ -28,7 +28,7 @@ from datamodules.hub import load
 
 ROOT = Path(__file__).resolve().parents[1]
 EIGHT = Path("logs/data/eight_questions")
-"""Where `targets` has its questions to be learned by heart."""
+"""Where `targets` has its questions to memorise."""
 
 
 def main(

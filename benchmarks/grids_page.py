@@ -10,22 +10,25 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from metalr.cli.lightning_cli import instantiate
-from metalr.compare import Grid, tables
+from metalr.compare import Grid
 from metalr.compare.analysis import Analysis, analyse
-from metalr.compare.cell import CellRun, Script
 from metalr.compare.files import write_text
+from metalr.compare.fit import FitRun, Script
 from metalr.compare.metrics import better
 from metalr.compare.options import Options
-from metalr.compare.plots import overview
-from metalr.compare.record import Record, fingerprint
+from metalr.compare.record import Record
+from metalr.compare.report.page import cell_commands
+from metalr.compare.report.svg import overview
+from metalr.compare.report.table import Table
+from metalr.compare.report.tables import headline
+from metalr.compare.report.text import Direction, Value, fenced, number
 from metalr.compare.summary import Result, Standing
-from metalr.compare.tables import Table, arrow, number
 
 DOCS = Path("docs")
 INTRODUCTIONS = {
     "reduced": """# Every workload, cut down to two cores
 
-The reduced twin of each grid of the plan ([configs/compare/reduced](../configs/compare/reduced)), on real data cut
+The reduced version of each grid ([configs/compare/reduced](../configs/compare/reduced)), on real data cut
 small: networks from scratch, some dozen steps. They show that every workload runs through `compare` with every
 schedule, and how the schedules stand to each other there; they are no benchmark of the workloads themselves.
 
@@ -48,30 +51,33 @@ python benchmarks/grids.py targets  # METALR_DATA is the folder of real data; wr
 
 @dataclass(frozen=True)
 class Reported:
-    """A grid as far as it has been run.
+    """Holds a grid as far as it has been run.
 
     Attributes:
         path: its YAML.
-        tasks: its cells.
-        analysis: of those that are finished, and whose command, config and policy are today's; None of none.
+        cell_runs: its cells.
+        records: of those that are finished, whatever their command, config and policy.
+        analysis: of those whose command, config and policy are today's; None without one.
     """
 
     path: Path
-    tasks: list[CellRun]
+    cell_runs: list[FitRun]
+    records: list[Record]
     analysis: Analysis | None
 
     @classmethod
     def read(cls, path: Path) -> Reported:
-        """From a YAML and what is below logs."""
+        """Reads a YAML and what is below logs, each record once."""
         grid = read_grid(path)
-        tasks = [CellRun(cell, Path("logs", "compare", grid.name), Script("train.py")) for cell in grid.cells()]
-        found = [(task, Record.load(task.folder)) for task in tasks]
-        records = [record for task, record in found if record and record.fingerprint == fingerprint(task.cell)]
-        return cls(path, tasks, analyse(grid, records) if records else None)
+        out = Path("logs", "compare", grid.name)
+        cell_runs = [FitRun(cell, out, Script("train.py")) for cell in grid.cells()]
+        found = [(cell_run, record) for cell_run in cell_runs if (record := Record.load(cell_run.folder))]
+        todays = [record for cell_run, record in found if record.fingerprint == cell_run.fingerprint()]
+        return cls(path, cell_runs, [record for _, record in found], analyse(grid, todays) if todays else None)
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid of a YAML."""
+    """Reads the grid of a YAML."""
     parser = ArgumentParser()
     parser.add_argument("--config", action="config")
     for kind in (Grid, Options):
@@ -105,31 +111,32 @@ def _section(folder: str, reported: Reported) -> list[str]:
     if reported.analysis is None:
         return [*parts, "Not run yet."]
     if folder == "reduced":
-        table = tables.headline(reported.analysis)
+        table = headline(reported.analysis)
         parts += [table.body(), ""]
     name = reported.path.stem
     write_text(DOCS / folder / f"{name}.svg", overview(reported.analysis, name))
     parts += [f"![{name}: the final metric by initial rate, or the loss by step]({folder}/{name}.svg)"]
     if folder == "targets":
-        commands = tables.cell_commands(reported.tasks)
-        parts += ["", "```bash", *commands.values(), "```"]
+        commands = cell_commands(reported.cell_runs)
+        parts += ["", fenced("\n".join(commands.values()), "bash")]
     return parts
 
 
 def _standings(results: Sequence[tuple[Result, Analysis]]) -> Table:
-    """One row a workload: the candidate untuned, the best-tuned baseline, and the worst rate of both."""
-    rows: list[list[str]] = []
+    """Makes one row a workload: the candidate untuned, the best-tuned baseline, and the worst rate of both."""
+    rows: list[list[Value]] = []
     strong: set[tuple[int, int]] = set()
     for result, analysis in results:
-        own, best = result.standing(analysis.grid.candidate), result.baseline
+        own, best = result.standing(analysis.design.candidate), result.baseline
         pairs = [(_mean(own, "median"), _mean(best, "tuned")), (_mean(own, "worst"), _mean(best, "worst"))]
         for i, (first, second) in enumerate(pairs):
             if not math.isnan(first + second) and first != second:
                 won = better(first, second, result.workload.mode)
                 strong.add((len(rows), 1 + 2 * i + (0 if won else 1)))
-        named = f"{number(pairs[0][1])} ({best.schedule}, {best.rate:.3g})" if best else "–"
-        shown = [number(pairs[0][0]), named, number(pairs[1][0]), number(pairs[1][1])]
-        rows.append([f"{analysis.grid.name.removesuffix('_reduced')}: {result.workload.name}, {arrow(result)}", *shown])
+        named = f"{number(pairs[0][1])} ({best.schedule}, {best.rate:.3g})" if best else None
+        grid = analysis.design.name.removesuffix("_reduced")
+        label = (f"{grid}: {result.workload.name}", Direction.of(result.workload))
+        rows.append([label, pairs[0][0], named, *pairs[1]])
     header = [
         "workload, metric",
         "learned, untuned",
@@ -149,16 +156,17 @@ def _mean(standing: Standing | None, kind: str) -> float:
 
 
 def _targets(results: Sequence[tuple[Result, Analysis]]) -> Table:
-    """One row a workload: its target, and how far both schedules came."""
-    rows: list[list[str]] = []
+    """Makes one row a workload: its target, and how far both schedules came."""
+    rows: list[list[Value]] = []
     strong: set[tuple[int, int]] = set()
     for result, analysis in results:
         workload = result.workload
         figure = workload.metric.replace("val/", "test/") if workload.test else workload.metric
         sign = "≤" if workload.mode == "min" else "≥"
-        row = [workload.name, f"{figure} {sign} {workload.threshold:g}"]
-        for schedule in sorted(analysis.grid.ways, key=lambda s: s.name != analysis.grid.candidate):
-            standing = result.standing(schedule.name)
+        row: list[Value] = [workload.name, f"{figure} {sign} {workload.threshold:g}"]
+        candidate = analysis.design.candidate
+        for schedule in sorted(analysis.design.schedule_names, key=lambda name: name != candidate):
+            standing = result.standing(schedule)
             if standing is None:
                 row.append("not run yet")
                 continue
@@ -168,7 +176,7 @@ def _targets(results: Sequence[tuple[Result, Analysis]]) -> Table:
                 strong.add((len(rows), len(row)))
             loss = record.final[workload.train_loss]
             text = f"{number(value)}; training loss {loss:.2g}, {record.steps} steps, {record.seconds:.0f} s"
-            row.append(text if schedule.name == analysis.grid.candidate else f"{schedule.name}: {text}")
+            row.append(text if schedule == candidate else f"{schedule}: {text}")
         rows.append(row)
     note = (
         "At the end of training; seconds from the first step, of a machine that did other things beside. Bold: the "
@@ -181,7 +189,6 @@ def _made_with(grids: Sequence[Reported]) -> Iterator[str]:
     made = {
         ", ".join(f"{name} {value}" for name, value in record.made_with.items())
         for each in grids
-        for task in each.tasks
-        if (record := Record.load(task.folder))
+        for record in each.records
     }
     yield from (f"Made with {kind}." for kind in sorted(made))

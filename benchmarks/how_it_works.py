@@ -1,4 +1,4 @@
-"""The picture of docs/how-it-works.md: what the shipped policy does to rates that are right, too low and too high.
+"""Draws the picture of docs/how-it-works.md: the shipped policy from rates that are right, too low and too high.
 
     python -m benchmarks.how_it_works
 
@@ -28,7 +28,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "how-it-works.svg"
 
 
 def train(rate: float, learned: bool, seed: int = 0) -> tuple[list[float], list[float]]:
-    """Rates and losses of one run, by the policy or by the reference schedule alone."""
+    """Trains one run with the policy or with the reference schedule alone, and returns its rates and losses."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -54,7 +54,7 @@ def train(rate: float, learned: bool, seed: int = 0) -> tuple[list[float], list[
 
 
 def smooth(values: list[float], window: int = 10) -> list[float]:
-    """Mean of the last so many values."""
+    """Returns the running mean over the last `window` values."""
     return [sum(values[max(0, i - window + 1) : i + 1]) / min(window, i + 1) for i in range(len(values))]
 
 
@@ -62,7 +62,7 @@ def main(page: Path = PAGE) -> None:
     """Draws the picture.
 
     Args:
-        page: where it goes.
+        page: path of the picture.
     """
     figure, (above, below) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
     for rate, colour in RATES.items():

@@ -1,4 +1,4 @@
-"""What inspecting a run costs: processor time of a step whose decision is kept or not, and bytes of its log.
+"""Measures the cost of an inspection: CPU time of a step that is recorded or not, and bytes of its log.
 
     OMP_NUM_THREADS=1 python -m benchmarks.inspection
 
@@ -37,6 +37,9 @@ def main(steps: int = 1000) -> None:
 
     Args:
         steps: optimizer steps, 128 or more.
+
+    Raises:
+        ValueError: for fewer steps.
     """
     if steps < 2 * _TOGETHER:
         raise ValueError(f"steps={steps}: give {2 * _TOGETHER} or more")

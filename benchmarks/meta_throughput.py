@@ -17,14 +17,14 @@ from jsonargparse import auto_cli
 
 from metalr import LRPolicy
 from metalr.meta import MLP, InnerTraining, NetworkTask, Split, Unroll
-from metalr.meta.optimizers import Hyper
+from metalr.meta.hyperparameters import Hyperparameters
 
 SAMPLES, CLASSES = 512, 10
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What is measured: R runs of one perceptron."""
+    """Describes what is measured: R runs of one perceptron."""
 
     runs: int = 128
     width: int = 32
@@ -34,25 +34,24 @@ class Unit:
 
     @property
     def net(self) -> MLP:
-        """The perceptron, one hidden layer."""
+        """Perceptron with one hidden layer."""
         return MLP(width=self.width, depth=1)
 
     @property
     def operations(self) -> int:
-        """Of one inner step, forward and backward: the first layer has no gradient of its inputs."""
+        """Operations of one inner step, forward and backward; the first layer has no gradient of its inputs."""
         first, last = 64 * self.width, self.width * CLASSES
         return 2 * self.batch_size * (2 * first + 3 * last)
 
     def unroll(self, steps: int, device: torch.device) -> Unroll:
-        """Runs that have not started, two an instance as in meta-training."""
+        """Makes runs that have not started, two an instance as in meta-training."""
         generator = torch.Generator().manual_seed(0)
         instances = self.runs // 2
         inputs = torch.rand(instances, SAMPLES, 64, generator=generator)
         split = Split(inputs, torch.randint(CLASSES, (instances, SAMPLES), generator=generator))
-        task = NetworkTask(
-            self.net, self.net.initialise(instances, generator), split, split.select(slice(None)), self.batch_size
-        )
-        inner = InnerTraining(self.optimizer, Hyper.of(torch.full((instances, 1), 1e-3), 0.9, 0.999), steps)
+        theta = self.net.initialise(instances, generator)
+        task = NetworkTask(self.net, theta, train=split, valid=split, batch_size=self.batch_size)
+        inner = InnerTraining(self.optimizer, Hyperparameters.of(torch.full((instances, 1), 1e-3), 0.9, 0.999), steps)
         return Unroll(task.to(device), inner, copies=2, compiled=self.compiled)
 
 
@@ -73,7 +72,7 @@ def _median_time(call: Callable[[], object], times: int, device: torch.device) -
 
 
 def steps_a_second(unit: Unit, steps: int, device: torch.device) -> tuple[float, float]:
-    """Inner steps a second over blocks of 20 steps, and the seconds of the first step, compilation included."""
+    """Measures inner steps a second over blocks of 20 steps, and the seconds of the first step with compilation."""
     policy = LRPolicy.load("default").to(device)
     function = policy.function()
     block = 20
@@ -89,7 +88,7 @@ def steps_a_second(unit: Unit, steps: int, device: torch.device) -> tuple[float,
 
 
 def operations_a_second(device: torch.device) -> float:
-    """Of a product of two 1024 x 1024 float32 matrices."""
+    """Measures operations a second of a product of two 1024 x 1024 float32 matrices."""
     a, b = torch.randn(2, 1024, 1024, device=device)
     a @ b
     return 2 * 1024**3 / _median_time(lambda: a @ b, 15, device)
@@ -98,7 +97,7 @@ def operations_a_second(device: torch.device) -> float:
 def main(
     device: str = "cpu", steps: int = 200, runs: Sequence[int] = (32, 64, 128, 512), widths: Sequence[int] = (32, 128)
 ) -> None:
-    """Prints one line a form.
+    """Prints one line for each unit.
 
     Args:
         device: "cpu" or "cuda".

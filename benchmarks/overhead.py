@@ -1,14 +1,14 @@
-"""What MetaLR costs: a training step with it against the same step without, interleaved in one process.
+"""Measures the cost of MetaLR: a training step with it against the same step without, interleaved in one process.
 
     python benchmarks/overhead.py
     python benchmarks/overhead.py --models '[bert]' --optimizers '[adamw]' --pairs 12
     python benchmarks/overhead.py --models '[]' --sizes '[100000, 1000000, 10000000, 100000000, 1000000000]'
 
-Prints, for each model and optimizer, the median step time without and with it, the median of the pairs' differences
-and ratios, and the ratio of the peaks of memory, each arm measured in a process of its own. On a CPU it is this
-process's own time, so that the figures hold on a machine that does other things too; on an accelerator the clock is
-read after it has been waited for. Then, for parameter counts over decades, the error of norms and alignment
-that are measured on a sample, against those over all parameters.
+For each model and optimizer it prints the median step time without and with MetaLR, the medians of the pairs'
+differences and ratios, and the ratio of the peaks of memory, each measured in a process of its own. On a CPU, time is
+this process's CPU time, so that other work on the machine does not count; on an accelerator, the wall clock after
+synchronisation. For parameter counts over decades it then prints the errors of norms and alignment on a sample,
+against all parameters.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _resnet50() -> nn.Module:
 
 
 class Bert(nn.Module):
-    """BERT of the given size with a head for two classes."""
+    """A BERT of a given size with a head for two classes."""
 
     def __init__(self, layers: int, width: int) -> None:
         super().__init__()
@@ -64,14 +64,14 @@ class Bert(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (N, L) -> logits (N, 2)."""
+        """Maps tokens (N, L) to logits (N, 2)."""
         logits: Tensor = self.bert(tokens).logits
         return logits
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model with the batch that it is trained on."""
+    """Holds a model and the shape of its batches."""
 
     make: Callable[[], nn.Module]
     shape: tuple[int, ...]
@@ -79,10 +79,9 @@ class Case:
     tokens: bool = False
 
     def batch(self, seed: int, device: str) -> tuple[Tensor, Tensor]:
-        """Inputs and random targets; another seed for each step.
+        """Makes inputs and random targets; give another seed for each step.
 
-        One batch alone is learned by heart, its gradient vanishes, and what is measured is the arithmetic of
-        denormal numbers.
+        A single batch would be memorised, its gradient would vanish, and arithmetic on denormal numbers be measured.
         """
         generator = torch.Generator().manual_seed(seed)
         if self.tokens:
@@ -110,13 +109,13 @@ class Arm:
         self.device = device
         self.model = case.make().to(device)
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
-        if device != "cpu":  # rates on the device, so that the host waits for nothing
+        if device != "cpu":  # rates on the device, so that the host never waits for it
             for group in self.optimizer.param_groups:
                 group["lr"] = torch.tensor(group["lr"], device=device)
         self.meta_lr = MetaLR(self.optimizer, steps) if learned else None
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:
-        """Seconds of one step."""
+        """Trains one step, and returns its seconds."""
         clock = time.process_time if self.device == "cpu" else time.perf_counter
         start = clock()
         loss = F.cross_entropy(self.model(inputs), targets)
@@ -132,7 +131,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Times:
-    """Medians over pairs of steps: seconds without and with, of the difference, and the ratio."""
+    """Holds medians over pairs of steps: seconds without and with MetaLR, of the difference, and the ratio."""
 
     without: float
     learned: float
@@ -146,7 +145,7 @@ def _times(name: str, optimizer: str, pairs: int, device: str) -> Times:
     rows: list[tuple[float, float]] = []
     for index in tqdm(range(pairs), desc=f"{name} {optimizer}"):
         batch = case.batch(index, device)
-        order = (0, 1) if index % 2 == 0 else (1, 0)  # neither arm always finds the other's caches
+        order = (0, 1) if index % 2 == 0 else (1, 0)  # neither arm always runs on the other's caches
         seconds = {which: arms[which].step(*batch) for which in order}
         rows.append((seconds[0], seconds[1]))
     kept = rows[min(3, pairs // 2) :]  # the first ones warm up
@@ -159,7 +158,7 @@ def _times(name: str, optimizer: str, pairs: int, device: str) -> Times:
 
 
 def _peak(name: str, optimizer: str, learned: bool, device: str, threads: int) -> float:
-    """Largest memory of three steps, MiB: of the device, or of this process."""
+    """Returns the peak memory of three steps, MiB: of the device, or of this process."""
     torch.set_num_threads(threads)
     arm = Arm(MODELS[name], optimizer, 10, learned, device)
     for seed in range(3):
@@ -172,16 +171,16 @@ def _peak(name: str, optimizer: str, learned: bool, device: str, threads: int) -
 def _memory_ratio(name: str, optimizer: str, device: str, threads: int) -> float:
     peaks = []
     for learned in (False, True):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a peak is never forgotten
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a process keeps its peak
             peaks.append(pool.submit(_peak, name, optimizer, learned, device, threads).result())
     return peaks[1] / peaks[0]
 
 
 def _sampling_errors(size: int, limit: int) -> dict[str, float]:
-    """Relative errors of |w|, and of |g| and the alignment's dot product, measured on a sample of `limit` elements.
+    """Computes relative errors of |w| and |g|, and the error of the alignment, on a sample of `limit` elements.
 
-    Eight tensors of sizes and scales that differ by a factor of 2 to 4 each, row by row of another scale, as those
-    of a network do; g is w plus noise of its size.
+    The parameters w are eight tensors whose sizes and scales differ by factors of 2, with a scale for each row; g is w
+    plus w shifted by a row.
     """
     generator = torch.Generator().manual_seed(0)
     shares = torch.tensor([2.0**-i for i in range(8)])
@@ -220,12 +219,12 @@ def main(
     """Measures every model with every optimizer, and the sample's error over sizes.
 
     Args:
-        models: out of mlp, convnet, resnet50, bert (2 layers) and bert-base.
-        optimizers: out of sgd, adamw and rmsprop.
-        pairs: of steps; 1,000 for small models and 12 for large ones where it is not given.
-        memory: measure the peaks of memory of the large models, too.
-        sizes: numbers of parameters; 1e9 takes some 20 GB.
-        threads: of torch.
+        models: names out of mlp, convnet, resnet50, bert (2 layers) and bert-base.
+        optimizers: names out of sgd, adamw and rmsprop.
+        pairs: number of pairs of steps; None for 1,000 with small models and 12 with large ones.
+        memory: whether to measure the peak memory of large models, too.
+        sizes: numbers of parameters for the sample's errors; 1e9 takes some 20 GB.
+        threads: number of torch's threads.
         device: "cpu" or "cuda".
     """
     for kind, given, known in (("models", models, tuple(MODELS)), ("optimizers", optimizers, tuple(OPTIMIZERS))):

@@ -27,8 +27,7 @@ from tqdm import tqdm
 from metalr.meta import InnerTraining, NetworkTask
 from metalr.meta.families import PretrainedLanguageTasks, PretrainedSceneTasks
 from metalr.meta.families.pretrained import PretrainedTasks
-from metalr.meta.network_runs import NetworkRuns
-from metalr.meta.optimizers import Hyper
+from metalr.meta.hyperparameters import Hyperparameters
 from metalr.meta.starts import StartsFolder
 
 _FAMILIES: dict[str, type[PretrainedTasks]] = {"language": PretrainedLanguageTasks, "scenes": PretrainedSceneTasks}
@@ -73,10 +72,10 @@ def sweep(
         early: what the rate of the first fifth is multiplied by.
     """
     instances, copies = len(task), len(rates)
-    hyper = Hyper.of(torch.ones(instances, 1), 0.9, 0.999)
+    hyper = Hyperparameters.of(torch.ones(instances, 1), 0.9, 0.999)
     if optimizer == "adam":
         hyper = hyper._replace(decoupled=torch.full((instances, 1), 0.01))
-    runs = NetworkRuns(task, InnerTraining(optimizer, hyper, steps, batch_seed=5), copies, False)
+    runs = task.start(InnerTraining(optimizer, hyper, steps, batch_seed=5), copies=copies, compiled=False)
     highest, warm = torch.tensor(rates).repeat_interleave(instances), max(1, round(_WARMUP * steps))
     losses: list[Tensor] = []
     relative = torch.zeros_like(highest)
@@ -127,6 +126,7 @@ def summary(cell: Cell, result: dict[str, Any]) -> dict[str, Any]:
     chance = result["chance"]
     scratch = _mean(result["scratch"]["valid"]) if "scratch" in result else []
     fitted = _mean(result["scratch"]["train"]) if "scratch" in result else []
+    fits = fitted.index(min(fitted)) if fitted else None
     high = min(best + 2, len(rates) - 1)
     return {
         "cell": f"{cell.start}, {cell.tuned}, {cell.optimizer}, {cell.steps} steps",
@@ -138,7 +138,8 @@ def summary(cell: Cell, result: dict[str, Any]) -> dict[str, Any]:
         "lost": min(1.0, (valid[high] - valid[best]) / max(1e-9, chance - valid[best])),
         "chance": chance,
         "scratch": min(scratch, default=math.nan),
-        "scratch_rate": rates[min(range(len(rates)), key=fitted.__getitem__)] if fitted else math.nan,
+        "scratch_rate": math.nan if fits is None else rates[fits],
+        "scratch_step": math.nan if fits is None else _mean(result["scratch"]["step"])[fits],
     }
 
 
@@ -172,19 +173,20 @@ def minilm_steps(data: Path, rates: list[float], steps: int = 14) -> list[float]
 def table(rows: list[dict[str, Any]], minilm: list[float]) -> str:
     """Markdown."""
     lines = [
-        "| start | best rate | relative step | loss | at ten times the rate | of its lead lost | ten times in the first fifth | chance "
-        "| best from scratch | rate that fits best from scratch |",
+        "| start | best rate | relative step | loss | at ten times the rate | of its lead lost "
+        "| ten times in the first fifth | chance "
+        "| best from scratch | rate and relative step that fit best from scratch |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         lines.append(
             f"| {r['cell']} | {r['best']:.0e} | {r['step']:.1e} | {r['loss']:.3f} | {r['high']:.3f} "
-            f"| {r['lost']:.0%} | {r['early']:.3f} | {r['chance']:.3f} | {r['scratch']:.3f} | {r['scratch_rate']:.0e} |"
+            f"| {r['lost']:.0%} | {r['early']:.3f} | {r['chance']:.3f} | {r['scratch']:.3f} | {r['scratch_rate']:.0e}, {r['scratch_step']:.1e} |"
         )
     if minilm:
         low, middle, high = minilm
         lines.append(f"| MiniLM on SST-2, AdamW | 1e-04 | {middle:.1e} ({low:.1e} to {high:.1e}) | | | | | | | |")
-    return "\n".join(lines).replace("nan", "")
+    return "\n".join(lines).replace("nan, nan", "").replace("nan", "")
 
 
 def plot(results: list[tuple[Cell, dict[str, Any]]], minilm: list[float], file: Path) -> None:

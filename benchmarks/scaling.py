@@ -71,7 +71,7 @@ def measure(pairs: int, ranks: int, horizon: int, steps: int) -> float:
             **several,
             **quiet,
         )
-        trainer.fit(MetaLearner(estimator=ActionES(pairs=pairs), support_draws=1), datamodule=data)
+        trainer.fit(MetaLearner(estimator=ActionES(pairs=pairs), support_batches=1), datamodule=data)
         return float(clock.path.read_text())
 
 

@@ -1,12 +1,12 @@
-"""What the text data modules deliver: rows a second, beside a plain loop and beside a training step.
+"""Measures rows a second of the text data modules, beside a plain loop and beside a training step.
 
     python benchmarks/text_data.py --data $METALR_DATA
 
 `module` is the training loader of the data module (tokens from the cache, shuffled, padded to each batch's longest
 row), `plain` a loop that tokenises and pads the same rows in order with the tokenizer alone, `step` a training step
-of a two-layer BERT or GPT-2 on the same batches. Then the seconds that tokenising SST-2 takes the first time, and a
-second time with a fresh data module. All in one core's time, so that the figures hold on a machine that does other
-things too.
+of a two-layer BERT or GPT-2 on the same batches. It also prints the seconds that tokenising SST-2 takes the first
+time, and a second time with a fresh data module. All is CPU time of one core, so that other work on the machine does
+not count.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GPT2_SIZE = {"n_layer": 2, "n_embd": 128, "n_head": 2}
 
 
 def workloads(data: Path, workers: int) -> dict[str, tuple[TextDataModule, TransformerModule, tuple[str, ...]]]:
-    """Data module, a small model for it, and the columns that a plain loop tokenises."""
+    """Makes each data module, a small model for it, and the columns that a plain loop tokenises."""
     bert, gpt2 = str(data / "tokenizers/bert-base-uncased"), str(data / "tokenizers/gpt2")
     glue = GLUEDataModule("sst2", str(data / "glue"), bert, num_workers=workers)
     squad = SQuADDataModule(str(data / "squad_v2"), tokenizer=bert, num_workers=workers)
@@ -48,7 +48,7 @@ def workloads(data: Path, workers: int) -> dict[str, tuple[TextDataModule, Trans
 
 
 def rate(batches: Iterable[dict[str, Any]], limit: int) -> float:
-    """Rows a second over some batches, after a first one that warms up."""
+    """Returns rows a second over `limit` batches, after a first one as a warm-up."""
     batches = iter(batches)
     next(batches)
     start, rows = time.process_time(), 0
@@ -58,7 +58,7 @@ def rate(batches: Iterable[dict[str, Any]], limit: int) -> float:
 
 
 def plain(module: TextDataModule, columns: tuple[str, ...]) -> Iterable[dict[str, Any]]:
-    """Batches that the tokenizer alone makes."""
+    """Yields batches that the tokenizer alone makes."""
     tokenizer, rows, size = module.tokenizer, module._rows("train"), module.batch_size
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     for i in range(0, len(rows) - size, size):
@@ -68,7 +68,7 @@ def plain(module: TextDataModule, columns: tuple[str, ...]) -> Iterable[dict[str
 
 
 def stepped(batches: Iterable[dict[str, Any]], model: TransformerModule) -> Iterable[dict[str, Any]]:
-    """The same batches, each after a training step."""
+    """Yields the batches, each after a training step."""
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
@@ -85,8 +85,8 @@ def main(data: Path, batches: int = 100, workers: int = 0) -> None:
 
     Args:
         data: folder of the real data, METALR_DATA.
-        batches: to time.
-        workers: of the loaders.
+        batches: number of batches to time.
+        workers: number of workers of each loader.
     """
     from datasets import config, disable_progress_bars
 

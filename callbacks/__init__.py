@@ -1,4 +1,8 @@
-"""Callbacks of an experiment, each usable by class_path from YAML; those of `metalr.inspection` by a shorter name."""
+"""Callbacks of the experiments, each usable by `class_path` from YAML: `class_path: callbacks.Inspector`.
+
+`Compile` and `Freeze` are defined here; the others are re-exported from `metalr`. They may import `metalr`, and are not
+in the wheel.
+"""
 
 from callbacks.compile import Compile
 from callbacks.freeze import Freeze

@@ -1,4 +1,8 @@
-"""Data modules of the experiments, each usable by class_path from YAML."""
+"""Data modules of the experiments, each usable by `class_path` from YAML: `class_path: datamodules.DigitsDataModule`.
+
+They read the Hugging Face hub, local folders, or data that scikit-learn bundles; they may import `metalr`, and are not
+in the wheel.
+"""
 
 from datamodules.adult import AdultDataModule
 from datamodules.cifar10 import CIFAR10DataModule
@@ -6,7 +10,6 @@ from datamodules.digits import DigitsDataModule
 from datamodules.glue import GLUEDataModule
 from datamodules.imagenet import ImageNetDataModule
 from datamodules.language_modeling import LanguageModelingDataModule
-from datamodules.meta_tasks import MetaTasksDataModule
 from datamodules.squad import SQuADDataModule
 
 __all__ = [
@@ -16,6 +19,5 @@ __all__ = [
     "GLUEDataModule",
     "ImageNetDataModule",
     "LanguageModelingDataModule",
-    "MetaTasksDataModule",
     "SQuADDataModule",
 ]

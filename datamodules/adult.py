@@ -17,10 +17,10 @@ from datamodules.loaders import Columns, as_fetched, check_batch_size, loader_op
 
 
 class Arrays(NamedTuple):
-    """A part of the data as XGBoost takes it.
+    """Holds a split in the form that XGBoost takes.
 
     Attributes:
-        features: (N, 14) float32: the numbers, then the categories' codes; NaN where missing.
+        features: (N, 14) float32, the numbers and then the categories' codes; NaN where missing.
         labels: (N,) float32, 1 for more than 50,000 dollars.
         names: of the 14 features.
         types: of the 14 features: "q" for numbers, "c" for categories.
@@ -33,23 +33,27 @@ class Arrays(NamedTuple):
 
 
 class AdultDataModule(L.LightningDataModule):
-    """Batches of (numbers (B, 6) float32, categories (B, 8) int64, labels (B,) float32).
+    """Loads UCI Adult as batches of (numbers (B, 6) float32, categories (B, 8) int64, labels (B,) float32).
 
-    A missing number is NaN; a missing category has code 0, and so has one that the training part does not have.
-    `arrays(split)` gives the same as XGBoost takes it.
+    A missing number is NaN. A missing category has code 0, as has one that is not in the training part. `arrays(split)`
+    returns a split in the form that XGBoost takes.
 
-    Validation is a stratified part of the training split. The test split is the official one; where the source
-    has no test split (as the default hub id), a stratified third of its rows, as many as the official one has.
+    Validation is a stratified part of the training split. The test split is the official one; for a source without it,
+    such as the default hub id, it is a stratified third of the rows, as many as the official one has.
 
     Args:
         path: hub id; a folder in the hub's layout; or UCI's own folder with `adult.data` and `adult.test`.
         name: configuration, where there are several.
         batch_size: of every split; None for a whole split at once.
-        val_fraction: of the training split, in (0, 1).
-        standardise: whether numbers are standardised by the training part's mean and deviation: a network needs
-            it, trees do not care.
+        val_fraction: part of the training split to validate on, in (0, 1).
+        standardise: whether to standardise numbers by the training part's mean and deviation, which networks need and
+            trees do not.
         seed: of the splits.
         num_workers: of each loader; 0 is fastest for a table in memory.
+
+    Raises:
+        ValueError: for an argument out of range; in `setup`, for data with other columns or labels.
+        FileNotFoundError: for a folder that is missing.
     """
 
     label_names = ("<=50K", ">50K")
@@ -84,12 +88,12 @@ class AdultDataModule(L.LightningDataModule):
         return self.encoder.sizes
 
     def prepare_data(self) -> None:
-        """Downloads, once a node."""
+        """Downloads the data once a node."""
         if self.raw is None:
             hub.load(self.path, self.name, "train")
 
     def setup(self, stage: str) -> None:
-        """Reads and encodes all splits: a tenth of a second from parquet."""
+        """Reads and encodes all splits; a tenth of a second from parquet."""
         if self.splits:
             return
         tables = _read_raw(self.raw) if self.raw is not None else _read_hub(self.path, self.name)
@@ -100,7 +104,10 @@ class AdultDataModule(L.LightningDataModule):
             self.splits[split] = Columns(*map(torch.from_numpy, self.encoder(table)))
 
     def arrays(self, split: str) -> Arrays:
-        """A split as XGBoost takes it.
+        """Returns a split in the form that XGBoost takes.
+
+        Args:
+            split: "train", "val" or "test".
 
         Raises:
             ValueError: for an unknown split.
@@ -123,15 +130,15 @@ class AdultDataModule(L.LightningDataModule):
         return make_loader(self.splits["train"], size, self.trainer, training=True, **self.options)
 
     def val_dataloader(self) -> DataLoader:
-        """The part of the training split that is kept back."""
+        """Returns the validation part of the training split, in order."""
         return self._loader("val")
 
     def test_dataloader(self) -> DataLoader:
-        """The official test split, or the third that stands for it."""
+        """Returns the test split, in order."""
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """The test split, in order."""
+        """Returns the test split, in order."""
         return self._loader("test")
 
     def _split(self, table: Table, fraction: float) -> tuple[Table, Table]:

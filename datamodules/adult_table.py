@@ -1,4 +1,4 @@
-"""The columns of UCI Adult: their spellings, and their encoding as numbers."""
+"""The table of UCI Adult: reading its columns in several spellings, and encoding them as numbers."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ UCI_ORDER = (
     *("age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship"),
     *("race", "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country", LABEL),
 )
-"""Columns of UCI's own files, which have no header."""
+"""Order of the columns in UCI's own files, which have no header."""
 
 MISSING = ("?", "", "nan", "none")
-"""How a missing value is written; UCI's is "?"."""
+"""Spellings of a missing value; UCI's is "?"."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as read.
+    """Holds N rows as read.
 
     Attributes:
         numbers: (N, 6) float64, in the order of `NUMERIC`; NaN where missing.
@@ -51,10 +51,14 @@ class Table:
 
     @classmethod
     def of(cls, columns: Mapping[str, Sequence[object]], where: str) -> Table:
-        """From columns by name, in any spelling: "education-num", "education.num", "education_num".
+        """Makes a table of columns by name, spelt "education-num", "education.num" or "education_num".
+
+        Args:
+            columns: values by name.
+            where: source of the data, for messages.
 
         Raises:
-            ValueError: for a missing column, a number that is none, or a label that is neither class.
+            ValueError: for a missing column, a value that is not a number, or a label of neither class.
         """
         spelt = {name.lower().replace(".", "-").replace("_", "-"): values for name, values in columns.items()}
         lacking = [name for name in UCI_ORDER if name not in spelt]
@@ -67,12 +71,12 @@ class Table:
         )
 
     def take(self, rows: np.ndarray) -> Table:
-        """Some of the rows."""
+        """Returns some of the rows."""
         return Table(self.numbers[rows], self.words[rows], self.labels[rows])
 
 
 def read_hub(rows: datasets.Dataset, where: str) -> Table:
-    """From the hub's or a folder's data set; a label may be a class or a word."""
+    """Reads a data set of the hub or a folder; labels may be class numbers or strings."""
     columns = {name: rows[name][:] for name in rows.column_names}
     names = getattr(rows.features.get(LABEL), "names", None)
     if names is not None:
@@ -81,10 +85,10 @@ def read_hub(rows: datasets.Dataset, where: str) -> Table:
 
 
 def read_raw(file: Path) -> Table:
-    """From UCI's `adult.data` or `adult.test`: no header, blanks after commas, a comment line, full stops.
+    """Reads UCI's `adult.data` or `adult.test`: no header, blanks after commas, a comment line, labels with full stops.
 
     Raises:
-        FileNotFoundError: where the file is missing.
+        FileNotFoundError: for a missing file.
         ValueError: for a line with another number of values.
     """
     if not file.is_file():
@@ -99,12 +103,12 @@ def read_raw(file: Path) -> Table:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Numbers and codes of a table, by what its training part has.
+    """Encodes a table as numbers and codes, with the categories and moments of the training part.
 
     Attributes:
-        categories: words of each categorical column of the training part, sorted; code 0 is for all others.
-        mean: (6,), of the numbers.
-        deviation: (6,), of the numbers.
+        categories: values of each categorical column in the training part, sorted; code 0 stands for all others.
+        mean: of the numbers, (6,).
+        deviation: standard deviation of the numbers, (6,).
     """
 
     categories: tuple[np.ndarray, ...]
@@ -113,7 +117,7 @@ class Encoder:
 
     @classmethod
     def fit(cls, train: Table, standardise: bool) -> Encoder:
-        """From the training part alone."""
+        """Makes the encoder of a training part."""
         categories = tuple(np.unique(column[column != ""]) for column in train.words.T)
         if not standardise:
             return cls(categories, np.zeros(len(NUMERIC)), np.ones(len(NUMERIC)))
@@ -126,7 +130,7 @@ class Encoder:
         return [len(words) + 1 for words in self.categories]
 
     def __call__(self, table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Numbers (N, 6) float32, codes (N, 8) int64, labels (N,) float32."""
+        """Encodes a table: numbers (N, 6) float32, codes (N, 8) int64, labels (N,) float32."""
         numbers = ((table.numbers - self.mean) / self.deviation).astype(np.float32)
         codes = [_codes(column, words) for column, words in zip(table.words.T, self.categories, strict=True)]
         return numbers, np.stack(codes, axis=1), table.labels

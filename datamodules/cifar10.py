@@ -15,16 +15,16 @@ from datamodules.images import ImageColumns, check_labels, decode
 from datamodules.loaders import as_fetched, check_batch_size, loader_options, make_loader
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-"""Of the training images' red, green and blue, in [0, 1]."""
+"""Mean and standard deviation of the training images' red, green and blue, in [0, 1]."""
 
 
 class DecodedImages(Dataset):
-    """Small images kept decoded, fetched a batch at a time: augmented one by one, normalised together.
+    """Holds decoded images in memory and returns them by the batch, augmented one by one and normalised together.
 
     Args:
         images: (N, 3, H, W), uint8.
         labels: (N,), int64.
-        augment: for one image; None leaves it as it is.
+        augment: transform of one image; None for none.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, augment: v2.Transform | None = None) -> None:
@@ -41,7 +41,7 @@ class DecodedImages(Dataset):
         return images[0], labels[0]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) and (B,): the loader's way to ask for a whole batch."""
+        """Returns a batch, images (B, 3, H, W) and labels (B,); the loader calls it in place of `__getitem__`."""
         images = self.images[indices]
         if self.augment is not None:
             images = torch.stack([self.augment(image) for image in images])
@@ -49,20 +49,24 @@ class DecodedImages(Dataset):
 
 
 class CIFAR10DataModule(L.LightningDataModule):
-    """Batches of (images (B, 3, 32, 32) normalised, labels (B,)).
+    """Loads CIFAR-10 as batches of (images (B, 3, 32, 32), normalised, and labels (B,)).
 
-    Training images are padded by 4 pixels, cropped at random and flipped (He et al. 2016). Validation is a
-    stratified part of the training split, the same for the same seed.
+    Training images are padded by 4 pixels, cropped at random and flipped (He et al. 2016). Validation is a stratified
+    part of the training split.
 
     Args:
-        path: hub id (also "hf-internal-testing/cifar10" or any other with an image and a class column), or a
-            folder in the hub's layout.
+        path: hub id of any copy with an image and a class column, such as "hf-internal-testing/cifar10", or a folder
+            in the hub's layout.
         name: configuration, where there are several.
         batch_size: of every split.
-        val_fraction: of the training split, in (0, 1).
-        augment: whether training images are cropped and flipped.
+        val_fraction: part of the training split to validate on, in (0, 1).
+        augment: whether to crop and flip training images.
         seed: of the validation split.
-        num_workers: of each loader; None for a default by the cores here.
+        num_workers: of each loader; None for a default by the number of cores.
+
+    Raises:
+        ValueError: for an argument out of range; in `setup`, for images of another size or labels out of range.
+        FileNotFoundError: for a folder that is missing.
     """
 
     def __init__(
@@ -95,11 +99,11 @@ class CIFAR10DataModule(L.LightningDataModule):
         return len(self.label_names)
 
     def prepare_data(self) -> None:
-        """Downloads, once a node."""
+        """Downloads the data once a node."""
         hub.load(self.path, self.name, "train")
 
     def setup(self, stage: str) -> None:
-        """Decodes what the stage needs: a second or so for 10,000 images, 3 kB each."""
+        """Decodes the splits of a stage into memory; a second or so for 10,000 images, 3 kB each."""
         if stage in ("fit", "validate") and "train" not in self.splits:
             images, labels = self._decode("train")
             train, val = train_test_split(
@@ -116,11 +120,11 @@ class CIFAR10DataModule(L.LightningDataModule):
         return self._loader("train", training=True)
 
     def val_dataloader(self) -> DataLoader:
-        """The part of the training split that is kept back."""
+        """Returns the validation part of the training split, in order."""
         return self._loader("val")
 
     def test_dataloader(self) -> DataLoader:
-        """The official test split."""
+        """Returns the official test split, in order."""
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader:

@@ -1,4 +1,4 @@
-"""Real digits, offline: the 1,797 images of 8x8 pixels that scikit-learn bundles."""
+"""The 1,797 images of handwritten digits, 8x8 pixels, that scikit-learn bundles: real data without a download."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CLASSES = 10
 
 
 def load_splits(seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
-    """Stratified splits "train" (1,077), "val" (360) and "test" (360).
+    """Loads stratified splits "train" (1,077), "val" (360) and "test" (360).
 
     Returns:
-        Images (N, 1, 8, 8), standardised by the training split's mean and deviation, and labels (N,), int64.
+        By name, images (N, 1, 8, 8), standardised by the training split's mean and deviation, and labels (N,), int64.
     """
     images, labels = load_digits(return_X_y=True)
     rest, test, rest_labels, test_labels = train_test_split(
@@ -36,12 +36,15 @@ def load_splits(seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 class DigitsDataModule(L.LightningDataModule):
-    """Batches of (images (B, 1, 8, 8), labels (B,)) of scikit-learn's digits.
+    """Loads scikit-learn's digits as batches of (images (B, 1, 8, 8), labels (B,)).
 
     Args:
         batch_size: of training; validation, test and prediction take their whole split at once.
         seed: of the splits.
         num_workers: of the training loader; 0 is fastest for data this small.
+
+    Raises:
+        ValueError: for a batch size below 1.
     """
 
     def __init__(self, batch_size: int = 32, seed: int = 0, num_workers: int = 0) -> None:
@@ -53,7 +56,7 @@ class DigitsDataModule(L.LightningDataModule):
         self.num_workers = num_workers
 
     def setup(self, stage: str) -> None:
-        """Loads the three splits; a few milliseconds."""
+        """Loads the three splits, in a few milliseconds."""
         self.splits = {name: TensorDataset(*tensors) for name, tensors in load_splits(self.seed).items()}
 
     def train_dataloader(self) -> DataLoader:
@@ -62,15 +65,15 @@ class DigitsDataModule(L.LightningDataModule):
         return make_loader(self.splits["train"], self.batch_size, self.trainer, training=True, **workers)
 
     def val_dataloader(self) -> DataLoader:
-        """The validation split as one batch."""
+        """Returns the validation split as one batch."""
         return self._whole("val")
 
     def test_dataloader(self) -> DataLoader:
-        """The test split as one batch."""
+        """Returns the test split as one batch."""
         return self._whole("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """The test split as one batch."""
+        """Returns the test split as one batch."""
         return self._whole("test")
 
     def _whole(self, split: str) -> DataLoader:

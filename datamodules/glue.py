@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import DataLoader
 
+from datamodules.official import glue_tables
 from datamodules.pretrained import load_tokenizer
 from datamodules.text import TextDataModule, check_columns
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
     from transformers import PreTrainedTokenizerBase
 
 
@@ -71,7 +73,8 @@ class GLUEDataModule(TextDataModule):
 
     Args:
         task: one of `TASKS`.
-        path: hub id, or a folder in the hub's layout.
+        path: hub id; or a folder in the hub's layout, in that of GLUE's own downloads, or of CSV or TSV files with the
+            hub's columns (train.csv, validation.csv).
         tokenizer: hub id or folder of any tokenizer that transformers loads; None for that of the model which the
             Trainer trains.
         pad_token: a token of its vocabulary to pad with, for a tokenizer without one (GPT-2: "<|endoftext|>").
@@ -133,6 +136,9 @@ class GLUEDataModule(TextDataModule):
     def predict_dataloader(self) -> list[DataLoader]:
         """One loader a test split, or a validation split where there is none."""
         return self._loaders("predict")
+
+    def _official(self, folder: Path) -> DatasetDict | None:
+        return glue_tables(folder, self.task, self.spec.columns, self.spec.labels)
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.tokenizer_path, self.pad_token)

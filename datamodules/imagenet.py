@@ -1,4 +1,4 @@
-"""ImageNet-1k (Russakovsky et al. 2015): from the hub, from folders of images on disk, or streamed."""
+"""ImageNet-1k (Russakovsky et al. 2015) from the hub, from folders of images on disk, or streamed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from datamodules.images import ImageColumns, ImageRows, check_labels, decode
 from datamodules.loaders import check_batch_size, loader_options, make_loader
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue, in [0, 1]: what torchvision's pretrained weights expect."""
+"""Mean and deviation of red, green and blue, in [0, 1], that torchvision's pretrained weights expect."""
 
 FOLDERS = {"train": ("train",), "validation": ("val", "validation")}
-"""Folders of an image tree on disk, by split."""
+"""Names that a split's folder may have on disk."""
 
 SHUFFLE_BUFFER = 4096
-"""Images that a streamed training split is shuffled within, beside the order of its shards."""
+"""Images in the shuffle buffer of a streamed training split, whose shards are shuffled, too."""
 
 
 class ImageTree(Dataset):
-    """(transformed image, label) of a folder with one subfolder of images a class."""
+    """Reads (transformed image, label) from a folder with one subfolder of images a class."""
 
     def __init__(self, root: Path, transform: v2.Transform) -> None:
         self.tree = ImageFolder(str(root))
@@ -45,10 +45,10 @@ class ImageTree(Dataset):
 
 
 class ImageStream(IterableDataset):
-    """(transformed image, label) of a split as it arrives; each rank and worker reads shards of its own.
+    """Streams (transformed image, label) of a split; ranks and workers read different shards.
 
-    `datasets` splits the shards over the workers, and over the ranks where their number divides by the ranks';
-    otherwise each rank reads all of them and keeps every nth image.
+    `datasets` splits the shards over the workers, and over the ranks if the number of shards is a multiple of theirs;
+    otherwise each rank of n reads all shards and keeps every nth image.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ImageStream(IterableDataset):
     ) -> None:
         from datasets import Image as ImageFeature
 
-        # Undecoded, so that a broken image can be named.
+        # undecoded, so that a message can name a broken image
         self.rows = rows.cast_column(columns.image, ImageFeature(decode=False))
         self.shard = shard
         self.feature = ImageFeature()
@@ -66,8 +66,8 @@ class ImageStream(IterableDataset):
         self.epoch = 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        # Another order each time; all workers count alike, since they persist. Not by the rows' own set_epoch: its
-        # counter is shared by the workers, and two that add to it at once give one rank another order than the rest.
+        # A new order each epoch. Persistent workers count epochs alike; the rows' own set_epoch shares its counter
+        # between workers, and two that increment it at once would give one rank another order than the rest.
         rows = self.shard(self.rows, self.epoch)
         self.epoch += 1
         for count, row in enumerate(rows):
@@ -79,24 +79,29 @@ class ImageStream(IterableDataset):
 
 
 class ImageNetDataModule(L.LightningDataModule):
-    """Batches of (images (B, 3, resolution, resolution) normalised, labels (B,)); with mixup, labels (B, classes).
+    """Loads ImageNet as batches of (images (B, 3, resolution, resolution), normalised, and labels (B,)).
 
-    Training: random resized crop and flip. Evaluation: short side to 8/7 of the resolution, centre crop. The
-    official test split has no labels, so the validation split is tested and predicted on.
+    Training images are randomly cropped, resized and flipped; with mixup, labels are probabilities (B, classes).
+    Evaluation images are resized to 8/7 of the resolution at their short side, and cropped at the centre. The official
+    test split has no labels, so `test` and `predict` use the validation split.
 
     Args:
         path: hub id (gated: accept its terms on its page, then `hf auth login`); a folder in the hub's layout; or
             a folder of images, `train/<class>/*` and `val/<class>/*`.
         name: configuration, where there are several.
         batch_size: of every split.
-        resolution: side of the training crop, pixels: usually 176 to 224.
-        eval_resolution: side of the evaluation crop; None for the same.
-        rand_augment: whether torchvision's RandAugment (2 operations, magnitude 9) follows the flip.
+        resolution: side of the training crop, pixels, 32 or more; usually 176 to 224.
+        eval_resolution: side of the evaluation crop, pixels, 32 or more; None for that of training.
+        rand_augment: whether to apply torchvision's RandAugment (2 operations, magnitude 9) after the flip.
         mixup: alpha of the Beta distribution of mixup (Zhang et al. 2018); 0 for none.
-        streaming: read while training rather than download 150 GB first; give the Trainer `max_steps`, since the
-            length of a stream is unknown, and on several ranks `limit_train_batches`.
+        streaming: whether to read while training rather than download 150 GB first. The length of a stream is unknown:
+            give the Trainer `max_steps`, and on several ranks `limit_train_batches`.
         seed: of a streamed split's shuffle.
-        num_workers: of each loader; None for a default by the cores here.
+        num_workers: of each loader; None for a default by the number of cores.
+
+    Raises:
+        ValueError: for an argument out of range, or streaming from a folder of images.
+        FileNotFoundError: for a folder that is missing, or without a split.
     """
 
     def __init__(
@@ -141,16 +146,16 @@ class ImageNetDataModule(L.LightningDataModule):
         return len(self.label_names)
 
     def prepare_data(self) -> None:
-        """Downloads, once a node, unless streaming."""
+        """Downloads the data once a node, unless streaming."""
         if self.tree is None and not self.streaming:
             hub.load(self.path, self.name, "train")
 
     def setup(self, stage: str) -> None:
-        """Opens what the stage needs; nothing is decoded yet.
+        """Opens the splits of a stage; images are decoded as they are read.
 
         Raises:
-            ValueError: for a stream on several ranks whose number of batches in an epoch is not given: the ranks would
-                not have as many, and one would wait for another without end.
+            ValueError: for a stream on several ranks without a number of batches an epoch: the ranks would have
+                different numbers, and one would wait for another without end.
         """
         limit = getattr(self.trainer, "limit_train_batches", None)
         if stage == "fit" and self.streaming and isinstance(limit, float) and self.trainer.world_size > 1:
@@ -169,19 +174,19 @@ class ImageNetDataModule(L.LightningDataModule):
         return make_loader(self.splits["train"], self.batch_size, self.trainer, training=True, **self.options)
 
     def val_dataloader(self) -> DataLoader:
-        """The validation split, in order."""
+        """Returns the validation split, in order."""
         return make_loader(self.splits["validation"], self.batch_size, self.trainer, **self.options)
 
     def test_dataloader(self) -> DataLoader:
-        """The validation split: the test split's labels are withheld."""
+        """Returns the validation split: the test split's labels are withheld."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader:
-        """The validation split, in order."""
+        """Returns the validation split, in order."""
         return self.val_dataloader()
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Mixup, on the device."""
+        """Applies mixup to training batches, on the device."""
         if self.mixup_alpha and self.trainer is not None and self.trainer.training:
             return self.mix(*batch)
         return batch
@@ -206,7 +211,7 @@ class ImageNetDataModule(L.LightningDataModule):
         self.label_names = names
 
     def _shard(self, rows: Any, epoch: int, split: str) -> Any:
-        """This rank's part of an epoch; the workers' parts are made where they iterate."""
+        """Returns this rank's part of an epoch; workers split it further when they iterate."""
         from datasets.distributed import split_dataset_by_node
 
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -216,14 +221,14 @@ class ImageNetDataModule(L.LightningDataModule):
 
 
 def train_transform(resolution: int, rand_augment: bool = False) -> v2.Transform:
-    """PIL image -> (3, resolution, resolution), augmented and normalised."""
+    """Makes the training transform: PIL image -> (3, resolution, resolution), augmented and normalised."""
     steps: list[Any] = [v2.RandomResizedCrop(resolution, antialias=True), v2.RandomHorizontalFlip()]
     steps += [v2.RandAugment()] if rand_augment else []
     return v2.Compose([*steps, *_to_tensor()])
 
 
 def eval_transform(resolution: int) -> v2.Transform:
-    """PIL image -> (3, resolution, resolution), the centre, normalised."""
+    """Makes the evaluation transform: PIL image -> (3, resolution, resolution), its centre, normalised."""
     short = round(resolution * 8 / 7)  # 256 for 224, as in He et al. 2016
     return v2.Compose([v2.Resize(short, antialias=True), v2.CenterCrop(resolution), *_to_tensor()])
 

@@ -1,4 +1,4 @@
-"""What the image data sets share: their columns, decoding that names a broken image, labels within range."""
+"""Reading image data sets: their columns, decoding with errors that name the image, and checked labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageColumns:
-    """Where a data set keeps its images and labels; hub copies differ in that ("img", "image", "fine_label").
+    """Names the columns of images and labels, which differ between copies on the hub ("img", "image", "fine_label").
 
     Attributes:
         image: name of the image column.
@@ -31,10 +31,14 @@ class ImageColumns:
 
     @classmethod
     def of(cls, features: Mapping[str, Any] | None, path: str) -> ImageColumns:
-        """The first column of images and the first of class labels.
+        """Finds the first column of images and the first of class labels.
+
+        Args:
+            features: types of the data set's columns, by name.
+            path: of the data set, for the message.
 
         Raises:
-            ValueError: where either is missing.
+            ValueError: for a data set without either.
         """
         from datasets import ClassLabel
         from datasets import Image as ImageFeature
@@ -51,10 +55,10 @@ class ImageColumns:
 
 
 def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
-    """Refuses a label outside [0, classes), naming its row.
+    """Checks that all labels are in [0, classes).
 
     Raises:
-        ValueError: for such a label; -1 marks a split whose labels are withheld.
+        ValueError: for one that is not, naming its row; -1 marks a split whose labels are withheld.
     """
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
     if bad.size:
@@ -65,10 +69,10 @@ def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
 
 
 def decode(read: Callable[[], Any], where: str) -> Image.Image:
-    """The RGB image that `read` returns.
+    """Decodes the image that `read` returns to RGB.
 
     Raises:
-        ValueError: for an image that cannot be decoded, naming it.
+        ValueError: for an image that cannot be decoded, naming it by `where`.
     """
     try:
         image: Image.Image = read().convert("RGB")
@@ -78,13 +82,16 @@ def decode(read: Callable[[], Any], where: str) -> Image.Image:
 
 
 class ImageRows(Dataset):
-    """(transformed image, label) of a data set's rows, decoded as they are read.
+    """Reads (transformed image, label) of a data set's rows, decoded when they are asked for.
 
     Args:
-        rows: of the hub's or a folder's data set.
-        columns: its image and label.
+        rows: data set of the hub or a folder.
+        columns: names of its image and label columns.
         transform: PIL image -> tensor.
-        split: name, for messages.
+        split: name of the split, for messages.
+
+    Raises:
+        ValueError: for a label out of range.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Blocks of running text, from any data set with a column of text."""
+"""Blocks of running text from any data set with a text column."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 
 class LanguageModelingDataModule(TextDataModule):
-    """Batches of `input_ids` (B, max_length): the texts of a column, tokenised, joined and cut into equal blocks.
+    """Loads batches of `input_ids` (B, max_length): texts of a column, tokenised, joined and cut into equal blocks.
 
-    Empty texts, and a text that repeats the one before it (SQuAD has a context once a question), are left out. The
+    Empty texts are skipped, as is a text equal to the one before it (SQuAD repeats a context for each question). The
     tokens after the last whole block of each 10,000 texts are dropped.
 
     Args:
         path: hub id, or a folder in the hub's layout.
         name: configuration of the data set, such as "wikitext-2-raw-v1".
-        column: of the texts, such as "sentence" for SST-2 and "context" for SQuAD.
-        tokenizer: hub id or folder of any tokenizer; None for that of the model which the Trainer trains.
-        separator: after each text; None for the tokenizer's end-of-text token, "" where lines run on, as in WikiText.
-        batch_size: blocks a batch and process.
-        max_length: tokens a block.
+        column: name of the text column, such as "sentence" for SST-2 and "context" for SQuAD.
+        tokenizer: hub id or folder of any tokenizer; None for that of the model that the Trainer trains.
+        separator: put after each text; None for the tokenizer's end-of-text token, "" for rows that are lines of one
+            text, as in WikiText.
+        batch_size: blocks in a batch, on each process.
+        max_length: tokens in a block.
         validation_split: name of the split to validate on.
-        test_split: name of the split to test and to predict on; None for "test" where there is one, or else the
-            validation split.
-        num_workers: of each loader; None for a default by the cores here.
+        test_split: name of the split to test and to predict on; None for "test" if it exists, or the validation split.
+        num_workers: of each loader; None for a default by the number of cores.
 
     Raises:
-        ValueError: for an argument that cannot be.
-        FileNotFoundError: for a folder that does not exist.
+        ValueError: for an argument out of range, or a column that the data does not have.
+        FileNotFoundError: for a folder that is missing.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class LanguageModelingDataModule(TextDataModule):
         self.blocks: dict[str, Dataset] = {}
 
     def prepare_data(self) -> None:
-        """Downloads and tokenises once a node; every process then reads the cache."""
+        """Downloads and tokenises the data once a node; every process then reads the cache."""
         for split in ("train", self.validation_split, self._test_name()):
             self._cut(split)
 
@@ -78,22 +78,22 @@ class LanguageModelingDataModule(TextDataModule):
         return self._loader(self.blocks["train"], _collate, training=True)
 
     def val_dataloader(self) -> DataLoader:
-        """The validation split, in order."""
+        """Returns the validation split, in order."""
         return self._loader(self.blocks[self.validation_split], _collate)
 
     def test_dataloader(self) -> DataLoader:
-        """The test split, in order."""
+        """Returns the test split, in order."""
         return self._loader(self.blocks[self._test_name()], _collate)
 
     def predict_dataloader(self) -> DataLoader:
-        """The test split, in order."""
+        """Returns the test split, in order."""
         return self.test_dataloader()
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         tokenizer = any_tokenizer(self.tokenizer_path)
         if self.separator is None and tokenizer.eos_token is None:
             raise ValueError(f'separator=None, and {self.tokenizer_path!r} has no end-of-text token: give "" or a text')
-        tokenizer.model_max_length = int(1e30)  # texts are cut into blocks afterwards: no warning of long ones
+        tokenizer.model_max_length = int(1e30)  # no warning of long texts, which are cut into blocks
         return tokenizer
 
     def _test_name(self) -> str:

@@ -1,4 +1,4 @@
-"""Tokenizers, and where their models are: a hub id or a local folder, with errors that say what to do."""
+"""Loading tokenizers, and locating models on the hub or in a folder, with errors that name the remedy."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _reached: set[str] = set()
 
 
 def locate(path: str) -> dict[str, Any]:
-    """The arguments with which transformers' `from_pretrained` finds `path`.
+    """Returns the arguments with which transformers' `from_pretrained` finds `path`.
 
-    A hub that is out of reach is found out within seconds; what it gave before is in the cache.
+    An unreachable hub is detected within seconds; earlier downloads are read from the cache.
 
     Args:
         path: hub id such as "google-bert/bert-base-uncased", or a folder.
 
     Raises:
-        FileNotFoundError: where `path` can only be a folder, and there is none.
+        FileNotFoundError: for a path that can only be a folder, and does not exist.
     """
     folder = local_folder(path)
     if folder is not None:
@@ -30,13 +30,13 @@ def locate(path: str) -> dict[str, Any]:
 
 
 def missing(path: str, what: str, local: bool, error: Exception) -> Exception:
-    """What to raise where `from_pretrained` found no `what` at `path`.
+    """Makes the exception to raise if `from_pretrained` found no `what` at `path`.
 
     Args:
         path: as given by the user.
-        what: such as "tokenizer".
-        local: whether the hub was left out.
-        error: what transformers said.
+        what: the missing thing, such as "tokenizer".
+        local: whether the hub was not asked.
+        error: raised by transformers.
     """
     if local_folder(path) is not None:
         return FileNotFoundError(f"{path!r} holds no {what} that transformers can read: {_first_line(error)}")
@@ -49,18 +49,18 @@ def missing(path: str, what: str, local: bool, error: Exception) -> Exception:
 
 
 def load_tokenizer(path: str, pad_token: str | None = None) -> PreTrainedTokenizerBase:
-    """A tokenizer that pads on the right and has a padding token.
+    """Loads a tokenizer that pads on the right and has a padding token.
 
     GPT-2 must be padded on the right: its positions count from the left.
 
     Args:
         path: hub id or folder.
-        pad_token: a token of the vocabulary to pad with, where the tokenizer has none of its own.
+        pad_token: a token of the vocabulary to pad with, for a tokenizer without a padding token.
 
     Raises:
-        ValueError: where there is no padding token, or none such in the vocabulary.
-        FileNotFoundError: where a folder holds no tokenizer.
-        ConnectionError: where the hub is out of reach, and the cache has none.
+        ValueError: for a tokenizer without a padding token, or a `pad_token` that is not in its vocabulary.
+        FileNotFoundError: for a folder without a tokenizer.
+        ConnectionError: for an unreachable hub whose tokenizer is not in the cache.
     """
     tokenizer = any_tokenizer(path)
     tokenizer.padding_side = "right"
@@ -77,17 +77,17 @@ def load_tokenizer(path: str, pad_token: str | None = None) -> PreTrainedTokeniz
 
 
 def any_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """A tokenizer as it is, padding token or not.
+    """Loads a tokenizer as it is, with or without a padding token.
 
     Args:
         path: hub id or folder.
 
     Raises:
-        FileNotFoundError: where a folder holds no tokenizer.
-        ConnectionError: where the hub is out of reach, and the cache has none.
-        ValueError: where the hub has no such tokenizer.
+        FileNotFoundError: for a folder without a tokenizer.
+        ConnectionError: for an unreachable hub whose tokenizer is not in the cache.
+        ValueError: for an id that has no tokenizer on the hub.
     """
-    from transformers import AutoTokenizer  # seconds: late
+    from transformers import AutoTokenizer  # late: importing it takes seconds
 
     source = locate(path)
     try:
@@ -101,7 +101,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _hub_answers(path: str) -> bool:
-    """Whether the hub answers at all; without this, `from_pretrained` retries for most of a minute."""
+    """Returns whether the hub answers at all; without this check `from_pretrained` retries for most of a minute."""
     if path in _reached:
         return True
     from huggingface_hub import HfApi
@@ -109,9 +109,9 @@ def _hub_answers(path: str) -> bool:
 
     try:
         HfApi().model_info(path, timeout=TIMEOUT)
-    except HfHubHTTPError:  # an answer: unknown or gated, which from_pretrained tells apart
+    except HfHubHTTPError:  # an answer: unknown or gated, which from_pretrained distinguishes
         pass
-    except Exception:  # whatever the HTTP client of the day calls it: no name, no route, no answer, offline mode
+    except Exception:  # no name, no route, no answer, offline mode: the type depends on the HTTP client
         return False
     _reached.add(path)
     return True

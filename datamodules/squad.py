@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from datamodules.official import squad_documents
 from datamodules.pretrained import load_tokenizer
 from datamodules.squad_windows import cut_windows, separate
 from datamodules.text import TextDataModule, check_columns
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
     from transformers import PreTrainedTokenizerBase
 
 COLUMNS = ("id", "context", "question", "answers")
@@ -36,7 +38,8 @@ class SQuADDataModule(TextDataModule):
     `QuestionAnswering` reads `examples` and `unanswerable` off it.
 
     Args:
-        path: hub id (v1.1: "rajpurkar/squad"), or a folder in the hub's layout.
+        path: hub id (v1.1: "rajpurkar/squad"); or a folder in the hub's layout, or with SQuAD's own JSON
+            (train-v2.0.json, dev-v2.0.json).
         name: configuration of the data set.
         tokenizer: hub id or folder of any fast tokenizer; None for that of the model which the Trainer trains.
         pad_token: a token of its vocabulary to pad with, for a tokenizer without one (GPT-2: "<|endoftext|>").
@@ -108,6 +111,9 @@ class SQuADDataModule(TextDataModule):
     def predict_dataloader(self) -> DataLoader:
         """The windows of the validation split, in order."""
         return self.val_dataloader()
+
+    def _official(self, folder: Path) -> DatasetDict | None:
+        return squad_documents(folder)
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         tokenizer = load_tokenizer(self.tokenizer_path, self.pad_token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -12,7 +13,7 @@ from datamodules.hub import load, local_folder
 from datamodules.loaders import check_batch_size, loader_options, make_loader
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
     from transformers import PreTrainedTokenizerBase
 
 
@@ -53,6 +54,7 @@ class TextDataModule(L.LightningDataModule):
         self.max_length = max_length
         self._options = loader_options(num_workers)
         self._raw: dict[str, Dataset] = {}
+        self._is_official = False
         self._tokenizer_path = tokenizer
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
@@ -79,8 +81,18 @@ class TextDataModule(L.LightningDataModule):
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         raise NotImplementedError
 
+    def _official(self, folder: Path) -> DatasetDict | None:
+        """The splits of a folder in the data set's own layout; None where it has the hub's."""
+        return None
+
     def _rows(self, split: str) -> Dataset:
+        if not self._raw:
+            folder = local_folder(self.path)
+            self._raw |= (self._official(folder) if folder is not None else None) or {}
+            self._is_official = bool(self._raw)
         if split not in self._raw:
+            if self._is_official:
+                raise ValueError(f"path={self.path!r} has no file of split {split!r}; it has {', '.join(self._raw)}")
             self._raw[split] = load(self.path, self.name, split)
         return self._raw[split]
 

@@ -1,4 +1,4 @@
-"""The schedules that people set by hand, over the whole of a run: what a learned one is compared with."""
+"""Hand-set schedules over a whole run, which learned ones are compared with."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def constant(fraction: float) -> float:
-    """1."""
+    """Returns 1."""
     return 1.0
 
 
 def step(fraction: float) -> float:
-    """A tenth from half of the run on, a hundredth from three quarters on (He et al. 2016, on CIFAR-10)."""
+    """Returns 1, a tenth from half of the run on, a hundredth from three quarters on (He et al. 2016, on CIFAR-10)."""
     return 1.0 if fraction < 0.5 else 0.1 if fraction < 0.75 else 0.01
 
 
 def cosine(fraction: float) -> float:
-    """(1 + cos(pi t/T)) / 2 (Loshchilov and Hutter 2017, eq. 5, without restarts)."""
+    """Returns (1 + cos(pi t/T)) / 2 (Loshchilov and Hutter 2017, eq. 5, without restarts)."""
     return 0.5 * (1.0 + math.cos(math.pi * min(fraction, 1.0)))
 
 
 def linear(fraction: float) -> float:
-    """1 - t/T."""
+    """Returns 1 - t/T."""
     return max(0.0, 1.0 - fraction)
 
 
@@ -36,20 +36,26 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": cosine,
     "linear": linear,
 }
-"""Factor of the initial rate at the fraction t/T of the run, by name."""
+"""The schedules by name: the fraction t/T of the run, 0 or more -> multiple of the initial rate, in [0, 1]."""
 
 
 class HorizonLR(LambdaLR):
-    """A schedule over a whole run, stepped once an optimizer step.
+    """Scales the initial rates by a schedule over the whole run; call `step` once an optimizer step.
+
+        scheduler = HorizonLR(optimizer, "cosine", total_steps=1000)
+        for step in range(1000):
+            ...
+            optimizer.step()
+            scheduler.step()
 
     Args:
-        optimizer: whose initial rates it scales.
-        shape: one of `SHAPES`.
-        total_steps: horizon T, optimizer steps. `MetaLRCLI` takes it from the Trainer where it is None.
+        optimizer: whose groups' initial rates are scaled.
+        shape: "constant", "step", "cosine" or "linear".
+        total_steps: horizon T, optimizer steps, 1 or more; None lets `MetaLRCLI` set it from the Trainer.
         last_epoch: as for torch's schedulers.
 
     Raises:
-        ValueError: for an unknown shape, a horizon below 1, or none when it is needed.
+        ValueError: for an unknown shape or a horizon below 1; on the first step, for a horizon that is still None.
     """
 
     def __init__(
@@ -68,7 +74,7 @@ class HorizonLR(LambdaLR):
         super().__init__(optimizer, self._factor, last_epoch)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the step; a horizon that this object was given stays, as a resumed run may be longer."""
+        """Restores the step; keeps the horizon that this object was given, as a resumed run may be longer."""
         own = self.total_steps
         super().load_state_dict(state_dict)
         self.total_steps = own if own is not None else self.total_steps

@@ -1,7 +1,11 @@
-"""Models of the experiments, each usable by class_path from YAML."""
+"""Models of the experiments, each usable by `class_path` from YAML: `class_path: models.ImageClassifier`.
+
+LightningModules for images, text and tables, and the networks that they train; they may import `datamodules` and
+`metalr`, and are not in the wheel.
+"""
 
 from models.boosted_trees import BoostedTrees
-from models.boosting import Boosting
+from models.boosting_optimizer import Boosting
 from models.image_classifier import ImageClassifier
 from models.language_model import LanguageModel
 from models.networks import MLP, ConvNet

@@ -1,4 +1,4 @@
-"""What every binary classifier of tables shares: its metrics, its evaluation, its predictions."""
+"""BinaryClassifier: evaluation and metrics of binary classifiers on tables."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ TabularBatch = tuple[Tensor, Tensor, Tensor]
 
 
 class BinaryClassifier(L.LightningModule):
-    """Evaluates margins (log-odds) on tables; logs loss, accuracy, precision, recall, F1 and AUC.
+    """Evaluates margins (log-odds) on tables, and logs loss, accuracy, precision, recall, F1 and AUC.
 
-    Accuracy, precision, recall and F1 are at the probability 0.5; AUC is exact, over all thresholds.
+    Accuracy, precision, recall and F1 are at a probability of 0.5; AUC is exact, over all thresholds. A subclass gives
+    `forward`, the margins of a batch, and trains.
     """
 
     def __init__(self) -> None:
@@ -37,18 +38,18 @@ class BinaryClassifier(L.LightningModule):
 
     @abstractmethod
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
-        """Margins, (B,)."""
+        """Computes the margins, (B,), of numbers (B, N) and category codes (B, C)."""
 
     def validation_step(self, batch: TabularBatch, batch_idx: int) -> None:
-        """Loss and metrics on the validation split."""
+        """Logs loss and metrics of the validation split."""
         self._evaluate("val", batch)
 
     def test_step(self, batch: TabularBatch, batch_idx: int) -> None:
-        """Loss and metrics on the test split."""
+        """Logs loss and metrics of the test split."""
         self._evaluate("test", batch)
 
     def predict_step(self, batch: TabularBatch, batch_idx: int) -> Tensor:
-        """Probabilities, (B,)."""
+        """Predicts probabilities of the positive class, (B,)."""
         return self(batch[0], batch[1]).sigmoid()
 
     def _evaluate(self, split: str, batch: TabularBatch) -> None:

@@ -1,4 +1,4 @@
-"""Boosted trees as a LightningModule: XGBoost as an optimizer in function space."""
+"""BoostedTrees: XGBoost as a LightningModule, one tree an optimizer step."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.binary import BinaryClassifier
-from models.boosting import RESERVED, Ensemble, Margins
-from models.boosting_ranks import BoostingRanks
+from models.boosting_optimizer import Margins
+from models.tree_ensemble import RESERVED, Ensemble
+from models.xgboost_ranks import XGBoostRanks
 
 
 class BoostedTrees(BinaryClassifier):
-    """Binary classification by XGBoost, one tree an optimizer step.
+    """Classifies rows in two classes by XGBoost, one tree an optimizer step.
 
-    Its one parameter is the training rows' margins; `models.Boosting` is its optimizer. The training rows come
-    from the data module's `arrays("train")`, all at once: a training batch only says that it is time for a tree.
+    Its only parameter is the training rows' margins; `models.Boosting` is its optimizer. The training rows are the
+    data module's `arrays("train")`, all at once: a training batch triggers a tree, and its content is not read.
     Checkpoints hold the booster in XGBoost's own format, as a uint8 tensor; `booster` is the XGBoost model itself.
 
-    On several ranks (DDP) each grows its trees from its part of the rows, and XGBoost sums over them: the trees are the
-    same everywhere, those of one process but for rounding and the cut points, which XGBoost then merges. Every rank has
-    all margins and their gradient, so that a schedule sees those of one process.
+    On several ranks (DDP) each rank has a part of the rows, and XGBoost sums over them. All ranks grow the same trees,
+    which differ from those of one process by rounding and by the cut points, which XGBoost merges. Every rank has all
+    margins and their gradient, so that a schedule sees those of one process.
 
     Args:
-        n_estimators: trees in all, where the Trainer has no `max_steps`.
+        n_estimators: number of trees, where the Trainer has no `max_steps`.
         max_depth: of a tree.
-        base_score: probability before the first tree; None for the training part's share of positives.
+        base_score: probability before the first tree; None for the share of positives in the training rows.
         params: other parameters of XGBoost, such as {"subsample": 0.8}.
-        seed: of XGBoost's draws.
+        seed: of XGBoost's sampling.
     """
 
     labels: Tensor
@@ -53,7 +54,8 @@ class BoostedTrees(BinaryClassifier):
             raise ValueError(f"params={params}: {', '.join(sorted(reserved))} is an argument or fixed; leave it out")
         self.n_estimators = n_estimators
         self.base_score = base_score
-        fixed = {"max_depth": max_depth, "seed": seed, "seed_per_iteration": True}  # drawn rows are those of a resume
+        # By iteration, so that a resumed run samples the same rows.
+        fixed = {"max_depth": max_depth, "seed": seed, "seed_per_iteration": True}
         self.params = fixed | {"tree_method": "hist"} | (params or {})
         self.margins = Margins(torch.empty(0))  # an optimizer is made before the data is known
         self.register_buffer("labels", torch.empty(0), persistent=False)
@@ -68,7 +70,7 @@ class BoostedTrees(BinaryClassifier):
         return self._ensemble().booster
 
     def setup(self, stage: str) -> None:
-        """On fit, takes the training rows and starts an ensemble, or goes on with a loaded one."""
+        """On fit, takes the training rows and starts an ensemble, or continues a loaded one."""
         if stage != "fit":
             return
         datamodule = getattr(self.trainer, "datamodule", None)
@@ -80,11 +82,11 @@ class BoostedTrees(BinaryClassifier):
         if self.trainer.max_steps == -1:
             self.trainer.fit_loop.epoch_loop.max_steps = self.n_estimators
         if self.trainer.world_size > 1:
-            self.margins.ranks = BoostingRanks(self.trainer)
+            self.margins.ranks = XGBoostRanks(self.trainer)
         self.attach(*datamodule.arrays("train"))
 
     def teardown(self, stage: str) -> None:
-        """Leaves the other ranks."""
+        """Disconnects from the other ranks."""
         if stage == "fit" and self.margins.ranks is not None:
             self.margins.ranks.leave()
             self.margins.ranks = None
@@ -113,13 +115,13 @@ class BoostedTrees(BinaryClassifier):
             self.margins.data.fill_(math.log(score / (1.0 - score)))
 
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
-        """Numbers (B, N) and codes (B, C) -> margins (B,)."""
+        """Maps numbers (B, N) and codes (B, C) to margins (B,)."""
         codes = categories.to(numbers.dtype).masked_fill(categories == 0, float("nan"))
         features = torch.cat([numbers, codes], dim=1).cpu().numpy()
         return torch.from_numpy(self._ensemble().margins(features)).to(numbers.device)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Mean cross entropy of all training rows; on several ranks, what its mean over the ranks is made of."""
+        """Computes the mean cross entropy of all training rows; on several ranks, its mean over the ranks is that."""
         own, ranks = self.margins.own, self.trainer.world_size
         total = F.binary_cross_entropy_with_logits(self.margins[own], self.labels[own], reduction="sum")
         loss = total * (ranks / len(self.labels))
@@ -127,12 +129,12 @@ class BoostedTrees(BinaryClassifier):
         return loss
 
     def get_extra_state(self) -> Tensor:
-        """The booster, uint8; empty before training."""
+        """Returns the booster as a uint8 tensor, empty before training."""
         ensemble = self.margins.ensemble
         return torch.empty(0, dtype=torch.uint8) if ensemble is None else ensemble.to_tensor()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Takes up a stored booster; the training rows, where there are any, stay."""
+        """Restores a stored booster, on the same training rows."""
         if not state.numel():
             return
         raw = state.cpu().numpy().tobytes()

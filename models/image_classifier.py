@@ -1,4 +1,4 @@
-"""One LightningModule for every image classifier."""
+"""ImageClassifier: trains any network on labelled images."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from torchmetrics.classification import MulticlassAccuracy
 
 
 class ImageClassifier(L.LightningModule):
-    """Trains a network on (images, labels) with cross entropy; logs top-1 and top-5 accuracy.
+    """Trains a network on (images, labels) with cross entropy, and logs loss, top-1 and top-5 accuracy.
 
-    Labels may be classes (B,), or in training probabilities (B, classes), as mixup makes them.
-
-    It has no `configure_optimizers`: the CLI gives optimizer and schedule.
+    Labels are classes (B,); in training also probabilities (B, classes), as from mixup. It has no
+    `configure_optimizers`: the CLI gives optimizer and schedule.
 
     Args:
         network: images (B, C, H, W) -> logits (B, classes).
         classes: number of classes.
         label_smoothing: of the training loss, in [0, 1).
+
+    Raises:
+        ValueError: for a label smoothing out of range; on fit, for data with another number of classes.
     """
 
     def __init__(self, network: nn.Module, classes: int = 10, label_smoothing: float = 0.0) -> None:
@@ -39,33 +41,33 @@ class ImageClassifier(L.LightningModule):
         self.losses = nn.ModuleDict({f"{split}_loss": MeanMetric() for split in ("val", "test")})
 
     def setup(self, stage: str) -> None:
-        """Refuses data with another number of classes, before its labels fail in the loss."""
+        """Checks the data's number of classes, before its labels fail in the loss."""
         classes = getattr(getattr(self.trainer, "datamodule", None), "num_classes", self.classes)
         if classes != self.classes:
             raise ValueError(f"classes={self.classes}, and the data has {classes}: give model and network as many")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, (B, classes)."""
+        """Computes the logits, (B, classes)."""
         logits: Tensor = self.network(images)
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross entropy of one batch."""
+        """Returns the cross entropy of a batch, nats."""
         images, labels = batch
         loss = F.cross_entropy(self(images), labels, label_smoothing=self.label_smoothing)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Loss and accuracies on the validation split."""
+        """Logs loss and accuracies of the validation split."""
         self._evaluate("val", batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Loss and accuracies on the test split."""
+        """Logs loss and accuracies of the test split."""
         self._evaluate("test", batch)
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Probabilities, (B, classes)."""
+        """Predicts probabilities, (B, classes)."""
         return self(batch[0]).softmax(-1)
 
     def _evaluate(self, split: str, batch: tuple[Tensor, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Predicts the next token of running text: GPT-2."""
+"""LanguageModel: trains causal transformers, such as GPT-2, on running text."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from models.transformer import TransformerModule
 
 
 class LanguageModel(TransformerModule):
-    """Trains whatever AutoModelForCausalLM loads, with cross entropy of the next token.
+    """Trains any network of transformers' AutoModelForCausalLM with the cross entropy of the next token.
 
-    Logged: `train/loss`; `val/loss`, nats a token over the whole split, and `val/perplexity`, its exponential; the
-    same with `test`.
+    It logs `train/loss`, `val/loss` (nats a token, over the whole split) and `val/perplexity` (its exponential); the
+    last two also with `test`.
 
     Args:
-        path: hub id or folder with the network's config and weights.
-        pretrained: load the weights; otherwise the network starts fresh from its config.
-        overrides: values of the config to change, such as `n_layer`.
+        path: hub id or folder of the network's config and weights.
+        pretrained: whether to load the weights rather than initialise fresh ones.
+        overrides: values of the config to change, such as {"n_layer": 2}.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: as `TransformerModule`.
     """
 
     head: ClassVar[str] = "AutoModelForCausalLM"
@@ -37,12 +40,12 @@ class LanguageModel(TransformerModule):
         self.metrics = nn.ModuleDict({f"{kind}_loss": MeanMetric() for kind in ("val", "test")})
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits of the token after each, (B, L, vocabulary)."""
+        """Computes the logits of each next token, (B, L, vocabulary)."""
         logits: Tensor = self.network(**batch).logits
         return logits
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch, nats a token."""
+        """Returns the loss of a batch, nats a token."""
         loss = self._losses(batch).mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -56,15 +59,15 @@ class LanguageModel(TransformerModule):
         self.metrics["test_loss"].update(self._losses(batch))
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Nats of each token but the first, (B, L - 1)."""
+        """Computes the loss of each token but the first, nats, (B, L - 1)."""
         return self._losses(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Loss and perplexity over all processes."""
+        """Logs loss and perplexity over all processes."""
         self._log_metric("val")
 
     def on_test_epoch_end(self) -> None:
-        """Loss and perplexity over all processes."""
+        """Logs loss and perplexity over all processes."""
         self._log_metric("test")
 
     def _losses(self, batch: dict[str, Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Sequential):
-    """Perceptron with ReLU on flattened inputs.
+    """A perceptron with ReLU on flattened inputs.
 
     Args:
         inputs: number of input values.
@@ -33,6 +33,9 @@ class ConvNet(nn.Module):
         widths: channels of the convolutions.
         outputs: number of output values.
         batch_norm: whether each convolution has batch normalisation.
+
+    Raises:
+        ValueError: for a side that cannot be halved once a convolution.
     """
 
     def __init__(
@@ -56,6 +59,6 @@ class ConvNet(nn.Module):
         self.head = nn.Linear(channels * side * side, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, channels, side, side) -> (B, outputs)."""
+        """Maps images (B, channels, side, side) to logits (B, outputs)."""
         logits: Tensor = self.head(self.features(images).flatten(1))
         return logits

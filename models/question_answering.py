@@ -1,4 +1,4 @@
-"""Answers questions with a span of a given text, or with none: SQuAD."""
+"""QuestionAnswering: answers questions with a span of a given text, or with none (SQuAD)."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from models.transformer import TransformerModule
 
 
 class QuestionAnswering(TransformerModule):
-    """Fine-tunes whatever AutoModelForQuestionAnswering loads with start and end logits: BERT, GPT-2 and the rest.
+    """Fine-tunes any network of transformers' AutoModelForQuestionAnswering with start and end logits, such as BERT.
 
-    The loss is the mean of the two cross entropies of the answer's first and last token; a window without the
-    answer aims at its null position. Logged: `train/loss`; `val/exact`, `val/f1` and the other figures of
-    `models.squad_metric.evaluate`; the same with `test`.
+    The loss is the mean of the cross entropies of the answer's first and last token; in a window without the answer,
+    both targets are its null position. It logs `train/loss`, and `val/exact`, `val/f1` and the other figures of
+    `models.squad_metric.evaluate`; the latter also with `test`.
 
     Args:
-        path: hub id or folder with the network's config and weights.
-        pretrained: load the weights; otherwise the network starts fresh from its config.
-        overrides: values of the config to change, such as `num_hidden_layers`.
-        null_threshold: a question is left unanswered where the score of no answer exceeds that of the best span by
-            more than this, nats. Not used on data where every question has an answer (v1.1).
-        n_best: spans to keep of each window and question.
-        max_answer: tokens of an answer at most.
+        path: hub id or folder of the network's config and weights.
+        pretrained: whether to load the weights rather than initialise fresh ones.
+        overrides: values of the config to change, such as {"num_hidden_layers": 2}.
+        null_threshold: score by which "no answer" must exceed the best span for a question to be left unanswered, nats.
+            Not used on data in which every question has an answer (version 1.1).
+        n_best: number of spans to keep of each window and question, 1 or more.
+        max_answer: largest number of tokens of an answer, 1 or more.
 
     Raises:
-        ValueError: for counts below 1.
+        ValueError: for a number below 1, and as `TransformerModule`.
+        FileNotFoundError, ConnectionError: as `TransformerModule`.
     """
 
     head: ClassVar[str] = "AutoModelForQuestionAnswering"
@@ -55,10 +56,10 @@ class QuestionAnswering(TransformerModule):
         self.metrics = nn.ModuleDict({f"{kind}_metric": SQuADMetric(n_best=n_best) for kind in ("val", "test")})
 
     def setup(self, stage: str) -> None:
-        """Gives the metrics the questions of the data module.
+        """Gives the data module's contexts and answers to the metrics.
 
         Raises:
-            ValueError: where there is no data module that has them.
+            ValueError: for a data module without them.
         """
         super().setup(stage)
         if not hasattr(self.data, "examples"):
@@ -68,13 +69,13 @@ class QuestionAnswering(TransformerModule):
             metric.threshold = self.null_threshold if self.data.unanswerable else float("inf")
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Start and end logits, (B, L) each, of a tokenised batch."""
+        """Computes start and end logits, (B, L) each, of a tokenised batch."""
         inputs = {name: value for name, value in batch.items() if name not in _TARGETS}
         outputs = self.network(**inputs)
         return outputs.start_logits, outputs.end_logits
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch."""
+        """Returns the loss of a batch, nats."""
         start, end = self(batch)
         loss = (F.cross_entropy(start, batch["start_positions"]) + F.cross_entropy(end, batch["end_positions"])) / 2
         self.log("train/loss", loss, prog_bar=True)
@@ -89,23 +90,23 @@ class QuestionAnswering(TransformerModule):
         self.metrics["test_metric"].update(self.predict_step(batch, batch_idx))
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Candidates:
-        """The best spans of each window; `answers` puts the windows of a question together."""
+        """Returns the best spans of each window; `answers` merges the windows of a question."""
         return best_spans(*self(batch), batch, self.n_best, self.max_answer)
 
     def on_validation_epoch_end(self) -> None:
-        """Exact match and F1 over all processes."""
+        """Logs exact match and F1 over all processes."""
         self._log_metric("val")
 
     def on_test_epoch_end(self) -> None:
-        """Exact match and F1 over all processes."""
+        """Logs exact match and F1 over all processes."""
         self._log_metric("test")
 
     def answers(self, outputs: Iterable[Candidates], examples: Any) -> list[Answer]:
-        """The answers to all questions, from what `Trainer.predict` returns.
+        """Merges what `Trainer.predict` returns to answers of all questions.
 
         Args:
             outputs: of `predict_step`, from all processes.
-            examples: the split that was predicted, with SQuAD's columns.
+            examples: the predicted split, with SQuAD's columns.
         """
         gathered = Candidates(*(torch.cat(values) for values in zip(*outputs, strict=True)))
         return merge_windows(gathered, examples["context"][:], self.n_best)

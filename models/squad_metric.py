@@ -1,4 +1,4 @@
-"""SQuAD's exact match and F1, with the null answers of version 2.0, over windows that may lie on several processes."""
+"""SQuAD's exact match and F1, with the null answers of version 2.0, over the windows of all processes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class Candidates(NamedTuple):
-    """The best spans of each window.
+    """Holds the best spans of W windows.
 
-    Args:
-        windows: row of the question, and number of the window, (W, 2).
+    Attributes:
+        windows: row of the question and number of the window, (W, 2).
         null: score of no answer, start logit plus end logit, (W,).
-        scores: of the spans, start logit plus end logit, best first, -inf where there are fewer, (W, N).
-        spans: first character of the context and the one after the last, (W, N, 2).
+        scores: of the spans, start logit plus end logit, best first, -inf beyond the last, (W, N).
+        spans: index of the first character in the context and of the one after the last, (W, N, 2).
     """
 
     windows: Tensor
@@ -34,14 +34,14 @@ class Candidates(NamedTuple):
 def best_spans(
     start: Tensor, end: Tensor, batch: Mapping[str, Tensor], n_best: int = 20, max_answer: int = 30
 ) -> Candidates:
-    """The best spans of each window of a batch.
+    """Finds the best spans of each window of a batch.
 
     Args:
         start: logits of the first token, (W, L).
         end: logits of the last token, (W, L).
         batch: an evaluation batch of `SQuADDataModule`.
-        n_best: starts and ends to combine, and spans to keep.
-        max_answer: tokens of a span at most.
+        n_best: number of starts and of ends to combine, and of spans to keep.
+        max_answer: largest number of tokens of a span.
     """
     start, end, offsets = start.float(), end.float(), batch["offsets"]
     null = batch["null_positions"][:, None]
@@ -55,7 +55,7 @@ def best_spans(
     scores, chosen = pairs.masked_fill((length < 1) | (length > max_answer), -torch.inf).flatten(1).topk(n)
     first = offsets[..., 0].gather(1, starts.gather(1, chosen // n))
     last = offsets[..., 1].gather(1, ends.gather(1, chosen % n))
-    if n < n_best:  # so that all batches have one shape
+    if n < n_best:  # all batches need one shape
         scores = torch.nn.functional.pad(scores, (0, n_best - n), value=-torch.inf)
         first, last = (torch.nn.functional.pad(x, (0, n_best - n)) for x in (first, last))
     return Candidates(batch["windows"], null_score, scores, torch.stack([first, last], -1))
@@ -63,13 +63,13 @@ def best_spans(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a network answers to one question.
+    """Holds the answer to one question.
 
-    Args:
+    Attributes:
         row: of the question in its split.
         texts: the best spans, best first, without repeats; [""] where there is none.
         scores: of the spans, start logit plus end logit.
-        null_odds: score of no answer, less that of the best span.
+        null_odds: score of no answer minus that of the best span.
     """
 
     row: int
@@ -78,12 +78,12 @@ class Answer:
     null_odds: float
 
     def text(self, threshold: float = 0.0) -> str:
-        """The best span, or "" where `null_odds` exceeds the threshold (nats)."""
+        """Returns the best span, or "" if `null_odds` exceeds the threshold (nats)."""
         return "" if self.null_odds > threshold else self.texts[0]
 
 
 def merge_windows(candidates: Candidates, contexts: Sequence[str], n_best: int = 20) -> list[Answer]:
-    """The answer to each question, from all of its windows; a window that is there twice counts once.
+    """Merges the windows of each question to its answer; a repeated window counts once.
 
     The null score of a question is the lowest of its windows (Devlin et al. 2019): one window with an answer is
     enough.
@@ -91,7 +91,7 @@ def merge_windows(candidates: Candidates, contexts: Sequence[str], n_best: int =
     Args:
         candidates: windows in any order, of any number of questions.
         contexts: of all rows of the split.
-        n_best: spans to keep.
+        n_best: number of spans to keep of each question.
     """
     windows, null, scores, spans = (x.cpu().numpy() for x in candidates)
     _, kept = np.unique(windows, axis=0, return_index=True)  # sorted by row, then by window
@@ -112,7 +112,7 @@ def merge_windows(candidates: Candidates, contexts: Sequence[str], n_best: int =
 
 
 def score(prediction: str, gold: Sequence[str]) -> tuple[float, float]:
-    """Exact match and F1 of one prediction, each in [0, 1], as SQuAD 2.0's evaluation script has them.
+    """Computes exact match and F1 of one prediction, each in [0, 1], as SQuAD 2.0's evaluation script does.
 
     Args:
         prediction: "" for no answer.
@@ -152,7 +152,7 @@ def evaluate(answers: Sequence[Answer], gold: Sequence[Sequence[str]], threshold
 
 
 def _best_threshold(odds: np.ndarray, gains: np.ndarray, base: float) -> tuple[float, float]:
-    """Best mean score, and the threshold that gives it: one of the odds, or below them all.
+    """Finds the best mean score and the threshold that gives it: one of the odds, or a value below all of them.
 
     Args:
         odds: of no answer.
@@ -166,9 +166,9 @@ def _best_threshold(odds: np.ndarray, gains: np.ndarray, base: float) -> tuple[f
     return (float(means[best]), float(ranked[best])) if means[best] > base else (float(base), float(ranked[0] - 1.0))
 
 
-@lru_cache(maxsize=2**17)  # the gold answers come back at every validation
+@lru_cache(maxsize=2**17)  # gold answers recur at every validation
 def _says_something(text: str) -> bool:
-    """Whether an answer is more than articles and punctuation; the script leaves out those that are not."""
+    """Returns whether an answer is more than articles and punctuation; the script drops one that is not."""
     return _squad(text, [""])[0] < 1.0
 
 
@@ -178,11 +178,11 @@ def _squad(prediction: str, gold: Sequence[str]) -> tuple[float, float]:
 
 
 class SQuADMetric(Metric):
-    """`evaluate` over all processes: the windows are gathered, and those that a sampler repeated count once.
+    """Computes `evaluate` over all processes; windows that a sampler repeated count once.
 
     Args:
         threshold: of the null odds, nats.
-        n_best: spans to keep of each window.
+        n_best: number of spans kept of each window.
     """
 
     full_state_update = False
@@ -203,7 +203,7 @@ class SQuADMetric(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def read(self, examples: Any) -> None:
-        """Takes contexts and answers from a split with SQuAD's columns."""
+        """Reads contexts and answers from a split with SQuAD's columns."""
         self.contexts = examples["context"][:]
         self.gold = [answers["text"] for answers in examples["answers"][:]]
 
@@ -213,6 +213,6 @@ class SQuADMetric(Metric):
             getattr(self, name).append(value)
 
     def compute(self) -> dict[str, float]:
-        """See `evaluate`; over the questions that were seen."""
+        """Computes the figures of `evaluate` over the questions seen."""
         gathered = Candidates(*(dim_zero_cat(getattr(self, name)) for name in Candidates._fields))
         return evaluate(merge_windows(gathered, self.contexts, self.n_best), self.gold, self.threshold)

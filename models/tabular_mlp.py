@@ -1,4 +1,4 @@
-"""A perceptron on tables with numbers and categories."""
+"""TabularMLP: a perceptron on tables with numbers and categories."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from models.binary import BinaryClassifier, TabularBatch
 
 
 class TabularMLP(BinaryClassifier):
-    """Perceptron with ReLU on standardised numbers and embedded categories, trained with cross entropy.
+    """Trains a perceptron with ReLU on standardised numbers and embedded categories, with binary cross entropy.
 
-    A missing number reads as its mean, 0; a missing category has an embedding of its own.
+    A missing number is replaced by its mean, 0; a missing category has an embedding of its own.
 
     Args:
         numbers: number of numeric columns.
         category_sizes: number of codes of each categorical column, that of missing values included.
         embedding: width of each category's embedding.
         hidden: widths of the hidden layers.
-        dropout: after each hidden layer, in [0, 1).
+        dropout: probability after each hidden layer, in [0, 1).
+
+    Raises:
+        ValueError: for a dropout out of range; on fit, for data with more codes than embeddings.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class TabularMLP(BinaryClassifier):
         self.network = nn.Sequential(*layers, nn.Linear(inputs, 1))
 
     def setup(self, stage: str) -> None:
-        """Refuses data with more codes than there are embeddings, before a batch of it fails."""
+        """Checks that the data has no more codes than there are embeddings, before a batch fails."""
         datamodule = getattr(self.trainer, "datamodule", None)
         sizes = getattr(datamodule, "category_sizes", self.category_sizes)
         if len(sizes) != len(self.category_sizes) or any(map(gt, sizes, self.category_sizes)):
@@ -55,14 +58,14 @@ class TabularMLP(BinaryClassifier):
             )
 
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
-        """Numbers (B, N) and codes (B, C) -> margins (B,)."""
+        """Computes margins (B,) from numbers (B, N) and codes (B, C)."""
         embedded = [layer(codes) for layer, codes in zip(self.embeddings, categories.unbind(1), strict=True)]
         inputs = torch.cat([numbers.nan_to_num(nan=0.0), *embedded], dim=1)
         margins: Tensor = self.network(inputs).squeeze(1)
         return margins
 
     def training_step(self, batch: TabularBatch, batch_idx: int) -> Tensor:
-        """Cross entropy of one batch."""
+        """Returns the cross entropy of a batch, nats."""
         numbers, categories, labels = batch
         loss = F.binary_cross_entropy_with_logits(self(numbers, categories), labels)
         self.log("train/loss", loss, prog_bar=True)

@@ -1,4 +1,4 @@
-"""Classification of, and regression on, one or two sentences."""
+"""TextClassifier: classification of, and regression on, one or two sentences (GLUE)."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from torchmetrics.regression import MeanSquaredError, PearsonCorrCoef, SpearmanC
 from models.transformer import TransformerModule
 
 METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman", "mse")
-"""Names that `TextClassifier` takes; the last three are of a regression."""
+"""Names of metrics that `TextClassifier` takes; the last three are for regression."""
 
 
 class TextClassifier(TransformerModule):
-    """Fine-tunes whatever AutoModelForSequenceClassification loads: BERT, GPT-2 and the rest.
+    """Fine-tunes any network of transformers' AutoModelForSequenceClassification, such as BERT or GPT-2.
 
-    With one label it is a regression with a squared error, otherwise a classification with cross entropy. Logged:
-    `train/loss`; `val/loss` and each metric as `val/<metric>`, those of a second validation split as
-    `val_<its name>/<metric>`; the same with `test`.
+    With one label it is a regression with squared error, otherwise a classification with cross entropy. It logs
+    `train/loss`, `val/loss` and each metric as `val/<metric>`; those of a second validation split as
+    `val_<its name>/<metric>`; and the same with `test`.
 
     Args:
-        path: hub id or folder with the network's config and weights.
-        pretrained: load the weights; otherwise the network starts fresh from its config.
-        overrides: values of the config to change, such as `num_hidden_layers`.
+        path: hub id or folder of the network's config and weights.
+        pretrained: whether to load the weights rather than initialise fresh ones.
+        overrides: values of the config to change, such as {"num_hidden_layers": 2}.
         num_labels: number of classes, or 1 for a regression; None for the data module's.
-        metrics: of `METRICS`; None for the data module's. `f1` with two classes is that of class 1.
+        metrics: names out of `METRICS`; None for the data module's. `f1` with two classes is that of class 1.
 
     Raises:
-        ValueError: for an unknown metric.
+        ValueError: for an unknown metric, and as `TransformerModule`.
+        FileNotFoundError, ConnectionError: as `TransformerModule`.
     """
 
     head: ClassVar[str] = "AutoModelForSequenceClassification"
@@ -61,7 +62,7 @@ class TextClassifier(TransformerModule):
         self.metrics, self.losses = nn.ModuleDict(), nn.ModuleDict()
 
     def setup(self, stage: str) -> None:
-        """Takes from the data module what was not given, and makes the metrics of each evaluation split."""
+        """Takes labels and metrics that were not given from the data module, and makes the metrics of each split."""
         super().setup(stage)
         self.resize(self.num_labels or getattr(self.data, "num_labels", self.network.config.num_labels))
         names = self.metric_names or getattr(self.data, "metrics", None)
@@ -75,9 +76,9 @@ class TextClassifier(TransformerModule):
                 self.losses[f"{kind}_loss_{i}"] = MeanMetric()  # Lightning's mean over ranks rounds the samples
 
     def resize(self, num_labels: int) -> None:
-        """Gives the head another number of outputs, with fresh weights.
+        """Changes the head's number of outputs, with fresh weights.
 
-        The head's parameters stay the same objects: the CLI's optimizer holds them before the data module is known.
+        The parameters stay the same objects, as the CLI's optimizer holds them before the data module is known.
 
         Args:
             num_labels: number of classes, or 1 for a regression.
@@ -86,49 +87,49 @@ class TextClassifier(TransformerModule):
         if num_labels == config.num_labels:
             return
         config.num_labels = num_labels
-        with torch.device("meta"):  # shapes alone
-            wanted = type(self.network)(config)
+        with torch.device("meta"):  # shapes without memory
+            resized = type(self.network)(config)
         for name, module in self.network.named_modules():
             for key, parameter in module.named_parameters(recurse=False):
-                twin = wanted.get_submodule(name)
-                shape = getattr(twin, key).shape
+                target = resized.get_submodule(name)
+                shape = getattr(target, key).shape
                 if parameter.shape != shape:
                     new = parameter.new_zeros(shape)
                     parameter.data = new if new.ndim == 1 else new.normal_(std=config.initializer_range)
-                    module.out_features = getattr(twin, "out_features", None)
+                    module.out_features = getattr(target, "out_features", None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the data decided about the network."""
+        """Adds the number of labels, which the data may have set."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["num_labels"] = self.network.config.num_labels
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores what the data decided about the network."""
+        """Restores the number of labels."""
         super().on_load_checkpoint(checkpoint)
         self.resize(checkpoint["num_labels"])
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits (B, classes) of a tokenised batch, or values (B,) of a regression."""
+        """Computes logits (B, classes) of a tokenised batch, or values (B,) of a regression."""
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         logits: Tensor = self.network(**inputs).logits
         return logits.squeeze(-1) if logits.shape[-1] == 1 else logits
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch."""
+        """Returns the loss of a batch."""
         loss = self._loss(self(batch), batch["labels"])
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Loss and metrics on a validation split."""
+        """Logs loss and metrics of a validation split."""
         self._evaluate("val", batch, dataloader_idx)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Loss and metrics on a test split."""
+        """Logs loss and metrics of a test split."""
         self._evaluate("test", batch, dataloader_idx)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Probabilities (B, classes), or values (B,) of a regression."""
+        """Predicts probabilities (B, classes), or values (B,) of a regression."""
         outputs = self(batch)
         return outputs if outputs.ndim == 1 else outputs.softmax(-1)
 
@@ -149,14 +150,14 @@ _EVALUATED = {"fit": ("val",), "validate": ("val",), "test": ("test",)}
 
 
 def make_metric(name: str, num_labels: int) -> Metric:
-    """One metric on (predicted classes or values (N,), labels (N,)).
+    """Makes a metric on (predicted classes or values (N,), labels (N,)).
 
     Args:
-        name: of `METRICS`.
+        name: out of `METRICS`.
         num_labels: number of classes, or 1 for a regression.
 
     Raises:
-        ValueError: where the metric is of a classification and this a regression, or the other way round.
+        ValueError: for a metric of classification with a regression, or the other way round.
     """
     of_regression = name in ("pearson", "spearman", "mse")
     if of_regression != (num_labels == 1):

@@ -1,4 +1,4 @@
-"""What every transformer module shares: a network of the transformers library, pretrained or fresh."""
+"""TransformerModule: the base of LightningModules with a network of the transformers library."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from datamodules.pretrained import locate, missing
 
 
 class TransformerModule(L.LightningModule):
-    """A network of transformers' Auto classes.
+    """Holds a network of the transformers Auto class `head`, pretrained or fresh.
 
     It has no `configure_optimizers`: the CLI gives optimizer and schedule.
 
     Args:
-        path: hub id or folder with the network's config and weights.
-        pretrained: load the weights; otherwise the network starts fresh from its config.
-        overrides: values of the config to change, such as `num_hidden_layers`.
-        values: of the config too, from the subclass; `overrides` goes first.
+        path: hub id or folder of the network's config and weights.
+        pretrained: whether to load the weights rather than initialise fresh ones.
+        overrides: values of the config to change, such as {"num_hidden_layers": 2}.
+        **values: values of the config from a subclass; `overrides` takes precedence.
 
     Raises:
-        ValueError: for a config value that the network does not have.
-        FileNotFoundError: for a folder that does not exist, or without config or weights.
-        ConnectionError: where the hub is out of reach, and the cache has none.
+        ValueError: for a value that the network's config does not have.
+        FileNotFoundError: for a folder that is missing, or lacks config or weights.
+        ConnectionError: for an unreachable hub whose files are not in the cache.
     """
 
     head: ClassVar[str] = "AutoModel"
@@ -41,10 +41,10 @@ class TransformerModule(L.LightningModule):
         return None if self._trainer is None else getattr(self._trainer, "datamodule", None)
 
     def setup(self, stage: str) -> None:
-        """Takes the padding token from the data module, and refuses data that the network cannot read.
+        """Takes the padding token from the data module, and checks that the network can read its data.
 
         Raises:
-            ValueError: where tokens or positions would be out of the embeddings' range.
+            ValueError: for tokens or positions beyond the embeddings.
         """
         data, config = self.data, self.network.config
         if not hasattr(data, "tokenizer"):
@@ -52,7 +52,7 @@ class TransformerModule(L.LightningModule):
         if len(data.tokenizer) > config.vocab_size:
             raise ValueError(
                 f"tokenizer={data.tokenizer_path!r} has {len(data.tokenizer)} tokens, and the network of "
-                f"{self.path!r} knows {config.vocab_size}: give the two of one model"
+                f"{self.path!r} has {config.vocab_size}: give both of one model"
             )
         longest = getattr(config, "max_position_embeddings", None)
         if longest is not None and data.max_length > longest:
@@ -61,16 +61,16 @@ class TransformerModule(L.LightningModule):
             config.pad_token_id = data.tokenizer.pad_token_id
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the data decided about the network."""
+        """Adds the padding token, which the data may have set."""
         checkpoint["pad_token_id"] = self.network.config.pad_token_id
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores what the data decided about the network."""
+        """Restores the padding token."""
         self.network.config.pad_token_id = checkpoint["pad_token_id"]
 
 
 def load_config(path: str, overrides: dict[str, Any]) -> Any:
-    """The configuration at `path` with some values changed.
+    """Loads the configuration at `path`, with some values changed.
 
     Args:
         path: hub id or folder.
@@ -78,10 +78,10 @@ def load_config(path: str, overrides: dict[str, Any]) -> Any:
 
     Raises:
         ValueError: for a name that this kind of network does not have.
-        FileNotFoundError: for a folder that does not exist, or without a config.
-        ConnectionError: where the hub is out of reach, and the cache has none.
+        FileNotFoundError: for a folder that is missing, or lacks a config.
+        ConnectionError: for an unreachable hub whose config is not in the cache.
     """
-    from transformers import AutoConfig  # seconds: late
+    from transformers import AutoConfig  # late: importing it takes seconds
 
     source = locate(path)
     try:
@@ -96,18 +96,18 @@ def load_config(path: str, overrides: dict[str, Any]) -> Any:
 
 
 def load_network(head: str, path: str, config: Any, pretrained: bool) -> nn.Module:
-    """A network with the given configuration.
+    """Makes a network with the given configuration.
 
     Args:
         head: an Auto class of transformers, such as "AutoModelForCausalLM".
         path: hub id or folder of the weights.
         config: of the network.
-        pretrained: load the weights, from safetensors (nothing is unpickled); fresh ones otherwise.
+        pretrained: whether to load the weights, from safetensors alone (nothing is unpickled).
 
     Raises:
-        FileNotFoundError: where a folder has no weights.
-        ConnectionError: where the hub is out of reach, and the cache has none.
-        ValueError: where the hub has none.
+        FileNotFoundError: for a folder without weights.
+        ConnectionError: for an unreachable hub whose weights are not in the cache.
+        ValueError: for an id without weights on the hub.
     """
     import transformers
 
@@ -119,7 +119,7 @@ def load_network(head: str, path: str, config: Any, pretrained: bool) -> nn.Modu
     try:
         # Weights in float32, whatever they were stored in: precision is the Trainer's.
         network = auto.from_pretrained(**source, config=config, use_safetensors=True, dtype=torch.float32)
-        return network.train()  # it comes in evaluation mode, without dropout
+        return network.train()  # from_pretrained returns it in evaluation mode, without dropout
     except OSError as error:
         reason = missing(path, "weights (model.safetensors)", source["local_files_only"], error)
-        raise type(reason)(f"{reason}; or start from fresh weights: pretrained=False") from error
+        raise type(reason)(f"{reason}; or use fresh weights: pretrained=False") from error

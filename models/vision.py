@@ -1,4 +1,4 @@
-"""torchvision's residual and efficient networks by name."""
+"""VisionNet: torchvision's ResNet and EfficientNet families by name."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ ARCHITECTURES = tuple(
     for name in list_models()
     if name.startswith(("resnet", "resnext", "wide_resnet", "efficientnet")) and "quantized" not in name
 )
-"""Names that `VisionNet` takes."""
+"""Names of the architectures that `VisionNet` takes."""
 
 
 class VisionNet(nn.Module):
-    """A network of torchvision's ResNet or EfficientNet families.
+    """Wraps a network of torchvision's ResNet or EfficientNet families.
 
     Args:
         architecture: one of `ARCHITECTURES`, such as "resnet18", "resnet50", "efficientnet_b0".
         classes: number of outputs.
-        cifar_stem: keep the resolution of 32-pixel images in the stem: a 3x3 first convolution with stride 1,
-            and no pooling after it (He et al. 2016, section 4.2).
+        cifar_stem: whether the stem keeps the resolution of 32-pixel images: a first convolution with stride 1 (3x3
+            in a ResNet), and no pooling after it (He et al. 2016, section 4.2).
         weights: pretrained weights by torchvision's name ("IMAGENET1K_V1", "DEFAULT"), downloaded once; or a file
-            of them; None for a fresh network. A head for another number of classes starts fresh.
+            with a state dict; None for a fresh network. A head for another number of classes is initialised afresh.
 
     Raises:
-        ValueError: for an unknown architecture or weights, or `classes` below 1; it lists the valid ones.
-        ConnectionError: where the weights cannot be downloaded.
+        ValueError: for an unknown architecture or unknown weights (it lists the valid ones), or `classes` below 1.
+        ConnectionError: for weights that cannot be downloaded.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class VisionNet(nn.Module):
             _keep_resolution(self.network)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, classes)."""
+        """Maps images (B, 3, H, W) to logits (B, classes)."""
         logits: Tensor = self.network(images)
         return logits
 
@@ -80,7 +80,7 @@ def _pretrained(architecture: str, weights: str) -> nn.Module:
 def _head_size(state: dict[str, Tensor]) -> int:
     biases = [value for name, value in state.items() if name in ("fc.bias", "classifier.1.bias")]
     if not biases:
-        raise ValueError("weights: the file is no state dict of a torchvision ResNet or EfficientNet")
+        raise ValueError("weights: the file holds no state dict of a torchvision ResNet or EfficientNet")
     return len(biases[0])
 
 

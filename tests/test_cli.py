@@ -1,18 +1,47 @@
 """Every YAML of the core through the real CLI, in this process."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+import yaml
 
 from metalr import LRPolicy
 from metalr.cli import MetaLRCLI
 
 ROOT = Path(__file__).parents[1]
 SCHEDULES = sorted(path.stem for path in (ROOT / "configs" / "schedule").glob("*.yaml"))
-META = sorted(path.stem for path in (ROOT / "configs" / "meta").glob("*.yaml"))
+RUNS = sorted(path.stem for path in (ROOT / "configs" / "meta").glob("*.yaml") if path.stem != "base")
+SHIPPED = {
+    "default": {"default": 420, "default_long": 150, "default_small_data": 100},
+    "anytime": {"anytime": 300, "anytime_broad": 300, "anytime_annealed": 50},
+    "boosting": {"boosting": 180},
+    "boosting_anytime": {"boosting_anytime": 90},
+}
+"""Runs that made each shipped policy, and the meta-step of the best policy of each, which the next started from."""
+FEW = (
+    '--data.init_args.components={"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
+)
+"""A mixture of short runs in place of a config's own."""
+
+
+def expanded(argument: str) -> list[str]:
+    """Expands a brace as bash does: --config=a/{b,c/d}.yaml -> [--config=a/b.yaml, --config=a/c/d.yaml]."""
+    before, _, rest = argument.partition("{")
+    names, _, after = rest.partition("}")
+    return [f"{before}{name}{after}" for name in names.split(",")]
+
+
+def configs_of(run: str) -> list[str]:
+    """The merged files of a meta-training, from the command in its own file."""
+    (command,) = re.findall(r"^#   python train.py fit (--config=\S+)$", meta_file(run).read_text(), flags=re.MULTILINE)
+    return expanded(command)
+
+
+def meta_file(name: str) -> Path:
+    return ROOT / "configs" / "meta" / f"{name}.yaml"
 
 
 @pytest.fixture
@@ -49,7 +78,7 @@ def test_digits_with_every_schedule(run, tmp_path, schedule):
 def test_any_fit_can_be_inspected(run, tmp_path):
     configs = [f"--config=configs/{name}.yaml" for name in ("digits", "schedule/metalr", "inspect")]
     cli = run("fit", *configs, "--trainer.max_steps=3", "--trainer.val_check_interval=3")
-    assert len(scalars(Path(cli.trainer.log_dir), "added_nats/loss_noise")) == 3
+    assert len(scalars(Path(cli.trainer.log_dir), "contribution/loss_noise")) == 3
     assert len(scalars(Path(cli.trainer.log_dir) / "table", "val/loss")) == 1
     pictures = MetaLRCLI(args=["inspect", str(tmp_path / "digits")]).pictures
     assert [path.name for path in pictures] == ["decisions.png", "features.png", "responses.png"]
@@ -59,8 +88,8 @@ def test_a_meta_training_can_be_inspected(run, tmp_path):
     family = {"family": {"class_path": "metalr.meta.families.QuadraticTasks"}}
     data = {"components": {"q": family | {"horizons": [5, 5]}}}
     data["heldout"] = [family | {"name": "q", "total_steps": 6, "instances": 1, "rates": 2}]
-    configs = ["--config=configs/meta/small.yaml", "--config=configs/inspect_meta.yaml"]
-    smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.support_draws=1"]
+    configs = ["--config=examples/meta_training.yaml", "--config=configs/inspect_meta.yaml"]
+    smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.support_batches=1"]
     bounds = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.num_sanity_val_steps=0"]
     given = [f"--data.init_args.{name}={json.dumps(value)}" for name, value in data.items()]
     cli = run("fit", *configs, *smaller, *bounds, *given)
@@ -78,7 +107,7 @@ def test_any_fit_can_be_a_row_of_the_table(run):
 def test_a_scheduler_without_an_optimizer_is_refused(run):
     scheduler = ["--lr_scheduler=metalr.schedules.HorizonLR", "--lr_scheduler.shape=cosine"]
     with pytest.raises(ValueError, match="HorizonLR without an optimizer: give optimizer, too"):
-        run("fit", "--config=configs/meta/small.yaml", *scheduler, "--trainer.max_steps=1")
+        run("fit", "--config=examples/meta_training.yaml", *scheduler, "--trainer.max_steps=1")
 
 
 def test_what_was_fitted_can_be_tested_and_predicted(run, tmp_path):
@@ -98,33 +127,48 @@ def test_the_mlp_takes_the_convnets_place(run):
     assert sum(p.numel() for p in cli.model.parameters()) == 64 * 32 + 32 + 32 * 10 + 10
 
 
-@pytest.mark.parametrize("name", META)
-def test_every_meta_training(run, tmp_path, name):
-    smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false"]
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_every_meta_training(run, name):
+    smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false", FEW]
     bounds = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.limit_val_batches=1"]
-    smaller.append("--model.init_args.support_draws=1")
-    if "init_from" in (ROOT / "configs" / "meta" / f"{name}.yaml").read_text():  # goes on from what another run makes
+    smaller.append("--model.init_args.support_batches=1")
+    if "init_from" in meta_file(name).read_text():  # what another run makes
         smaller.append(f"--model.init_args.init_from={name.partition('_')[0]}")
-    few = '{"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
-    cli = run("fit", f"--config=configs/meta/{name}.yaml", *smaller, *bounds, f"--data.init_args.components={few}")
+    cli = run("fit", *configs_of(name), *smaller, *bounds)
     policy = LRPolicy.load(Path(cli.trainer.log_dir) / "policy.safetensors")
     assert policy.anytime is ("anytime" in name)
     assert len(scalars(Path(cli.trainer.log_dir), "outer_loss/m")) == 2
     assert len(scalars(Path(cli.trainer.log_dir), "heldout")) >= 1
 
 
-@pytest.mark.parametrize("name", ["default", "anytime"])
-def test_a_broad_meta_training_is_annealed(run, name):
-    configs = [f"--config=configs/meta/{name}_broad.yaml", "--config=configs/meta/last/anneal.yaml"]
-    smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false"]
-    smaller += ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--data.init_args.heldout=[]"]
-    few = '{"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
-    start = f"--model.init_args.init_from={name}"
-    cli = run("fit", *configs, *smaller, start, f"--data.init_args.components={few}")
+def test_every_file_of_the_meta_trainings_is_merged_by_one_of_them():
+    merged = {ROOT / config.removeprefix("--config=") for name in RUNS for config in configs_of(name)}
+    assert merged == set((ROOT / "configs" / "meta").rglob("*.yaml"))
+    assert {name for runs in SHIPPED.values() for name in runs} == set(RUNS)
+
+
+def test_the_page_names_the_runs_of_every_shipped_policy():
+    page = (ROOT / "docs" / "meta-training.md").read_text()
+    rows = re.findall(r"^\|.*\| (\d) \| (\d+) of (\d+) \| `(\{\S+\}\.yaml)` \|$", page, flags=re.MULTILINE)
+    runs = [(number, run, best) for made in SHIPPED.values() for number, (run, best) in enumerate(made.items(), 1)]
+    assert len(rows) == len(runs)
+    for (number, best, total, files), (expected, run, step) in zip(rows, runs, strict=True):
+        assert (int(number), int(best)) == (expected, step)
+        assert expanded(f"--config=configs/meta/{files}") == configs_of(run)
+        assert yaml.safe_load(meta_file(run).read_text())["trainer"]["max_steps"] == int(total)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["anytime_annealed", "default_small_data"])
+def test_a_later_run_has_a_rate_that_falls_to_zero_and_more_held_out_tasks(run, name):
+    smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false", FEW]
+    start = f"--model.init_args.init_from={name.partition('_')[0]}"
+    cli = run("fit", *configs_of(name), *smaller, start, "--trainer.max_steps=2", "--trainer.limit_val_batches=0")
     (rate,) = cli.trainer.optimizers[0].param_groups
-    assert 0 < rate["lr"] < 6e-4  # its own start, on the way to zero
-    assert cli.model.final_weight == {"default": 0.75, "anytime": 0.5}[name]
-    assert cli.model.policy.anytime is (name == "anytime")
+    assert 0 < rate["lr"] < {"anytime_annealed": 6e-4, "default_small_data": 1e-3}[name]
+    assert cli.model.final_weight == {"anytime_annealed": 0.5, "default_small_data": 0.75}[name]
+    assert len(cli.datamodule.heldout) == {"anytime_annealed": 15, "default_small_data": 13}[name]
 
 
 def test_the_whole_configuration_is_kept_beside_the_logs(run, tmp_path):
@@ -136,17 +180,42 @@ def test_the_whole_configuration_is_kept_beside_the_logs(run, tmp_path):
 
 def test_a_horizon_schedule_needs_an_end(run):
     configs = ["--config=configs/digits.yaml", "--config=configs/schedule/cosine.yaml"]
-    with pytest.raises(ValueError, match="HorizonLR needs to know how long"):
+    with pytest.raises(ValueError, match="HorizonLR needs the length of the run"):
         run("fit", *configs, "--trainer.max_epochs=-1")
 
 
-def test_shipped_weights_are_what_their_config_makes():
-    """The shipped files are of the architecture and mode of the configs that made them."""
-    for name in ("default", "anytime", "boosting", "boosting_anytime"):
-        stored = load_file(ROOT / "metalr" / "weights" / f"{name}.safetensors").items()
-        shapes = {k: tuple(v.shape) for k, v in stored if not k.startswith("support.")}
-        policy = LRPolicy.load(name)
-        assert policy.support.is_bounded
-        assert shapes == {k: tuple(v.shape) for k, v in policy.state_dict().items()}
-        assert policy.hidden == (64, 32)
-        assert torch.nn.utils.parameters_to_vector(policy.parameters()).abs().max() < 100
+class Made(MetaLRCLI):
+    """Makes model and data of the merged files, and runs nothing."""
+
+    def __init__(self, name: str) -> None:
+        start = ["--model.init_args.init_from=null"] if "init_from" in meta_file(name).read_text() else []
+        super().__init__(args=[*configs_of(name), *start], run=False)
+
+
+@pytest.mark.parametrize("shipped", SHIPPED)
+def test_shipped_weights_are_what_their_configs_make(shipped, monkeypatch):
+    """Mode, architecture and seed are those of the last run, and the card's inner steps are those of its runs.
+
+    A meta-step's inner steps are 2 * pairs * horizon, and the horizon of a task batch follows from the mixture, its
+    weights, its horizons, its order, the curriculum and the seed: with any of them changed, the sums differ.
+    """
+    monkeypatch.chdir(ROOT)
+    policy = LRPolicy.load(shipped)
+    steps = inner_steps = 0
+    for name, best in SHIPPED[shipped].items():
+        made = Made(name)
+        assert best % made.config.trainer.val_check_interval == 0
+        assert best <= made.config.trainer.max_steps
+        steps += best
+        horizons = (made.datamodule.distribution.horizon(index) for index in range(best))
+        inner_steps += sum(2 * made.model.estimator.pairs * horizon for horizon in horizons)
+    assert int(policy.card["meta_steps"]) == steps
+    assert int(policy.card["inner_steps"]) == inner_steps
+    assert int(policy.card["seed"]) == made.model.seed
+    assert (policy.anytime, policy.features, policy.hidden) == (
+        made.model.anytime,
+        made.model.policy.features,
+        made.model.policy.hidden,
+    )
+    assert torch.nn.utils.parameters_to_vector(policy.parameters()).abs().max() < 100
+    assert policy.support.is_bounded

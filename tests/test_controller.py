@@ -1,6 +1,8 @@
 import io
 import math
+import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -49,10 +51,12 @@ def test_groups_keep_their_ratios(policy):
 
 
 def test_a_group_added_in_the_run_brings_its_own_rate(policy):
+    """As of then, beside what the others have then."""
     run = make_run("sgd", policy).train(batches(5))
+    (present,) = run.rates[-1]
     run.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.01})
     run.train(batches(3, seed=1))
-    assert run.rates[-1][1] / run.rates[-1][0] == pytest.approx(0.1)
+    assert run.rates[-1][1] / run.rates[-1][0] == pytest.approx(0.01 / present)
 
 
 @pytest.mark.parametrize(("factor", "shift"), [(1.0, -2.0), (128.0, 0.0), (1 / 128, 0.5)])
@@ -234,13 +238,27 @@ def test_going_on_beyond_the_horizon_warns_once(policy):
     run.train(batches(2))
 
 
-@pytest.mark.parametrize("total_steps", [0, -3, 2.5, True])
+@pytest.mark.parametrize("total_steps", [0, -3, 2.5, True, math.nan, -math.inf, "100", np.bool_(True), torch.ones(2)])
 def test_a_bad_horizon_is_named(total_steps):
-    with pytest.raises(ValueError, match=f"total_steps={total_steps}"):
+    with pytest.raises(ValueError, match=re.escape(f"total_steps={total_steps}")):
         MetaLR(torch.optim.SGD(make_model().parameters(), lr=0.1), total_steps, LRPolicy())
 
 
-@pytest.mark.parametrize("lr", [0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("total_steps", [np.int64(12), np.float32(12), 12.0, torch.tensor(12), torch.tensor([12])])
+def test_a_horizon_may_be_any_whole_number(total_steps):
+    meta_lr = MetaLR(torch.optim.SGD(make_model().parameters(), lr=0.1), total_steps, LRPolicy())
+    assert meta_lr.total_steps == 12
+    assert type(meta_lr.total_steps) is int
+
+
+@pytest.mark.parametrize("total_steps", [math.inf, np.inf, torch.tensor(math.inf), -1])
+def test_a_run_without_an_end_is_in_the_anytime_mode(total_steps):
+    meta_lr = MetaLR(torch.optim.SGD(make_model().parameters(), lr=0.1), total_steps)
+    assert meta_lr.total_steps is None
+    assert meta_lr.policy.anytime
+
+
+@pytest.mark.parametrize("lr", [-0.1, float("nan"), float("inf")])
 def test_a_bad_initial_rate_is_named(lr):
     optimizer = torch.optim.SGD(make_model().parameters(), lr=0.1)
     optimizer.param_groups[0]["lr"] = lr

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,19 +15,14 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from metalr.meta import Component, Episode, FullES, MetaLearner, TaskDistribution
-from tests.test_readme import Small
+from tests.pages import ROOT, Small, blocks
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-
-
-def blocks(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
 
 
 def test_a_task_family_of_ones_own():
     names: dict = {}
-    exec(compile("\n".join(blocks("meta-training.md")), "meta-training.md", "exec"), names)
+    exec(compile("\n".join(blocks(DOCS / "meta-training.md")), "meta-training.md", "exec"), names)
     distribution = TaskDistribution({"line": Component(names["LineTasks"](), horizons=(10, 20))})
     draw = distribution.sample(0, 4)
     estimate = FullES(pairs=4).estimate(MetaLearner().policy, Episode(draw.task, draw.inner, range(4)))
@@ -38,7 +32,7 @@ def test_a_task_family_of_ones_own():
 
 def test_a_trainer_with_every_inspecting_callback():
     names: dict = {}
-    exec(compile("\n".join(blocks("inspection.md")), "inspection.md", "exec"), names)
+    exec(compile(blocks(DOCS / "inspection.md")[0], "inspection.md", "exec"), names)
     shown = {type(callback).__name__ for callback in names["trainer"].callbacks}
     assert {"MetaLRCallback", "Inspector", "ConvergenceSpeed", "RunTable"} <= shown
 
@@ -90,8 +84,8 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     names = given()
     if page == "how-it-works.md":
-        exec("\n".join(blocks("index.md")), names)
-    for block in blocks(page):
+        exec("\n".join(blocks(DOCS / "index.md")), names)
+    for block in blocks(DOCS / page):
         if "--8<--" not in block:
             exec(compile(block, page, "exec"), names)
     if page == "index.md":
@@ -105,6 +99,7 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, mon
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     """And fetches nothing from anywhere: no page loads a script, a style or a font from another host."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]

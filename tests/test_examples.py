@@ -23,13 +23,14 @@ def in_the_example(monkeypatch, tmp_path):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_the_shipped_policy_is_fine_tuned_on_own_tasks_and_used(in_the_example):
     short = [
         "--trainer.max_steps=2",
         "--trainer.val_check_interval=2",
         "--trainer.enable_progress_bar=false",
         "--model.init_args.estimator.init_args.pairs=2",
-        "--model.init_args.support_draws=1",
+        "--model.init_args.support_batches=1",
         "--data.init_args.components.waves.horizons=[6,6]",
     ]
     MetaLRCLI(args=["fit", "--config", str(OWN / "own_policy.yaml"), *short])

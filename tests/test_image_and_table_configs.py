@@ -3,7 +3,7 @@
 import pytest
 
 from metalr.cli import MetaLRCLI
-from tests.real import DATA, ROOT, datasets_cache, needs_data  # noqa: F401
+from tests.real import DATA, ROOT, datasets_cache, needs_data, small_cifar10  # noqa: F401
 
 SCHEDULES = sorted(path.stem for path in (ROOT / "configs" / "schedule").glob("*.yaml"))
 SMALL = {
@@ -16,8 +16,18 @@ SMALL = {
 }
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Data sets by name; of CIFAR-10 the first images alone, since every fit decodes all of them."""
+    return {
+        "adult": DATA / "adult",
+        "imagenet": DATA / "imagenet",
+        "cifar10": small_cifar10(tmp_path_factory.mktemp("cifar10")),
+    }
+
+
 @pytest.fixture
-def fit(tmp_path, monkeypatch):
+def fit(folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(config, schedule, *args):
@@ -26,11 +36,12 @@ def fit(tmp_path, monkeypatch):
         paths = [f"--config={ROOT}/configs/{name}.yaml" for name in (config, f"schedule/{schedule}")]
         limits = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--trainer.num_sanity_val_steps=0"]
         quiet = [f"--trainer.logger.init_args.save_dir={tmp_path}", "--trainer.enable_progress_bar=false"]
-        return MetaLRCLI(args=["fit", *paths, f"--data.path={DATA / folder}", *small, *limits, *quiet, *args])
+        return MetaLRCLI(args=["fit", *paths, f"--data.path={folders[folder]}", *small, *limits, *quiet, *args])
 
     return run
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("config", SMALL)
 def test_two_steps_of_each_workload_with_the_learned_schedule(fit, config):
@@ -39,6 +50,7 @@ def test_two_steps_of_each_workload_with_the_learned_schedule(fit, config):
     assert "train/loss" in cli.trainer.callback_metrics
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("schedule", [name for name in SCHEDULES if name != "metalr"])
 @pytest.mark.parametrize("config", SMALL)
@@ -51,6 +63,7 @@ def test_every_other_schedule(fit, config, schedule):
     assert monitor.lrs
 
 
+@pytest.mark.slow
 @needs_data
 def test_boosted_trees_end_after_their_rounds(fit):
     cli = fit("adult_xgboost", "cosine", "--trainer.max_steps=-1", "--model.n_estimators=3")

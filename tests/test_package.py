@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -10,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
+import metalr
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def python(*args: str, cwd: Path, **env: str) -> str:
@@ -41,6 +50,26 @@ def test_the_wheel_holds_metalr_and_its_weights_alone(wheel):
     } <= set(names)
 
 
+def test_the_version_is_written_once(wheel):
+    assert "version" in PROJECT["dynamic"]
+    assert wheel.name == f"metalr-{metalr.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as content:
+        metadata = content.read(f"metalr-{metalr.__version__}.dist-info/METADATA").decode()
+    assert f"\nVersion: {metalr.__version__}\n" in metadata
+
+
+def test_a_checkout_works_without_an_install(tmp_path):
+    """With torch and the core's other requirements, and nothing that says which version is installed."""
+    script = (
+        "import importlib.metadata\n"
+        "def absent(name): raise importlib.metadata.PackageNotFoundError(name)\n"
+        "importlib.metadata.version = absent\n"
+        "import metalr; print(metalr.__version__)"
+    )
+    assert python("-c", script, cwd=tmp_path, PYTHONPATH=str(ROOT)).strip() == metalr.__version__
+
+
+@pytest.mark.slow
 def test_the_wheel_works_beside_a_foreign_models_package(wheel, tmp_path):
     """A clean environment: the wheel, torch, and packages of the user's own with the names of our collections."""
     environment = tmp_path / "env"
@@ -63,8 +92,14 @@ def test_the_wheel_works_beside_a_foreign_models_package(wheel, tmp_path):
         "print(metalr.__file__)\n"
     )
     (tmp_path / "script.py").write_text(script)
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [environment / "bin" / "python", "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [environment / "bin" / "python", "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=alone,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_relative_to(environment)
@@ -89,26 +124,121 @@ def test_importing_metalr_brings_torch_and_nothing_heavier(tmp_path):
 
 
 def imports(path: Path) -> set[str]:
-    """Modules that a file imports, anywhere in it."""
+    """Modules that a file imports, anywhere in it: late, and for type checking, too."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: give the module's full name"
             found.add(node.module)
     return found
 
 
-def test_metalr_imports_none_of_the_collections():
-    for path in (ROOT / "metalr").rglob("*.py"):
-        tops = {name.split(".")[0] for name in imports(path)}
-        assert not tops & {"models", "datamodules", "callbacks", "benchmarks", "tests", "train"}, path
+LAYERS = {
+    "__init__.py": {"core", "lightning"},
+    "schedules.py": set(),
+    "core": set(),
+    "plotting": set(),
+    "lightning": {"core"},
+    "integrations": {"core"},
+    "meta": {"core"},
+    "compare": {"core", "lightning", "plotting"},
+    "inspection": {"core", "lightning", "meta", "plotting"},
+    "cluster": {"compare"},
+    "cli": {"core", "schedules", "plotting", "lightning", "integrations", "meta", "compare", "inspection", "cluster"},
+}
+"""What each folder and module of metalr may import of the others."""
+
+MODULES = sorted((ROOT / "metalr").rglob("*.py"))
 
 
-def test_controller_and_meta_do_not_stand_on_each_other():
-    above = ("metalr.lightning.callback", "metalr.integrations", "metalr.cli.lightning_cli", "metalr.schedules")
-    for path in (ROOT / "metalr" / "meta").rglob("*.py"):
-        assert not any(name.startswith(("metalr.core.controller", *above)) for name in imports(path)), path
-    for name in ("signals", "sample", "features", "law", "policy", "direction", "controller"):
-        below = imports(ROOT / "metalr" / f"{name}.py")
-        assert not any(module.startswith(("metalr.meta", *above)) for module in below), name
+def layer(path: Path) -> str:
+    return path.relative_to(ROOT / "metalr").parts[0]
+
+
+def test_every_folder_of_metalr_has_its_layer_and_says_what_it_is_for():
+    assert {layer(path) for path in MODULES} == set(LAYERS)
+    for name in LAYERS:
+        path = ROOT / "metalr" / name
+        assert ast.get_docstring(ast.parse((path if path.is_file() else path / "__init__.py").read_text())), name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    """The package itself counts as what it imports."""
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        assert top not in {"models", "datamodules", "callbacks", "benchmarks", "tests", "train"}, name
+        if top == "metalr":
+            needed = {rest.split(".")[0]} if rest else LAYERS["__init__.py"]
+            assert needed <= LAYERS[layer(path)] | {layer(path)}, name
+
+
+EXTRAS = {
+    "__init__.py": (),
+    "schedules.py": (),
+    "core": (),
+    "plotting": ("cli",),
+    "lightning": ("lightning",),
+    "integrations/fabric.py": ("lightning",),
+    "integrations/huggingface.py": ("huggingface",),
+    "integrations/xgboost.py": ("xgboost",),
+    "integrations": (),
+    "meta/boosting_task.py": ("xgboost",),
+    "meta/families/boosted_trees.py": ("experiments",),
+    "meta/families/vectors.py": ("experiments",),
+    "meta/ship.py": ("cli",),
+    "meta": ("lightning",),
+    "compare": ("cli",),
+    "inspection": ("cli",),
+    "cluster": ("cluster",),
+    "cli": ("cli",),
+}
+"""The extras of pyproject.toml that a module needs beside the core's requirements: of the first entry that holds it."""
+
+IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
+"""Import names of distributions that have another."""
+
+
+def packages(*extras: str) -> set[str]:
+    """What the core's requirements and some extras bring, by import name."""
+    requirements = list(PROJECT["dependencies"])
+    for extra in extras:
+        requirements += PROJECT["optional-dependencies"][extra]
+    found: set[str] = set()
+    for requirement in requirements:
+        name, inner = re.match(r"([\w-]+)(?:\[([\w,-]+)\])?", requirement).groups()
+        found |= packages(*inner.split(",")) if name == "metalr" else {IMPORTED_AS.get(name, name)}
+    return found
+
+
+def test_every_entry_of_the_extras_table_is_there():
+    assert all((ROOT / "metalr" / name).exists() for name in EXTRAS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_module_imports_its_extra_brings(path):
+    inside = path.relative_to(ROOT / "metalr")
+    entry = next(name for name in EXTRAS if inside.is_relative_to(name))
+    tops = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"metalr"}
+    assert tops <= packages(*EXTRAS[entry])
+
+
+def test_extras_that_the_texts_name_are_there():
+    texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *MODULES, *(ROOT / "benchmarks").rglob("*.py")]
+    named = {
+        extra: path
+        for path in texts
+        for extras in re.findall(r"pip install '[^'\[]*\[([\w,-]+)\]'", path.read_text())
+        for extra in extras.split(",")
+    }
+    assert {"lightning", "huggingface", "xgboost", "cluster", "all"} <= set(named)
+    for extra, path in named.items():
+        assert extra in PROJECT["optional-dependencies"], f"{path}: {extra}"
+
+
+def test_no_test_imports_a_test_module():
+    for path in (ROOT / "tests").rglob("*.py"):
+        for name in imports(path):
+            assert not (name.startswith("tests.") and ".test_" in name), f"{path}: {name}"

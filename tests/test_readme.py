@@ -2,37 +2,17 @@
 
 import re
 import shlex
-from pathlib import Path
 
-import lightning as L
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from metalr.cli import MetaLRCLI
 from tests.conftest import random_policy
+from tests.pages import ROOT, Small, blocks
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
-
-
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
-
-
-class Small(L.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = torch.nn.Linear(4, 3)
-
-    def training_step(self, batch, batch_idx):
-        return torch.nn.functional.cross_entropy(self.model(batch[0]), batch[1])
-
-    def configure_optimizers(self):
-        return torch.optim.AdamW(self.parameters(), lr=1.0)
+README = ROOT / "README.md"
+COMMANDS = [line for block in blocks(README, "bash") for line in block.splitlines()]
 
 
 def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch, capsys):
@@ -47,8 +27,8 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch, capsys
         "lightning_module": Small(),
         "path_of_a_policy": tmp_path / "mine.safetensors",
     }
-    assert len(blocks("python")) == 4
-    for block in blocks("python"):
+    assert len(blocks(README)) == 4
+    for block in blocks(README):
         exec(compile(block, "README.md", "exec"), names)
     assert "step_size" in capsys.readouterr().out
     assert names["trainer"].global_step == 15
@@ -59,7 +39,7 @@ def test_the_train_commands_run(command, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     args = shlex.split(command)[2:]
     bounds = ["--trainer.max_steps=2", f"--trainer.logger.init_args.save_dir={tmp_path}"]
-    if "configs/meta/" in command:
+    if "meta_training" in command:
         bounds += ["--model.init_args.estimator.init_args.pairs=2", "--trainer.limit_val_batches=0"]
         few = '{"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
         bounds.append(f"--data.init_args.components={few}")
@@ -75,6 +55,6 @@ def test_every_make_command_is_a_target():
 
 
 def test_every_file_that_the_readme_names_is_there():
-    for path in re.findall(r"\]\(([^)#:]+)\)|(?:--config |python )(\S+\.(?:yaml|py))", README):
+    for path in re.findall(r"\]\(([^)#:]+)\)|(?:--config |python )(\S+\.(?:yaml|py))", README.read_text()):
         name = next(part for part in path if part)
         assert (ROOT / name).exists(), name

@@ -2,11 +2,8 @@
 
 import pytest
 
-import callbacks  # noqa: F401 - the three collections, as train.py has them
-import datamodules  # noqa: F401
-import models  # noqa: F401
-from metalr.cli import MetaLRCLI
 from tests.text import BERT, GLUE, GPT2, TINY_BERT, TINY_GPT2, datasets_cache, needs_data, small_squad  # noqa: F401
+from tests.text_cli import run
 
 SCHEDULES = ["constant", "cosine", "linear", "metalr", "step"]
 
@@ -33,16 +30,6 @@ def _arguments(config, squad):
     return [*data, *small, "--data.num_workers", "0"]
 
 
-def run(subcommand, folder, config, *more, schedule=None):
-    """`python train.py`, in this process, with nothing written but below a folder."""
-    configs = [f"configs/{config}.yaml", *([f"configs/schedule/{schedule}.yaml"] if schedule else [])]
-    chosen = [part for path in configs for part in ("--config", path)]
-    trainer = {"accelerator": "cpu", "enable_progress_bar": "false", "logger.save_dir": str(folder)}
-    trainer |= {"default_root_dir": str(folder), "enable_model_summary": "false"}
-    options = [part for key, value in trainer.items() for part in (f"--trainer.{key}", value)]
-    return MetaLRCLI(args=[subcommand, *chosen, *options, *more])
-
-
 def _run(subcommand, folder, config, squad, *more, schedule=None):
     few = [part for kind in ("train", "val", "test", "predict") for part in (f"--trainer.limit_{kind}_batches", "2")]
     return run(subcommand, folder, config, *_arguments(config, squad), *few, *more, schedule=schedule)
@@ -51,6 +38,7 @@ def _run(subcommand, folder, config, squad, *more, schedule=None):
 CONFIGS = ["glue_bert", "glue_gpt2", "squad_bert", "squad_gpt2", "gpt2_lm"]
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -63,6 +51,7 @@ def test_two_steps(tmp_path, squad, config, schedule):
         assert cli.trainer.optimizers[0].param_groups[0]["lr"] == 0.0
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize(("config", "metric"), [("glue_bert", "loss"), ("squad_bert", "f1"), ("gpt2_lm", "perplexity")])
 def test_the_checkpoint_of_a_run_tests_as_it_validated(tmp_path, squad, config, metric):
@@ -75,6 +64,7 @@ def test_the_checkpoint_of_a_run_tests_as_it_validated(tmp_path, squad, config, 
     assert loaded.network.config.to_dict() == cli.model.network.config.to_dict()
 
 
+@pytest.mark.slow
 @needs_data
 def test_predict(tmp_path, squad):
     _run("predict", tmp_path, "glue_gpt2", squad, "--data.task", "rte")

@@ -1,1 +1,9 @@
-"""The held-out suite: learned schedules against tuned and untuned ones on kinds that meta-training never draws."""
+"""The held-out suite: learned schedules beside tuned and untuned ones, on real data.
+
+It is one more grid of `metalr.compare`: `runs` says what its cells are and trains one; compare's runner, records,
+executor and report do the rest. What is particular to it:
+
+- `tasks`, `data`, `networks`: what is trained. `schedules`: what sets the rate, rivals with optimizers of their own.
+- `runs`: the cells and their training. `table`: runs by cell and schedule, and the file of all runs.
+- `figures`: the figures as numbers, such as the ratio to cosine at its best rate. `page`, `plot`: the page of docs.
+"""

@@ -1,10 +1,10 @@
 """Runs the held-out suite, or what is missing of it, and reports.
 
-python -m benchmarks.heldout --docs docs
+    python -m benchmarks.heldout --docs docs
 
-Every finished run is a line in OUT/runs.jsonl and is never done again; Ctrl-C loses those under way. Learned runs are
-kept by their policy's fingerprint, so that with a new policy they alone are run. Prints what it will take, and at the
-end the figures as `name: value`, a table, and what it took.
+Every run is a cell of `metalr.compare`: its folder below OUT has its record, and a finished one is never done again;
+Ctrl-C waits for those under way. Runs of a learned schedule are kept by their policy's fingerprint, so that with a new
+policy they alone are run. Prints the figures as `name: value` and a table at the end.
 """
 
 from __future__ import annotations
@@ -12,25 +12,30 @@ from __future__ import annotations
 import math
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it; workers inherit it
 
 from jsonargparse import auto_cli
-from tqdm import tqdm
+from rich.console import Console
 
-from benchmarks.heldout.pool import train_all
-from benchmarks.heldout.report import ORDER, Report
-from benchmarks.heldout.runs import one_thread, plan, predicted_seconds
-from benchmarks.heldout.schedules import check_packages, fingerprint
-from benchmarks.heldout.store import Store
+from benchmarks.heldout.figures import Findings
+from benchmarks.heldout.page import figure_lines, summary_table
+from benchmarks.heldout.report import Suite, rewrite_docs, write_cells, write_docs
+from benchmarks.heldout.runs import HeldOutRun, flush_denormals, plan, policy_of
+from benchmarks.heldout.schedules import ORDER, check_packages, fingerprint
+from benchmarks.heldout.table import results_of
 from benchmarks.heldout.tasks import TASKS
+from metalr.compare.executor import Executor
+from metalr.compare.files import locked
+from metalr.compare.pool import PoolExecutor
+from metalr.compare.runner import finished, run
+from metalr.compare.shell import command_line
 
 
 def _checked(option: str, names: str | None, known: Sequence[str]) -> list[str]:
-    """The names of a comma-separated list, all of `known` where it is None."""
+    """Reads the names of a comma-separated list, all of `known` where it is None."""
     chosen = list(known) if names is None else names.split(",")
     unknown = [name for name in chosen if name not in known]
     if unknown:
@@ -52,16 +57,17 @@ def main(
     seeds: int = 3,
     scale: float = 1.0,
     jobs: int = 2,
-    run: bool = True,
+    report_only: bool = False,
+    source: Path | None = None,
 ) -> None:
     """Runs what is missing, and reports what is there.
 
     Args:
         data: folder of the real data; by default METALR_DATA's, without which it comes from the hub.
-        out: folder of the results.
-        docs: folder of the report; by default that of the results.
+        out: folder of the runs and of compare's report of every cell.
+        docs: folder of the page; by default that of the runs.
         only: tasks to run, comma-separated; all by default. The report is about these.
-        schedules: to run, comma-separated; all by default. The report is about all that are stored.
+        schedules: to run, comma-separated; all by default. The report is about all that are finished.
         default: policy with a known horizon, a shipped one's name or a file.
         anytime: policy without one.
         boosting: policy of boosted trees with a known horizon.
@@ -70,36 +76,72 @@ def main(
         seeds: runs from each rate.
         scale: of the horizons; below 1 to try the suite out.
         jobs: worker processes, of one thread each.
-        run: whether to run what is missing; otherwise only the report is made.
+        report_only: whether to run nothing, and to report on what is finished.
+        source: heldout.csv or heldout.json of an earlier suite, to write the page from in place of running anything.
     """
     if rates < 2 or seeds < 1 or jobs < 1 or not 0.0 < scale < math.inf:
         raise ValueError(
             f"rates={rates}, seeds={seeds}, jobs={jobs}, scale={scale}: give two rates or more, one seed or more, one "
             "job or more and a scale above 0"
         )
+    command = command_line(["python", "-m", "benchmarks.heldout", *sys.argv[1:]])
+    if source is not None:
+        _show(rewrite_docs(source, command, docs or out))
+        return
     tasks = _checked("only", only, list(TASKS))
     chosen = _checked("schedules", schedules, ORDER)
     sources = {"default": default, "anytime": anytime, "boosting": boosting, "boosting_anytime": boosting_anytime}
-    policies = {name: fingerprint(source) for name, source in sources.items()}
-    one_thread()
-    store = Store(out / "runs.jsonl")
-    planned = plan(tasks, ORDER, rates, seeds, scale, policies)
-    todo = [each for each in planned if run and each.schedule in chosen and each not in store.results]
-    if todo:
+    runs = suite_runs(tasks, rates, seeds, scale, sources, data, out)
+    if not report_only:
         check_packages(chosen)
-        start = time.perf_counter()
-        predicted = predicted_seconds(todo, data, sources)
-        print(
-            f"{len(todo)} runs to do, {len(planned) - len(todo)} done or not asked for; predicted: "
-            f"{predicted / 60:.1f} core-minutes, {predicted / 60 / jobs:.1f} minutes with {jobs} jobs",
-            flush=True,
-        )
-        for done, result in tqdm(train_all(todo, jobs, data, sources), total=len(todo), desc="runs", smoothing=0.02):
-            store.add(done, result)
-        print(f"took {(time.perf_counter() - start) / 60:.1f} minutes")
-    report = Report(planned, store)
-    report.write(docs or out, " ".join(["python -m benchmarks.heldout", *sys.argv[1:]]))
-    print("\n".join([*report.summary(), "", *report.figures()]))
+    findings = run_and_report(runs, PoolExecutor(jobs, flush_denormals), chosen, command, out, docs or out, report_only)
+    _show(findings)
+
+
+def suite_runs(
+    tasks: Sequence[str],
+    rates: int,
+    seeds: int,
+    scale: float,
+    sources: dict[str, str],
+    data: str | None,
+    out: Path,
+) -> list[HeldOutRun]:
+    """Lists the runs of the suite; the arguments are those of `main`."""
+    policies = {name: fingerprint(source) for name, source in sources.items()}
+    keys = plan(tasks, ORDER, rates, seeds, scale, policies)
+    return [HeldOutRun(key, out, data, sources.get(policy_of(key.task, key.schedule), "")) for key in keys]
+
+
+def run_and_report(
+    runs: Sequence[HeldOutRun],
+    executor: Executor,
+    schedules: Sequence[str],
+    command: str,
+    out: Path,
+    docs: Path,
+    report_only: bool = False,
+) -> Findings:
+    """Runs what is not finished, and writes both reports.
+
+    Raises:
+        SystemExit: with 130 after Ctrl-C, with 1 where a run failed, after the reports.
+    """
+    with locked(out):
+        outcome = finished(runs)
+        if not report_only:
+            run(runs, outcome, executor, Console(), schedules)
+        findings = write_docs(results_of(runs, outcome.records), [each.key for each in runs], command, docs)
+        if outcome.records:
+            print(f"cells: {write_cells(Suite.of('heldout', runs, 'default'), runs, outcome, out)}")
+    if outcome.failed:
+        name, log = next(iter(outcome.failed.items()))
+        raise SystemExit(f"{len(outcome.failed)} runs failed, the first {name}:\n{log}")
+    return findings
+
+
+def _show(findings: Findings) -> None:
+    print("\n".join([summary_table(findings).body(), "", *figure_lines(findings)]))
 
 
 if __name__ == "__main__":

@@ -1,31 +1,42 @@
-"""One run of the suite, and the plan of all of them."""
+"""The cells of the suite: the plan of all, and the training of one."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from benchmarks.heldout.schedules import LEARNED, TUNED, UNTUNED, Setting
-from benchmarks.heldout.tasks import TASKS, USUAL_LR
+from benchmarks.heldout.schedules import LEARNED, RIVALS, Setting, Training
+from benchmarks.heldout.tasks import TASKS, USUAL_LR, Problem
+from metalr.compare.callback import PROGRESS
+from metalr.compare.cell import CellRun, made_with
+from metalr.compare.files import write_text
+from metalr.compare.grid import rates_about
+from metalr.compare.record import Record
 from metalr.core.policy import BOOSTING_POLICIES
 
 DECADES = 4.0
-"""Width of the grid of initial rates about the usual one."""
+"""Width of the range of initial rates about the usual one."""
 
 POINTS = 12
 """Evaluations of a run after the first, evenly spaced; the last one is at its end."""
 
+LOSS = "val/loss"
+"""Names the validation loss in a record."""
+
 
 class Cell(NamedTuple):
-    """What the figures average over.
+    """Names what the figures average over.
 
     Attributes:
         task: of `TASKS`.
-        optimizer: of the task's; "own" for the untuned schedules, which bring theirs.
+        optimizer: of the task's; "own" for the rivals, which bring theirs.
         steps: horizon T.
     """
 
@@ -33,17 +44,22 @@ class Cell(NamedTuple):
     optimizer: str
     steps: int
 
+    @property
+    def name(self) -> str:
+        """The workload's name in compare's report."""
+        return f"{self.task}-{self.optimizer}-{self.steps}"
+
 
 @dataclass(frozen=True)
 class Run:
-    """One training run; its fields are the key under which its result is stored.
+    """Names one training run.
 
     Attributes:
         task: of `TASKS`.
         optimizer: of the task's, or "own".
         steps: horizon T.
         schedule: of `schedules`.
-        lr: initial rate; None for an untuned schedule.
+        rate: initial rate; of a rival its published default.
         seed: of weights, batches and dropout.
         policy: fingerprint, of a learned schedule; "" otherwise.
     """
@@ -52,7 +68,7 @@ class Run:
     optimizer: str
     steps: int
     schedule: str
-    lr: float | None
+    rate: float
     seed: int
     policy: str = ""
 
@@ -63,48 +79,111 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a run gave.
+class HeldOutRun(CellRun):
+    """Trains one run of the suite in a plain loop.
 
     Attributes:
-        curve: validation loss before the first step and at `POINTS` evenly spaced ones, the last at the end.
-        metric: at the end, in [0, 1].
-        seconds: of one core.
-    """
-
-    curve: tuple[float, ...]
-    metric: float
-    seconds: float
-
-
-def train(run: Run, root: str | None, policy: str = "") -> Result:
-    """Does one run in a plain loop.
-
-    Args:
-        run: what to do.
+        key: which run.
+        out: the suite's folder.
         root: folder of the real data; None for the hub.
-        policy: name or file of a learned schedule's policy.
+        source: name or file of a learned schedule's policy.
     """
-    problem = TASKS[run.task].make(root, run.seed)
-    training = Setting(run.optimizer, run.schedule, run.lr, run.steps, policy).start(problem)
-    start = time.process_time()
-    due = [round(run.steps * i / POINTS) for i in range(POINTS + 1)]
-    curve: list[float] = []
-    for step in range(run.steps + 1):
-        while len(curve) <= POINTS and due[len(curve)] == step:  # more than one of them where steps are few
-            with training.evaluation():
-                curve.append(problem.val_loss())
-        if step < run.steps:
-            training.step(problem.loss())
+
+    key: Run
+    out: Path
+    root: str | None = None
+    source: str = ""
+
+    @property
+    def workload(self) -> str:
+        """Names task, optimizer and horizon."""
+        return self.key.cell.name
+
+    @property
+    def schedule(self) -> str:
+        """Names the schedule."""
+        return self.key.schedule
+
+    @property
+    def rate(self) -> float:
+        """Initial rate."""
+        return self.key.rate
+
+    @property
+    def seed(self) -> int:
+        """Seed of weights, batches and dropout."""
+        return self.key.seed
+
+    @property
+    def metric(self) -> str:
+        """Names the validation loss."""
+        return LOSS
+
+    @property
+    def name(self) -> str:
+        """Unique in the suite; runs of another policy have another folder, so that they stay beside each other."""
+        workload, schedule, *rest = super().name.split("/")
+        return "/".join([workload, "-".join(filter(None, (schedule, self.key.policy))), *rest])
+
+    def fingerprint(self) -> str:
+        """Digests the run's key, the task and the number of evaluations."""
+        text = json.dumps([asdict(self.key), TASKS[self.key.task].title, POINTS])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def command(self) -> list[str]:
+        """Gives the command that runs this run's task and schedule."""
+        return ["python", "-m", "benchmarks.heldout", f"--only={self.key.task}", f"--schedules={self.schedule}"]
+
+    def train(self) -> Record:
+        """Trains, evaluating at `POINTS` evenly spaced steps."""
+        key = self.key
+        task = TASKS[key.task]
+        problem = task.make(self.root, key.seed)
+        training = Setting(key.optimizer, key.schedule, key.rate, key.steps, self.source).start(problem)
+        start = time.process_time()
+        due = [round(key.steps * i / POINTS) for i in range(POINTS + 1)]
+        losses: list[float] = []
+        rates: list[float] = []
+        seconds: list[float] = []
+        for step in range(key.steps + 1):
+            while len(losses) <= POINTS and due[len(losses)] == step:  # more than one of them where steps are few
+                losses.append(_evaluate(training, problem))
+                rates.append(training.rate)
+                seconds.append(time.process_time() - start)
+                self._note(step, seconds[-1])
+            if step < key.steps:
+                training.step(problem.loss())
+        with training.evaluation():
+            metric = problem.val_metric()
+        return Record(
+            fingerprint=self.fingerprint(),
+            workload=self.workload,
+            schedule=self.schedule,
+            rate=key.rate,
+            seed=key.seed,
+            steps=key.steps,
+            epoch_steps=None,
+            seconds=time.process_time() - start,
+            first_loss=losses[0],
+            final={LOSS: losses[-1], metric_name(key.task): metric},
+            test={},
+            curves={LOSS: (due, losses), "lr": (due[1:], rates[1:]), "seconds": (due, seconds)},
+            made_with=made_with(),
+        )
+
+    def _note(self, step: int, seconds: float) -> None:
+        note = {"step": step, "total": self.key.steps, "epoch": None, "seconds": seconds}
+        write_text(self.folder / PROGRESS, json.dumps(note))
+
+
+def metric_name(task: str) -> str:
+    """Names a task's metric in a record."""
+    return f"val/{TASKS[task].metric}"
+
+
+def _evaluate(training: Training, problem: Problem) -> float:
     with training.evaluation():
-        metric = problem.val_metric()
-    return Result(tuple(curve), metric, time.process_time() - start)
-
-
-def initial_lrs(optimizer: str, rates: int) -> list[float]:
-    """The grid: log-spaced over `DECADES` about the usual rate, to six digits, so that a stored one is found again."""
-    exponents = [DECADES * (i / (rates - 1) - 0.5) for i in range(rates)]
-    return [float(f"{USUAL_LR[optimizer] * 10**exponent:.6g}") for exponent in exponents]
+        return problem.val_loss()
 
 
 def plan(
@@ -115,7 +194,7 @@ def plan(
     scale: float,
     policies: Mapping[str, str],
 ) -> list[Run]:
-    """All runs, task by task.
+    """Lists all runs, task by task.
 
     Args:
         tasks: names.
@@ -125,59 +204,37 @@ def plan(
         scale: of the horizons.
         policies: fingerprint of each policy, by its name as `policy_of` gives it.
     """
-    runs: list[Run] = []
-    for name in tasks:
-        for horizon in TASKS[name].horizons:
-            steps = max(1, round(scale * horizon))
-            for schedule in schedules:
-                runs += _of_schedule(name, steps, schedule, rates, seeds, policies.get(policy_of(name, schedule), ""))
-    return runs
+    return [
+        Run(name, optimizer, max(1, round(scale * horizon)), schedule, rate, seed, policies.get(policy, ""))
+        for name in tasks
+        for horizon in TASKS[name].horizons
+        for schedule in schedules
+        for policy in [policy_of(name, schedule)]
+        for optimizer in _optimizers(name, schedule)
+        for rate in _rates(optimizer, schedule, rates)
+        for seed in range(seeds)
+    ]
+
+
+def _optimizers(task: str, schedule: str) -> tuple[str, ...]:
+    if schedule not in RIVALS:
+        return TASKS[task].optimizers
+    return () if TASKS[task].is_boosted else ("own",)
+
+
+def _rates(optimizer: str, schedule: str, rates: int) -> list[float]:
+    if schedule in RIVALS:
+        return [RIVALS[schedule].rate]
+    return rates_about(USUAL_LR[optimizer], DECADES, rates)
 
 
 def policy_of(task: str, schedule: str) -> str:
-    """Name of the policy that a learned schedule takes, one of `BOOSTING_POLICIES` for trees; "" for others."""
+    """Names the policy that a learned schedule takes, one of `BOOSTING_POLICIES` for trees; "" for others."""
     if schedule not in LEARNED:
         return ""
     return BOOSTING_POLICIES[LEARNED.index(schedule)] if TASKS[task].is_boosted else schedule
 
 
-def _of_schedule(task: str, steps: int, schedule: str, rates: int, seeds: int, policy: str) -> list[Run]:
-    if schedule in UNTUNED:
-        if TASKS[task].is_boosted:
-            return []
-        return [Run(task, "own", steps, schedule, None, seed) for seed in range(seeds)]
-    return [
-        Run(task, optimizer, steps, schedule, lr, seed, policy)
-        for optimizer in TASKS[task].optimizers
-        for lr in initial_lrs(optimizer, rates)
-        for seed in range(seeds)
-    ]
-
-
-def predicted_seconds(runs: Sequence[Run], root: str | None, sources: Mapping[str, str]) -> float:
-    """Seconds of one core that runs will take, by a few steps of each task, optimizer and kind of schedule here.
-
-    Args:
-        runs: what is left to do.
-        root: folder of the real data.
-        sources: name or file of each policy, by its name as `policy_of` gives it.
-    """
-    kinds: dict[tuple[str, str, str], list[Run]] = {}
-    for run in runs:
-        kind = run.schedule if run.schedule in (*LEARNED, *UNTUNED) else TUNED[0]
-        kinds.setdefault((run.task, run.optimizer, kind), []).append(run)
-    total = 0.0
-    for (task, optimizer, schedule), group in kinds.items():
-        usual = None if optimizer == "own" else USUAL_LR[optimizer]
-        probes = [Run(task, optimizer, steps, schedule, usual, 0) for steps in (POINTS, 3 * POINTS)]
-        policy = sources.get(policy_of(task, schedule), "")
-        times = [train(probe, root, policy).seconds for probe in (probes[0], *probes)][1:]
-        step = max(0.0, times[1] - times[0]) / (2 * POINTS)
-        total += sum(times[0] + step * (run.steps - POINTS) for run in group)
-    return total
-
-
-def one_thread() -> None:
-    """Sets this process to one thread; denormals, which a dying network is full of, count as zero."""
-    torch.set_num_threads(1)
+def flush_denormals() -> None:
+    """Counts denormals, which a network that diverges is full of, as zero: they are slow."""
     torch.set_flush_denormal(True)

@@ -1,4 +1,4 @@
-"""What sets the learning rate of a run: hand-made schedules, optimizers that need no rate, and the learned policies."""
+"""What sets the learning rate of a run: hand-made schedules, rivals with optimizers of their own, learned policies."""
 
 from __future__ import annotations
 
@@ -24,53 +24,74 @@ LEARNED = ("default", "anytime")
 """`MetaLR(optimizer, total_steps=T)` and `MetaLR(optimizer)`."""
 
 TUNED = (*SHAPES, "wsd", "one_cycle")
-"""Each at every initial rate."""
+"""Hand-made schedules, each from every initial rate."""
 
-UNTUNED = ("prodigy_cosine", "schedule_free_adamw", "schedule_free_sgd", "d_adaptation")
-"""Optimizers of their own, at their published defaults: no rate is given."""
 
-PACKAGES = {
-    "prodigy_cosine": "prodigyopt",
-    "schedule_free_adamw": "schedulefree",
-    "schedule_free_sgd": "schedulefree",
-    "d_adaptation": "dadaptation",
-    "wsd": "transformers",
+@dataclass(frozen=True)
+class Rival:
+    """Describes an optimizer that is run untuned.
+
+    Attributes:
+        package: that it comes from.
+        rate: its published default.
+    """
+
+    package: str
+    rate: float
+
+
+RIVALS = {
+    "prodigy_cosine": Rival("prodigyopt", 1.0),
+    "schedule_free_adamw": Rival("schedulefree", 0.0025),
+    "schedule_free_sgd": Rival("schedulefree", 1.0),
+    "d_adaptation": Rival("dadaptation", 1.0),
 }
-"""What a schedule needs beside torch."""
+"""Optimizers of their own, at their published defaults."""
+
+ORDER = (*LEARNED, "cosine", "linear", "wsd", "one_cycle", "step", "constant", *RIVALS)
+"""All schedules, as the report has them."""
+
+PACKAGES = {name: rival.package for name, rival in RIVALS.items()} | {"wsd": "transformers"}
+"""Names what a schedule needs beside torch."""
 
 
 class Training:
-    """An optimizer and what sets its rate.
+    """Steps an optimizer and what sets its rate.
 
     Args:
         optimizer: of the problem's model.
         scheduler: stepped after each step, where there is one.
+
+    Attributes:
+        rate: of the last step, first group.
     """
 
     def __init__(self, optimizer: Optimizer, scheduler: LRScheduler | None = None) -> None:
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.rate = float(optimizer.param_groups[0]["lr"])
 
     def step(self, loss: Tensor) -> None:
-        """One optimizer step, from the loss of its batch."""
+        """Does one optimizer step, from the loss of its batch."""
         self.optimizer.zero_grad()
         loss.backward()
         self.before_update(loss.detach())
+        self.rate = float(self.optimizer.param_groups[0]["lr"])
         self.optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()
 
     def before_update(self, loss: Tensor) -> None:
-        """Called when the gradients are there."""
+        """Is called when the gradients are there."""
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Around an evaluation."""
+        """Surrounds an evaluation."""
         yield
 
 
 class Learned(Training):
-    """Under `MetaLR`."""
+    """Trains under `MetaLR`."""
 
     def __init__(self, optimizer: Optimizer, total_steps: int | None, policy: str) -> None:
         super().__init__(optimizer)
@@ -82,7 +103,7 @@ class Learned(Training):
 
 
 class ScheduleFree(Training):
-    """Evaluated at the average of the iterates, with batch norm's statistics measured there, as its authors ask."""
+    """Evaluates at the average of the iterates, with batch norm's statistics measured there, as its authors ask."""
 
     def __init__(self, optimizer: Any, problem: Problem) -> None:
         super().__init__(optimizer)
@@ -91,7 +112,7 @@ class ScheduleFree(Training):
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """At the average."""
+        """Switches to the average."""
         self.optimizer.eval()  # type: ignore[attr-defined]
         self.problem.recalibrate()
         yield
@@ -100,19 +121,19 @@ class ScheduleFree(Training):
 
 @dataclass(frozen=True)
 class Setting:
-    """All that a `Training` depends on beside its problem.
+    """Holds all that a `Training` depends on beside its problem.
 
     Attributes:
-        optimizer: of `tasks.USUAL_LR`, or "own" with an untuned schedule.
-        schedule: one of `TUNED`, `UNTUNED` or `LEARNED`.
-        lr: initial rate; None with an untuned schedule.
+        optimizer: of `tasks.USUAL_LR`, or "own" with a rival.
+        schedule: one of `TUNED`, `RIVALS` or `LEARNED`.
+        rate: initial rate.
         steps: horizon T.
         policy: shipped name or file, with a learned schedule.
     """
 
     optimizer: str
     schedule: str
-    lr: float | None
+    rate: float
     steps: int
     policy: str = ""
 
@@ -123,18 +144,19 @@ class Setting:
             ValueError: for an unknown schedule.
         """
         params = problem.model.parameters()
-        if self.schedule in UNTUNED:
-            return _untuned(self.schedule, params, problem, self.steps)
-        assert self.lr is not None
-        optimizer = _optimizer(self.optimizer, params, self.lr)
+        if self.schedule in RIVALS:
+            return _rival(self.schedule, params, self.rate, problem, self.steps)
+        optimizer = _optimizer(self.optimizer, params, self.rate)
         if self.schedule in LEARNED:
             return Learned(optimizer, self.steps if self.schedule == "default" else None, self.policy)
-        return Training(optimizer, _scheduler(self.schedule, optimizer, self.lr, self.steps))
+        return Training(optimizer, _scheduler(self.schedule, optimizer, self.rate, self.steps))
 
 
 def _optimizer(name: str, params: Iterable[Any], lr: float) -> Optimizer:
     if name == "sgd":
         return torch.optim.SGD(params, lr=lr, momentum=0.9, fused=True)
+    if name == "adam":
+        return torch.optim.Adam(params, lr=lr, fused=True)
     if name == "adamw":
         return torch.optim.AdamW(params, lr=lr, fused=True)  # fused: a millisecond a step where tensors are many
     return Boosting(params, lr=lr)
@@ -149,21 +171,21 @@ def _scheduler(name: str, optimizer: Optimizer, lr: float, steps: int) -> LRSche
     if name == "one_cycle":  # Smith 2018, torch's defaults; boosting has no momentum to cycle
         cycles = bool({"momentum", "betas"} & set(optimizer.defaults))
         return OneCycleLR(optimizer, max_lr=lr, total_steps=steps, cycle_momentum=cycles)
-    raise ValueError(f"schedule={name!r}: choose of {', '.join((*LEARNED, *TUNED, *UNTUNED))}")
+    raise ValueError(f"schedule={name!r}: choose of {', '.join(ORDER)}")
 
 
-def _untuned(name: str, params: Iterable[nn.Parameter], problem: Problem, steps: int) -> Training:
+def _rival(name: str, params: Iterable[nn.Parameter], rate: float, problem: Problem, steps: int) -> Training:
     package = _package(name)
     if name == "prodigy_cosine":
-        optimizer = package.Prodigy(params)
+        optimizer = package.Prodigy(params, lr=rate)
         return Training(optimizer, HorizonLR(optimizer, "cosine", steps))
     if name == "d_adaptation":
-        return Training(package.DAdaptAdam(params))
+        return Training(package.DAdaptAdam(params, lr=rate))
     kinds: dict[str, Callable[..., Any]] = {
         "schedule_free_adamw": package.AdamWScheduleFree,
         "schedule_free_sgd": package.SGDScheduleFree,
     }
-    return ScheduleFree(kinds[name](params), problem)
+    return ScheduleFree(kinds[name](params, lr=rate), problem)
 
 
 def _package(schedule: str) -> ModuleType:
@@ -182,11 +204,11 @@ def check_packages(schedules: Iterable[str]) -> None:
                 _package(schedule)
             except ImportError as error:
                 raise ImportError(
-                    f"schedule {schedule!r} needs {PACKAGES[schedule]}: pip install '.[benchmarks]', or name others "
+                    f"schedule {schedule!r} needs {PACKAGES[schedule]}: pip install '.[experiments]', or name others "
                     "with --schedules"
                 ) from error
 
 
 def fingerprint(policy: str) -> str:
-    """Of a policy's weights and of the features' schema: runs with another one are other runs."""
+    """Digests a policy's weights and the features' schema: runs with another one are other runs."""
     return f"{LRPolicy.load(policy).fingerprint()}-{SCHEMA_VERSION}"

@@ -1,8 +1,4 @@
-"""The suite's tasks: a network with its data, or boosted trees, as one problem that a plain loop trains.
-
-Meta-training draws perceptrons, small convnets on synthetic images, tiny transformers on synthetic sequences and
-quadratics; it never draws what is here.
-"""
+"""The suite's tasks: a network with its data, or boosted trees, as one problem that a plain loop trains."""
 
 from __future__ import annotations
 
@@ -20,12 +16,12 @@ from benchmarks.heldout.data import Data, Split
 from benchmarks.heldout.networks import Bert, CharacterTransformer, ResNet8
 from models import BoostedTrees, ConvNet, TabularMLP
 
-USUAL_LR = {"sgd": 0.1, "adamw": 1e-3, "boosting": 0.1}
-"""The middle of the grid of initial rates, by optimizer."""
+USUAL_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "boosting": 0.1}
+"""Middle of the range of initial rates, by optimizer."""
 
 
 class Problem(ABC):
-    """One run's model and data; all runs of a task and a seed have the same weights, batches and dropout masks.
+    """Holds one run's model and data; all runs of a task and a seed have the same weights, batches and dropout masks.
 
     Attributes:
         model: what is trained.
@@ -35,37 +31,37 @@ class Problem(ABC):
 
     @abstractmethod
     def loss(self) -> Tensor:
-        """Of the next batch, a scalar."""
+        """Computes the loss of the next batch, a scalar."""
 
     @abstractmethod
     def validate(self) -> tuple[Tensor, Tensor]:
-        """Outputs and labels of the held-out rows."""
+        """Computes outputs and labels of the held-out rows."""
 
     @abstractmethod
     def criterion(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss, a scalar."""
+        """Computes the mean loss, a scalar."""
 
     @abstractmethod
     def metric(self, outputs: Tensor, labels: Tensor) -> float:
-        """In [0, 1], the higher the better."""
+        """Computes the metric, in [0, 1], the higher the better."""
 
     def recalibrate(self) -> None:  # noqa: B027 - most have nothing to
         """Measures batch norm's statistics at the weights that are there now."""
 
     def val_loss(self) -> float:
-        """On the held-out rows."""
+        """Computes the loss on the held-out rows."""
         with torch.no_grad():
             return float(self.criterion(*self.validate()))
 
     def val_metric(self) -> float:
-        """On the held-out rows; outputs that are not numbers count as zero."""
+        """Computes the metric on the held-out rows; outputs that are not numbers count as zero."""
         with torch.no_grad():
             outputs, labels = self.validate()
             return self.metric(outputs.nan_to_num(), labels)
 
 
 class NetworkProblem(Problem):
-    """A network with cross entropy, over classes or of one binary margin.
+    """Trains a network by cross entropy, over classes or of one binary margin.
 
     Args:
         build: makes the network.
@@ -93,29 +89,29 @@ class NetworkProblem(Problem):
                 yield self.train.rows(rows)
 
     def loss(self) -> Tensor:
-        """Of the next batch."""
+        """Computes the loss of the next batch."""
         batch = next(self.batches)
         return self.criterion(self.model(*batch.inputs), batch.labels)
 
     def validate(self) -> tuple[Tensor, Tensor]:
-        """In evaluation mode."""
+        """Computes outputs in evaluation mode."""
         self.model.eval()
         outputs = self.model(*self.val.inputs)
         self.model.train()
         return outputs, self.val.labels
 
     def criterion(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Cross entropy, nats."""
+        """Computes the cross entropy, nats."""
         if self.binary:
             return F.binary_cross_entropy_with_logits(outputs, labels)
         return F.cross_entropy(outputs.flatten(0, -2), labels.flatten())
 
     def metric(self, outputs: Tensor, labels: Tensor) -> float:
-        """Accuracy over classes; AUC of a binary margin."""
+        """Computes accuracy over classes, or AUC of a binary margin."""
         return _auc(outputs, labels) if self.binary else float((outputs.argmax(-1) == labels).float().mean())
 
     def recalibrate(self) -> None:
-        """Over 20 batches that training does not see in this order."""
+        """Measures them over 20 batches that training does not see in this order."""
         if self.has_batch_norm:
             with torch.no_grad():
                 for _ in range(20):
@@ -123,7 +119,7 @@ class NetworkProblem(Problem):
 
 
 class BoostingProblem(Problem):
-    """XGBoost on 4,000 rows of Adult that the seed draws: the whole of them at each round."""
+    """Boosts trees on 4,000 rows of Adult, chosen by the seed: all of them at each round."""
 
     def __init__(self, root: str | None, seed: int) -> None:
         arrays, self.val = data.adult_arrays(root)
@@ -133,19 +129,19 @@ class BoostingProblem(Problem):
         self.model.attach(arrays.features[rows], arrays.labels[rows], arrays.names, arrays.types)
 
     def loss(self) -> Tensor:
-        """Of all training rows."""
+        """Computes the loss of all training rows."""
         return self.criterion(self.model.margins, self.model.labels)
 
     def validate(self) -> tuple[Tensor, Tensor]:
-        """Margins."""
+        """Computes margins."""
         return self.model(*self.val.inputs), self.val.labels
 
     def criterion(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Cross entropy, nats."""
+        """Computes the cross entropy, nats."""
         return F.binary_cross_entropy_with_logits(outputs, labels)
 
     def metric(self, outputs: Tensor, labels: Tensor) -> float:
-        """AUC."""
+        """Computes the AUC."""
         return _auc(outputs, labels)
 
 
@@ -155,7 +151,7 @@ def _auc(margins: Tensor, labels: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of work.
+    """Describes a kind of work.
 
     Attributes:
         title: for the report.

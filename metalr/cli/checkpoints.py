@@ -1,4 +1,4 @@
-"""The newest checkpoint of a folder that is whole: what a run that was cut off goes on from."""
+"""Finds the checkpoint from which an interrupted run is resumed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ log = logging.getLogger("metalr")
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """The newest `*.ckpt` below a folder whose archive is complete and has its checksums; None where there is none.
+    """Returns the newest intact checkpoint below a folder.
 
-    A newer one that is damaged, as by a node that was lost while it wrote, is named in a warning and left where it is.
+    Newer files whose archive is incomplete or fails its checksums, as after a crash while writing, are named in a
+    warning and left in place.
+
+    Args:
+        folder: searched for `*.ckpt`, also in its subfolders; it need not exist.
+
+    Returns:
+        The path, or None where there is no intact checkpoint.
     """
     paths = sorted((path for path in folder.rglob("*.ckpt") if path.is_file()), key=lambda path: path.stat().st_mtime)
     for path in reversed(paths):

@@ -1,4 +1,4 @@
-"""MetaLRCLI: the LightningCLI of `train.py`; anyone's own train script can use it with their models and data."""
+"""MetaLRCLI: the command line of `train.py`, and of any train script with models and data of your own."""
 
 from __future__ import annotations
 
@@ -26,24 +26,44 @@ log = logging.getLogger("metalr")
 T = TypeVar("T")
 
 OWN = {
-    "compare": ("Runs a grid of fits and reports on it.", (Grid, Options)),
-    "inspect": ("Shows a policy, or what an inspector kept of a run.", (Inspection,)),
-    "submit": ("Hands the command after `--` to a cluster.", (Submission,)),
+    "compare": ("Runs a grid of fits, and reports on it.", (Grid, Options)),
+    "inspect": ("Shows a policy, or what an inspector recorded of a run.", (Inspection,)),
+    "submit": ("Submits the command after `--` to a cluster.", (Submission,)),
 }
-"""Subcommands beside the Trainer's: what each does, and what its arguments make."""
+"""Subcommands beside the Trainer's: the description, and the dataclasses that the arguments are parsed into."""
+
+EXTRAS = {"compare": "cli", "inspect": "cli", "submit": "cluster"}
+"""The extra that each of them needs."""
 
 
 class MetaLRCLI(LightningCLI):
-    """LightningCLI in which models and data are chosen by `class_path`, and several `--config` files merge.
+    """Runs the command line of a train script, whose models and data are chosen by `class_path`.
 
-    A learning-rate scheduler given by `--lr_scheduler` is stepped once an optimizer step, and a
-    `metalr.schedules.HorizonLR` takes its horizon from the Trainer. The run's full configuration is stored beside
-    its logs, also where that folder exists already (a resumed run). `--ckpt_path` may be a folder, which need not
-    have anything yet: it stands for the newest checkpoint in it that is whole.
+    A train script of your own is
 
-    Beside the Trainer's subcommands there are `compare`, which takes a grid (`metalr.compare.Grid`) in place of a
-    model and data, and runs its cells as `fit` of the same script; `inspect`, which shows a policy, or what an
-    inspector kept of a run; and `submit`, which hands the command after `--` to a cluster.
+        import my_data, my_models
+        from metalr.cli import MetaLRCLI
+
+        if __name__ == "__main__":
+            MetaLRCLI()
+
+    and `python train.py fit --config a.yaml --config b.yaml` merges several configurations. Beyond LightningCLI:
+
+    - A scheduler given by `--lr_scheduler` is stepped once an optimizer step, and a `metalr.schedules.HorizonLR` takes
+      its horizon from the Trainer.
+    - `--ckpt_path` may be a folder, even an empty or missing one: the run resumes from the newest intact checkpoint in
+      it, or starts afresh.
+    - The full configuration is stored in the log folder, also by a resumed run.
+    - `compare` runs a grid (`metalr.compare.Grid`) whose cells are `fit` commands of the same script; `inspect` shows a
+      policy, or what an inspector recorded of a run; `submit` submits the command after `--` to a cluster.
+
+    Args:
+        **kwargs: of LightningCLI; `args` is a list of arguments to parse in place of the command line's.
+
+    Raises:
+        ValueError: for a scheduler without an optimizer, a `HorizonLR` without a horizon, or a `submit` without a
+            command that can be submitted.
+        ImportError: for a subcommand whose extra is not installed; it names the extra.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -57,7 +77,7 @@ class MetaLRCLI(LightningCLI):
         super().__init__(**(defaults | kwargs))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Logs as an experiment wants them; any of it can be set in YAML or on the command line."""
+        """Sets the default of `trainer.log_every_n_steps` to 10."""
         parser.set_defaults({"trainer.log_every_n_steps": 10})
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
@@ -71,11 +91,11 @@ class MetaLRCLI(LightningCLI):
             subcommands.add_subcommand(name, own, help=description)
 
     def _set_seed(self) -> None:
-        if self.subcommand not in OWN:  # a grid's cells have seeds of their own
+        if self.subcommand not in OWN:  # cells of a grid have seeds of their own
             super()._set_seed()
 
     def instantiate_classes(self) -> None:
-        """Model, data and Trainer; for a subcommand beside the Trainer's, its own arguments alone."""
+        """Makes model, data and Trainer; for `compare`, `inspect` and `submit`, their own arguments alone."""
         if self.subcommand in OWN:
             self.config_init = instantiate(self.parser, self.config)
         else:
@@ -83,7 +103,7 @@ class MetaLRCLI(LightningCLI):
             super().instantiate_classes()
 
     def _refuse_lone_scheduler(self) -> None:
-        """Lightning would leave a scheduler out in silence where there is no optimizer to go with it."""
+        """Raises for a scheduler without an optimizer, which Lightning would ignore silently."""
         given = self.config[self.subcommand] if self.subcommand else self.config
         if given.get("lr_scheduler") and not given.get("optimizer"):
             raise ValueError(
@@ -111,7 +131,7 @@ class MetaLRCLI(LightningCLI):
         except ModuleNotFoundError as error:
             if subcommand not in OWN:
                 raise
-            raise ImportError(f"{subcommand} needs {error.name}: pip install 'metalr[{subcommand}]'") from error
+            raise ImportError(f"{subcommand} needs {error.name}: pip install 'metalr[{EXTRAS[subcommand]}]'") from error
 
     def _compare(self) -> None:
         from metalr.compare.command import compare  # late: tables and plots
@@ -137,7 +157,7 @@ class MetaLRCLI(LightningCLI):
             self.job = submit(options, self._inner, given.trainer)
 
     def _strict_parser(self, subcommand: str) -> LightningArgumentParser:
-        """A subcommand's parser, which raises errors where it would end the process."""
+        """Returns a subcommand's parser, set to raise errors rather than end the process."""
         parser = self._parser(subcommand)
         parser.exit_on_error = False
         return parser
@@ -153,7 +173,7 @@ class MetaLRCLI(LightningCLI):
         optimizer: Optimizer,
         lr_scheduler: LRSchedulerTypeUnion | None = None,
     ) -> Any:
-        """The CLI's optimizer and scheduler, by steps rather than epochs."""
+        """Returns the optimizer and scheduler for Lightning, with the scheduler stepped once an optimizer step."""
         if lr_scheduler is None:
             return optimizer
         if isinstance(lr_scheduler, HorizonLR) and lr_scheduler.total_steps is None:
@@ -162,10 +182,16 @@ class MetaLRCLI(LightningCLI):
 
 
 def _split_inner(args: Any) -> tuple[list[str], Any]:
-    """The command after `--` of `submit`, and the arguments before it; other subcommands keep theirs.
+    """Splits the arguments of `submit` at `--`; those of other subcommands are left as they are.
+
+    Args:
+        args: given to the CLI; None for the command line's.
+
+    Returns:
+        The command after `--`, empty for other subcommands, and the arguments to parse.
 
     Raises:
-        ValueError: for a `submit` without a command, or with one that is not to be submitted.
+        ValueError: for a `submit` without a command, or with one that cannot be submitted.
     """
     given = sys.argv[1:] if args is None else args
     if not isinstance(given, list) or given[:1] != ["submit"]:
@@ -186,12 +212,12 @@ def _split_inner(args: Any) -> tuple[list[str], Any]:
 
 
 def _made(kind: type[T], given: Any) -> T:
-    """A dataclass from the parsed arguments of its fields."""
+    """Makes a dataclass from the parsed arguments of its fields."""
     return kind(**{field.name: given[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def instantiate(parser: ArgumentParser, config: Namespace) -> Any:
-    """What a parsed configuration describes."""
+    """Instantiates the classes of a parsed configuration."""
     made = getattr(parser, "instantiate", None) or parser.instantiate_classes  # jsonargparse 4.49 renamed it
     return made(config)
 
@@ -200,7 +226,6 @@ def _horizon(trainer: L.Trainer) -> int:
     total = trainer.estimated_stepping_batches
     if total in (-1, float("inf")):
         raise ValueError(
-            "HorizonLR needs to know how long the run is: give trainer.max_steps or trainer.max_epochs, or its "
-            "own total_steps"
+            "HorizonLR needs the length of the run: give trainer.max_steps, trainer.max_epochs or its own total_steps"
         )
     return int(total)

@@ -1,4 +1,4 @@
-"""The subcommand `submit`: hands a checked command to the cluster, as one job, or a grid's cells as a job array."""
+"""The subcommand `submit`: submits a command as one job, or the cells of a grid as a job array."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from metalr.cluster.executor import ClusterExecutor
 from metalr.cluster.job import ScriptJob
 from metalr.cluster.options import Submission
 from metalr.cluster.shape import Shape
-from metalr.compare.cell import Script
 from metalr.compare.command import Parse, compare
-from metalr.compare.grid import Grid, expand
-from metalr.compare.grid import options as fit_options
+from metalr.compare.fit import Script
+from metalr.compare.grid import Grid
 from metalr.compare.options import Options
+from metalr.compare.shell import expand, fit_options
 
 POLL = 1.0
-"""Seconds between two looks at a log."""
+"""Seconds between two reads of a log."""
 
 NOTE = "submitted.yaml"
-"""In a job's folder: its command and what the cluster was told."""
+"""File in a job's folder: its command, and the options that it was submitted with."""
 
 
 def submit(options: Submission, command: Sequence[str], trainer: Any, console: Console | None = None) -> str | None:
     """Submits a command of this train script as one job.
 
-    The Trainer's `default_root_dir` is the job's own folder unless the command says otherwise: that is where
-    Lightning looks for what a job saved before it was queued again, and two jobs must not find each other's.
+    The Trainer's `default_root_dir` becomes the job's own folder unless the command sets it: Lightning looks there for
+    the checkpoint of a requeued job, and two jobs must not find each other's.
 
     Args:
-        options: how.
-        command: a subcommand of the script and its arguments; it has been parsed.
-        trainer: its parsed arguments of the Trainer.
-        console: to print to.
+        options: of the submission.
+        command: a subcommand of the script and its arguments, already checked by the parser.
+        trainer: the parsed Trainer arguments of the command.
+        console: to print to; None for the terminal.
 
     Returns:
-        The job's number; None of a dry run.
+        The job's number; None for a dry run.
 
     Raises:
-        ValueError: for devices that are no number, or a folder that has a job already.
-        RuntimeError: where nothing can be submitted from here.
-        SystemExit: with 1, where a job that is followed does not complete.
+        ValueError: for devices that are not a number, or a folder that has a job already.
+        RuntimeError: where `sbatch` is missing or refuses the job.
+        SystemExit: with status 1, if a followed job does not complete.
     """
     console = console or Console()
     folder = Path(options.folder) / options.name
@@ -71,12 +71,12 @@ def submit(options: Submission, command: Sequence[str], trainer: Any, console: C
 
 
 def _show(note: dict[str, Any], console: Console) -> None:
-    """What a dry run says, as YAML."""
+    """Prints what would be submitted, as YAML."""
     console.print(yaml.safe_dump(note, sort_keys=False, width=1000).strip(), highlight=False, soft_wrap=True)
 
 
 def _follow(job_id: str, out: Path, err: Path, console: Console) -> None:
-    """Prints both logs as they grow, until the job is over."""
+    """Prints both logs as they grow, until the job ends."""
     read = {out: 0, err: 0}
     over = False
     while True:
@@ -103,17 +103,18 @@ def submit_grid(
     """Runs a grid's cells as a job array, waits for them, and writes the report.
 
     Args:
-        options: how it is submitted; `compare`'s own folder takes the place of `folder`.
-        grid: to be run.
-        how: of `compare`.
-        parse: parses the arguments of `fit`.
-        console: to print to.
+        options: of the submission; the folder of `compare` is used in place of `options.folder`.
+        grid: whose cells are run.
+        how: options of `compare`.
+        parse: parser of the arguments of `fit`.
+        console: to print to; None for the terminal.
 
     Returns:
-        The report's page; None of a dry run.
+        The path of the report; None for a dry run.
 
     Raises:
         ValueError: for a command that does not parse, a cell on several nodes, or as `compare`.
+        RuntimeError: where `sbatch` is missing or refuses the jobs.
     """
     console = console or Console()
     out = Path(how.out or Path("logs") / "compare" / grid.name)
@@ -126,7 +127,7 @@ def submit_grid(
 
 
 def _cells_shape(grid: Grid, parse: Parse) -> Shape:
-    """The largest of the shapes of a grid's cells, which depend on the workload alone."""
+    """Returns the largest shape of a grid's cells; a shape depends on the workload alone."""
     shapes = []
     for workload in grid.workloads:
         arguments = fit_options(workload.configs, workload.overrides)

@@ -1,4 +1,4 @@
-"""The cells of a grid as a job array."""
+"""Runs the cells of a grid as a job array."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from metalr.compare.cell import CellRun
 from metalr.compare.record import RECORD
 
 POLL = 3.0
-"""Seconds between two questions to the cluster."""
+"""Seconds between two queries of the queue."""
 
 
 class ClusterExecutor:
-    """Runs a grid's cells as one job array, as many at once as `Cluster.parallel` says.
+    """Runs a grid's cells as one job array, at most `Cluster.parallel` at a time.
 
-    A cell whose node is lost is queued again by the cluster, and goes on from its checkpoint. One that is gone from
-    the queue without a record has failed, and the others go on.
+    The cluster requeues a cell whose node is lost, and the cell resumes from its checkpoint. A cell that leaves the
+    queue without a record has failed; the others continue.
 
     Args:
-        cluster: where.
-        shape: of each cell: one node.
-        folder: of the jobs' own logs.
+        cluster: options of the jobs.
+        shape: of each cell, on one node.
+        folder: for the jobs' logs.
         name: of the array.
     """
 
     def __init__(self, cluster: Cluster, shape: Shape, folder: Path, name: str) -> None:
-        # One process, which starts those of its devices.
+        # one process a cell, which starts those of its devices
         self.parameters = slurm.parameters(cluster, shape, name) | {"ntasks_per_node": 1}
         self.folder = folder
         self._running: dict[str, CellRun] = {}
@@ -40,26 +40,26 @@ class ClusterExecutor:
 
     @property
     def free(self) -> int:
-        """As many as there are: the cluster queues them."""
+        """Number of cells that can be launched: unlimited, as the cluster queues them."""
         return sys.maxsize
 
-    def launch(self, tasks: Sequence[CellRun]) -> None:
-        """Submits them as an array."""
-        jobs = slurm.submit([CellJob(task) for task in tasks], self.folder, self.parameters, array=True)
-        self._running |= {str(job.job_id): task for job, task in zip(jobs, tasks, strict=True)}
+    def launch(self, cell_runs: Sequence[CellRun]) -> None:
+        """Submits cells as a job array."""
+        jobs = slurm.submit([CellJob(cell_run) for cell_run in cell_runs], self.folder, self.parameters, array=True)
+        self._running |= {str(job.job_id): cell_run for job, cell_run in zip(jobs, cell_runs, strict=True)}
         self._asked = time.monotonic()
 
     def ended(self) -> list[tuple[CellRun, bool]]:
-        """Those that are no longer in the queue; asks every few seconds."""
+        """Returns the cells that have left the queue, each with whether it succeeded; queries every `POLL` seconds."""
         if not self._running or time.monotonic() < self._asked + POLL:
             return []
         self._asked = time.monotonic()
         queued = slurm.alive()
         over = [] if queued is None else [name for name in self._running if name not in queued]
-        tasks = [self._running.pop(name) for name in over]
-        return [(task, (task.folder / RECORD).is_file()) for task in tasks]
+        cell_runs = [self._running.pop(name) for name in over]
+        return [(cell_run, (cell_run.folder / RECORD).is_file()) for cell_run in cell_runs]
 
     def stop(self) -> None:
-        """Cancels what is queued or runs."""
+        """Cancels all queued and running cells."""
         slurm.cancel(list(self._running))
         self._running.clear()

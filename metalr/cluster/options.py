@@ -1,4 +1,4 @@
-"""What a cluster is told of a job beside what the Trainer's own arguments say."""
+"""The options of a submission: the cluster, and the job."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from metalr.compare.grid import NAME
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where jobs run, and in what environment.
+    """Says where jobs run, and in what environment; nodes and devices are the Trainer's own arguments.
 
     Args:
-        partition: queue; None for the cluster's default.
-        account: that is charged.
+        partition: queue of the jobs; None for the cluster's default.
+        account: to charge.
         qos: quality of service.
         constraint: on the nodes, such as "h100".
-        time: limit, minutes.
-        cpus_per_task: cores of each process, loader workers among them.
-        mem_gb: memory of each node; None for the cluster's default.
-        gpu: kind of GPU, as the cluster names it; None for any. How many there are is the Trainer's `devices`.
+        time: limit, minutes, 1 or more.
+        cpus_per_task: cores of each process, loader workers included.
+        mem_gb: memory of each node, GB; None for the cluster's default.
+        gpu: kind of GPU by the cluster's name; None for any. Their number is the Trainer's `devices`.
         container: image that the job runs in (pyxis' `--container-image`); None for none.
         mounts: of the container, each "outside:inside".
-        setup: lines of shell in front of the command, such as "module load cuda" or "export NCCL_DEBUG=INFO".
-        grace: seconds before the time limit at which a job is told, so that it saves and is queued again.
-        parallel: cells of a `compare` that run at once.
-        extra: other options of sbatch, by their long names.
+        setup: shell lines to run before the command, such as "module load cuda" or "export NCCL_DEBUG=INFO".
+        grace: seconds before the time limit at which a job is signalled, to save and be requeued.
+        parallel: largest number of cells of a `compare` that run at a time.
+        extra: other options of sbatch by their long names.
 
     Raises:
-        ValueError: for a number that is not positive.
+        ValueError: for a number below 1, or mounts without a container.
     """
 
     partition: str | None = None
@@ -57,17 +57,17 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Submission:
-    """What is done with the command after `--`.
+    """Says how the command after `--` is submitted.
 
     Args:
-        cluster: a YAML, such as configs/cluster/slurm.yaml.
-        name: of the job; names its folder, too.
-        folder: that gets a folder for each job, with its logs and checkpoints; all nodes have to see it.
-        dry_run: whether to print what would be submitted, and to submit nothing.
+        cluster: options of the cluster; on the command line a YAML, such as configs/cluster/slurm.yaml.
+        name: of the job and of its folder.
+        folder: parent of the jobs' folders, with their logs and checkpoints; all nodes must see it.
+        dry_run: whether to print what would be submitted rather than submit it.
         follow: whether to print the job's log as it grows, until the job ends.
 
     Raises:
-        ValueError: for a name that is none for a folder.
+        ValueError: for a name that cannot be a folder's.
     """
 
     cluster: Cluster = field(default_factory=Cluster)

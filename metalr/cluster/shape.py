@@ -1,4 +1,4 @@
-"""How many nodes and processes a command takes, by the Trainer's own arguments."""
+"""The nodes and devices that a command uses, read from its Trainer arguments."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Shape:
-    """Nodes and devices of a run; each device has a process.
+    """Holds the nodes and devices of a run, one process a device.
 
     Attributes:
-        nodes: the Trainer's `num_nodes`.
-        devices: of each node, the Trainer's `devices`.
-        gpus: whether they are GPUs.
+        nodes: number of nodes, the Trainer's `num_nodes`.
+        devices: number on each node, the Trainer's `devices`.
+        gpus: whether the devices are GPUs.
     """
 
     nodes: int
@@ -22,14 +22,14 @@ class Shape:
 
     @classmethod
     def of(cls, trainer: Any, auto: int | None = None) -> Shape:
-        """Of parsed arguments of the Trainer.
+        """Reads the shape from parsed Trainer arguments.
 
         Args:
-            trainer: with `num_nodes`, `devices` and `accelerator`.
-            auto: what devices="auto" stands for.
+            trainer: arguments with `num_nodes`, `devices` and `accelerator`.
+            auto: number that devices="auto" stands for; None to refuse "auto".
 
         Raises:
-            ValueError: for devices that are no number: a login node cannot count those of another.
+            ValueError: for devices that are not a number: a login node cannot count those of another node.
         """
         devices = trainer.devices if auto is None or trainer.devices != "auto" else auto
         if isinstance(devices, str) and devices.isdecimal():
@@ -38,6 +38,6 @@ class Shape:
             devices = len(devices)
         if not isinstance(devices, int) or devices < 1:
             raise ValueError(
-                f"trainer.devices={trainer.devices!r}: a job asks for a number; give --trainer.devices 1 or more"
+                f"trainer.devices={trainer.devices!r}: a job needs their number; give --trainer.devices 1 or more"
             )
         return cls(int(trainer.num_nodes), devices, gpus=trainer.accelerator != "cpu")

@@ -1,4 +1,4 @@
-"""SLURM, through submitit; what becomes of a job is asked of `squeue` and `scontrol`, which need no accounting."""
+"""SLURM: submits through submitit, and reads states from `squeue` and `scontrol`, which need no accounting database."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from metalr.cluster.options import Cluster
 from metalr.cluster.shape import Shape
 
 ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "STOPPED"}
-"""States of a job that is not over."""
+"""States of a job that has not ended."""
 
 
 def parameters(cluster: Cluster, shape: Shape, name: str) -> dict[str, Any]:
-    """What submitit is told, by the names of its `SlurmExecutor.update_parameters`."""
+    """Returns the arguments of submitit's `SlurmExecutor.update_parameters`."""
     given: dict[str, Any] = {
         "job_name": name,
         "partition": cluster.partition,
@@ -53,20 +53,20 @@ def submit(jobs: Sequence[Callable[[], None]], folder: Path, given: dict[str, An
     """Submits one job, or several as a job array.
 
     Args:
-        jobs: what each runs, in each of its processes.
-        folder: of their logs.
-        given: as `parameters`.
-        array: whether they are an array, however few.
+        jobs: callables, one a job, run in each of its processes.
+        folder: for the jobs' logs.
+        given: what `parameters` returned.
+        array: whether to submit a job array, also of one job.
 
     Returns:
         submitit's jobs.
 
     Raises:
-        RuntimeError: where this is no machine that can submit, or the cluster refuses.
+        RuntimeError: where `sbatch` is missing, or the cluster refuses the job.
     """
     if shutil.which("sbatch") is None:
-        raise RuntimeError("sbatch is not here: submit from a login node of a SLURM cluster, or see --dry_run true")
-    from submitit import SlurmExecutor  # late: only who submits needs it
+        raise RuntimeError("sbatch is not installed here: submit from a SLURM login node, or see --dry_run true")
+    from submitit import SlurmExecutor  # late: needed by a submission alone
     from submitit.core.utils import FailedJobError
 
     executor = SlurmExecutor(folder)
@@ -78,7 +78,7 @@ def submit(jobs: Sequence[Callable[[], None]], folder: Path, given: dict[str, An
 
 
 def alive() -> set[str] | None:
-    """This user's jobs that are not over, those of arrays as "id_index"; None where the cluster does not answer."""
+    """Returns this user's jobs that have not ended, those of arrays as "id_index"; None without an answer."""
     states = ",".join(sorted(ALIVE - {"REQUEUED", "REQUEUE_HOLD", "STOPPED"}))
     asked = ["squeue", "--noheader", "--array", "--me", "--format=%i", f"--states={states}"]
     done = subprocess.run(asked, capture_output=True, text=True)
@@ -86,13 +86,13 @@ def alive() -> set[str] | None:
 
 
 def state(job_id: str) -> str:
-    """A job's state, such as "RUNNING" or "COMPLETED"; "UNKNOWN" where the cluster has forgotten it."""
+    """Returns a job's state, such as "RUNNING" or "COMPLETED"; "UNKNOWN" for a job that the cluster does not know."""
     done = subprocess.run(["scontrol", "show", "job", "-o", job_id], capture_output=True, text=True)
     fields = dict(part.partition("=")[::2] for part in done.stdout.split())
     return fields.get("JobState", "UNKNOWN")
 
 
 def cancel(job_ids: Sequence[str]) -> None:
-    """Ends jobs."""
+    """Cancels jobs by their numbers."""
     if job_ids:
         subprocess.run(["scancel", *job_ids], capture_output=True)

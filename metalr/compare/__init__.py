@@ -1,12 +1,16 @@
-"""The experiment: a grid of ordinary fits, their metrics, the report.
+"""Compare schedules: a grid of ordinary fits, their metrics, and the report.
 
-`python train.py compare --config configs/compare/digits.yaml` runs it; the parts:
+A schedule to compare is a YAML of `configs/schedule`; a plot or table of the page is in `report/`. By their order:
 
-- `grid`: workloads, schedules, rates and seeds, and the command of each cell.
-- `callback`: what a cell adds to an ordinary fit. `cell`: runs one. `record`: what it leaves.
-- `executor`: where cells run. `runner`: which cells run.
-- `metrics`: the figures, as functions of numbers. `summary`: those of a grid.
-- `analysis`, `verdicts`: the claims, and who won. `axes`, `plots`, `tables`, `report`: the page.
+- `grid`: workloads, schedules, rates and seeds, and the command of each cell. `design`: what an analysis needs of it.
+- `cell`: a cell to be run, whatever trains it. `fit`: one that the train script's `fit` trains; `callback`: what it
+  adds to that fit. `record`: what a finished cell leaves. `shell`: commands as one types them.
+- `runner`: which cells run. `executor`, `pool`: where. `command`: the subcommand `compare`.
+- `metrics`: figures as functions of numbers. `summary`, `analysis`: those of a grid, and its claims, as values.
+- `report/`: the same as text: tables, verdicts, plots, the page.
+
+It may import `metalr.core`, `metalr.lightning` and `metalr.plotting`. Other suites, such as `benchmarks/heldout`, give
+the runner cells of their own kind.
 """
 
 from metalr.compare.callback import CellCallback

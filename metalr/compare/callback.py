@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch.optim import Optimizer
 
 from metalr.compare.files import write_text
+from metalr.lightning.logged_metrics import check_logged
 from metalr.lightning.stopwatch import Stopwatch
 
 CHECKPOINT = "resume.ckpt"
@@ -136,10 +137,3 @@ class CellCallback(Checkpoint):
             epoch = None if batches == float("inf") else max(1, int(batches) // trainer.accumulate_grad_batches)
             note = {"step": trainer.global_step, "total": self._total, "epoch": epoch, "seconds": self._watch.seconds}
             write_text(self.folder / PROGRESS, json.dumps(note))
-
-
-def check_logged(trainer: L.Trainer, names: Sequence[str], stage: str) -> None:
-    """Raises ValueError for metrics that no `self.log` of the module has logged, with those that one has."""
-    logged = sorted(trainer.callback_metrics)
-    if unknown := [name for name in names if name not in logged]:
-        raise ValueError(f"metric {', '.join(unknown)} is not logged in {stage}: choose of {', '.join(logged)}")

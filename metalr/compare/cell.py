@@ -1,113 +1,96 @@
-"""Runs one cell to its end, in a process of its own: here, or on a node of a cluster."""
+"""A cell to be run, whatever trains it: what the runner and the executors need of it."""
 
 from __future__ import annotations
 
-import gc
 import importlib.metadata
 import os
 import platform
-import runpy
-import sys
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from metalr.compare.files import locked
-from metalr.compare.grid import Cell, expand
+from metalr.compare.grid import cell_name
+from metalr.compare.record import Record
 
 LOG = "log.txt"
-"""In a cell's folder: what its commands print."""
+"""In a cell's folder: what its run prints."""
 
 
-@dataclass(frozen=True)
-class Script:
-    """The train script whose `fit` the cells are.
+class CellRun(ABC):
+    """Runs one cell in a process of its own, here or on a node of a cluster, and leaves its record.
+
+    Subclasses are frozen dataclasses that can be pickled.
 
     Attributes:
-        argument: a path, or with `module` the name of a module (`python -m name`).
-        module: whether it is one.
+        out: the grid's folder.
     """
 
-    argument: str
-    module: bool = False
-
-    @classmethod
-    def running(cls) -> Script:
-        """The script of this process."""
-        spec = getattr(sys.modules["__main__"], "__spec__", None)
-        return cls(sys.argv[0]) if spec is None else cls(spec.name.removesuffix(".__main__"), module=True)
+    out: Path
 
     @property
-    def command(self) -> list[str]:
-        """As one types it, before the subcommand."""
-        return ["python", "-m", self.argument] if self.module else ["python", self.argument]
+    @abstractmethod
+    def workload(self) -> str:
+        """Names what is trained."""
 
-    def run(self, arguments: list[str]) -> None:
-        """Runs it in this interpreter, as the command would."""
-        before = sys.argv
-        sys.argv = [self.argument, *arguments]
-        try:
-            if self.module:
-                runpy.run_module(self.argument, run_name="__main__", alter_sys=True)
-            else:
-                sys.path.insert(0, str(Path(self.argument).resolve().parent))
-                runpy.run_path(self.argument, run_name="__main__")
-        finally:
-            sys.argv = before
+    @property
+    @abstractmethod
+    def schedule(self) -> str:
+        """Names what sets the rate."""
 
+    @property
+    @abstractmethod
+    def rate(self) -> float:
+        """Initial rate."""
 
-@dataclass(frozen=True)
-class CellRun:
-    """One cell to be run.
+    @property
+    @abstractmethod
+    def seed(self) -> int:
+        """Seed of initialisation and batches."""
 
-    Attributes:
-        cell: of the grid.
-        out: the grid's folder.
-        script: whose `fit` it is.
-        keep_checkpoints: whether the checkpoints of a finished cell stay.
-    """
+    @property
+    @abstractmethod
+    def metric(self) -> str:
+        """Names the figure of the record's `final` that decides."""
 
-    cell: Cell
-    out: Path
-    script: Script
-    keep_checkpoints: bool = False
+    @property
+    def name(self) -> str:
+        """Unique in a grid; also the cell's folder below that of the grid."""
+        return cell_name(self.workload, self.schedule, self.rate, self.seed)
 
     @property
     def folder(self) -> Path:
-        """Of the cell."""
-        return self.out / self.cell.name
+        """The cell's own folder."""
+        return self.out / self.name
 
-    def commands(self) -> list[list[str]]:
-        """The arguments of `fit`, and of `test` where there is one: from the last checkpoint, where there is one."""
-        from metalr.compare.callback import CHECKPOINT
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Digests everything that decides the run."""
 
-        checkpoint = self.folder / CHECKPOINT
-        resume = [f"--ckpt_path={checkpoint}"] if checkpoint.is_file() else []
-        fit = [*self.cell.fit(self.out), "--trainer.enable_progress_bar=false", *resume]
-        return [fit, self.cell.test(self.out, checkpoint)] if self.cell.workload.test else [fit]
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Gives the command that runs this cell by itself, for the report."""
 
+    @abstractmethod
+    def train(self) -> Record:
+        """Trains from the start or from what an interrupted run left."""
 
-def run_cell(task: CellRun) -> None:
-    """Trains from the start or the last checkpoint, tests, and writes the record.
+    def clean(self) -> None:  # noqa: B027 - most runs leave nothing to delete
+        """Deletes what a finished cell does not need."""
 
-    Raises:
-        RuntimeError: where another process is at the same cell.
-        SystemExit, Exception: as the train script ends.
-    """
-    from metalr.compare.record import read_record
+    def run(self) -> None:
+        """Trains, and writes the record.
 
-    with locked(task.folder):
-        for arguments in task.commands():
-            print("$", *task.script.command, *arguments, flush=True)
-            task.script.run(expand(arguments))
-            gc.collect()
-        read_record(task.cell, task.folder, made_with()).save(task.folder)
-        if not task.keep_checkpoints:
-            for checkpoint in task.folder.rglob("*.ckpt"):
-                checkpoint.unlink()
+        Raises:
+            RuntimeError: where another process is at the same cell.
+            SystemExit, Exception: as the training ends.
+        """
+        with locked(self.folder):
+            self.train().save(self.folder)
+            self.clean()
 
 
 def made_with() -> dict[str, str]:
-    """Versions and device of this process."""
+    """Names the versions and the device of this process."""
     import torch
 
     versions = {name: importlib.metadata.version(name) for name in ("metalr", "torch", "lightning")}
@@ -117,7 +100,7 @@ def made_with() -> dict[str, str]:
 
 
 def tail(folder: Path, lines: int = 25) -> str:
-    """The end of a cell's log."""
+    """Reads the end of a cell's log."""
     log = folder / LOG
     if not log.is_file():
         return ""

@@ -1,4 +1,4 @@
-"""Where cells run: on this machine's cores and devices; a cluster has the same three methods."""
+"""Where cells run: each in a process of its own on this machine; `pool` and a cluster have the same three methods."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Protocol
 
-from metalr.compare.cell import LOG, CellRun, run_cell
+from metalr.compare.cell import LOG, CellRun
 
 GRACE = 10.0
 """Seconds that cells have to end in after Ctrl-C; what they lose is since their last epoch's checkpoint."""
 
 
 class Executor(Protocol):
-    """Runs tasks side by side."""
+    """Runs cells side by side."""
 
     @property
     def free(self) -> int:
-        """Tasks that it takes now."""
+        """Number of cells that it takes now."""
 
-    def launch(self, tasks: Sequence[CellRun]) -> None:
-        """Starts tasks, `free` at most."""
+    def launch(self, cell_runs: Sequence[CellRun]) -> None:
+        """Starts cells, `free` at most."""
 
     def ended(self) -> list[tuple[CellRun, bool]]:
-        """Tasks that have ended since the last call, each with whether it ended well."""
+        """Lists the cells that have ended since the last call, each with whether it ended well."""
 
     def stop(self) -> None:
         """Ends what runs, so that it can go on later."""
 
 
 class LocalExecutor:
-    """Processes of this machine, each with its share of cores and devices.
+    """Gives each cell a process of this machine, with its share of cores and devices.
 
     The processes are forked from one that has imported what the train script imports, so that starting one takes
     less than a second. Each has its own process group: Ctrl-C in a terminal reaches this process alone.
@@ -82,22 +82,22 @@ class LocalExecutor:
 
     @property
     def free(self) -> int:
-        """Workers that have nothing to do."""
+        """Number of workers that have nothing to do."""
         return len(self._slots)
 
-    def launch(self, tasks: Sequence[CellRun]) -> None:
+    def launch(self, cell_runs: Sequence[CellRun]) -> None:
         """Forks a process for each."""
         context = multiprocessing.get_context("forkserver")
         with _environment(OMP_NUM_THREADS=str(self.threads), PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
             context.set_forkserver_preload([*imported_by(sys.modules["__main__"]), *self.preload])
             with _ignored(signal.SIGINT):
                 forkserver.ensure_running()
-            for task in tasks:
+            for cell_run in cell_runs:
                 slot = self._slots.pop()
-                task.folder.mkdir(parents=True, exist_ok=True)
-                process = context.Process(target=_work, args=(task, self.threads, slot), name=task.cell.name)
+                cell_run.folder.mkdir(parents=True, exist_ok=True)
+                process = context.Process(target=_work, args=(cell_run, self.threads, slot), name=cell_run.name)
                 process.start()
-                self._running[process] = (task, slot)
+                self._running[process] = (cell_run, slot)
 
     def ended(self) -> list[tuple[CellRun, bool]]:
         """Reaps the processes that have ended."""
@@ -105,7 +105,7 @@ class LocalExecutor:
         return [(self._reap(process), process.exitcode == 0) for process in done]
 
     def stop(self) -> None:
-        """Asks the processes to end, and makes those end that do not."""
+        """Asks the processes to end, and kills those that do not."""
         for sign, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
             for process in self._running:
                 _signal_group(process, sign)
@@ -118,13 +118,13 @@ class LocalExecutor:
     def _reap(self, process: BaseProcess) -> CellRun:
         _signal_group(process, signal.SIGKILL)  # its loader workers, if it left any
         process.join()
-        task, slot = self._running.pop(process)
+        cell_run, slot = self._running.pop(process)
         self._slots.append(slot)
-        return task
+        return cell_run
 
 
 def visible_devices() -> list[str]:
-    """CUDA devices of this process, as CUDA_VISIBLE_DEVICES names them."""
+    """Lists the CUDA devices of this process, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
     count = torch.cuda.device_count()
@@ -133,7 +133,7 @@ def visible_devices() -> list[str]:
 
 
 def imported_by(main: ModuleType) -> list[str]:
-    """Modules that a script's own names come from: what is worth importing before forking."""
+    """Lists the modules that a script's own names come from: what is worth importing before forking."""
     values = list(vars(main).values())
     names = [each.__name__ if isinstance(each, ModuleType) else getattr(each, "__module__", None) for each in values]
     extra = [
@@ -146,12 +146,12 @@ def imported_by(main: ModuleType) -> list[str]:
     return list(dict.fromkeys([*found, *extra]))
 
 
-def _work(task: CellRun, threads: int, devices: str) -> None:
-    """What a worker process does."""
+def _work(cell_run: CellRun, threads: int, devices: str) -> None:
+    """Runs a cell in a worker process."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with_parent()
-    log = (task.folder / LOG).open("a", buffering=1)  # stays open: a traceback comes after this function
+    end_with_parent()
+    log = (cell_run.folder / LOG).open("a", buffering=1)  # stays open: a traceback comes after this function
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     sys.stdout = sys.stderr = log
@@ -161,11 +161,11 @@ def _work(task: CellRun, threads: int, devices: str) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    run_cell(task)
+    cell_run.run()
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed ends too: nobody would wait for it."""
+def end_with_parent() -> None:
+    """Ends this worker when its parent is killed: nobody would wait for it."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

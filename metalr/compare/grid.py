@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from metalr.compare.shell import fit_options, yaml_value
 
 SCHEDULE_FOLDER = Path("configs/schedule")
 """Where a schedule that is given by its name alone is looked for, from the working folder."""
@@ -22,7 +22,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 @dataclass(frozen=True)
 class Workload:
-    """A model with its data, and what counts as doing well on it.
+    """Describes a model with its data, and what counts as doing well on it.
 
     Args:
         name: of the workload; names a folder.
@@ -40,7 +40,7 @@ class Workload:
         seed_keys: options that take the seed, beside `seed_everything`.
 
     Raises:
-        ValueError: for a bad name, no configs, or rates that are none.
+        ValueError: for a name that cannot name a folder, no configs, or rates that are not above 0.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A way to set the rate: a YAML, or what a YAML would hold.
+    """Sets the rate of a run: a YAML, or what a YAML would hold.
 
     Args:
         name: of the schedule; names a folder.
@@ -80,7 +80,7 @@ class Schedule:
         rate_keys: options that take the initial rate, in place of the workload's.
 
     Raises:
-        ValueError: for a bad name or rates that are none.
+        ValueError: for a name that cannot name a folder, or rates that are not above 0.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Schedule:
 
     @classmethod
     def named(cls, name: str) -> Schedule:
-        """The schedule of `configs/schedule/<name>.yaml`.
+        """Finds the schedule of `configs/schedule/<name>.yaml`.
 
         Raises:
             FileNotFoundError: where there is none; it lists those that there are.
@@ -111,7 +111,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Grid:
-    """{workload} x {schedule} x {initial rate} x {seed}; each cell is an ordinary `fit`.
+    """Describes {workload} x {schedule} x {initial rate} x {seed}; each cell is an ordinary `fit`.
 
     Args:
         name: of the experiment, for the report.
@@ -154,23 +154,33 @@ class Grid:
                 raise FileNotFoundError(f"configs: {file!r} does not exist; paths start at the working folder")
 
     @property
-    def ways(self) -> list[Schedule]:
-        """The schedules, each read."""
+    def resolved_schedules(self) -> list[Schedule]:
+        """The schedules, those that were given by name with the YAML of that name."""
         return [each for each in self.schedules if isinstance(each, Schedule)]
 
+    @property
+    def schedule_names(self) -> list[str]:
+        """The schedules' names, in their order."""
+        return [schedule.name for schedule in self.resolved_schedules]
+
     def cells(self) -> list[Cell]:
-        """All cells; seed by seed, so that a grid that is broken off has all schedules at the first seeds."""
+        """Lists all cells, seed by seed: an interrupted grid has all schedules at the first seeds."""
         return [
             Cell(workload, schedule, rate, seed)
             for seed, workload in product(self.seeds, self.workloads)
-            for schedule in self.ways
+            for schedule in self.resolved_schedules
             for rate in schedule.rates or workload.rates or self.rates
         ]
 
 
+def cell_name(workload: str, schedule: str, rate: float, seed: int) -> str:
+    """Names a cell, and its folder below that of the grid."""
+    return f"{workload}/{schedule}/rate={rate:.6g}/seed={seed}"
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One run of the grid."""
+    """Names one run of the grid."""
 
     workload: Workload
     schedule: Schedule
@@ -180,10 +190,10 @@ class Cell:
     @property
     def name(self) -> str:
         """Unique in a grid; also the cell's folder below that of the grid."""
-        return f"{self.workload.name}/{self.schedule.name}/rate={self.rate:.6g}/seed={self.seed}"
+        return cell_name(self.workload.name, self.schedule.name, self.rate, self.seed)
 
     def fit(self, out: Path) -> list[str]:
-        """Arguments of the train script, `fit` first; the folder of the grid is `out`."""
+        """Makes the arguments of the train script, `fit` first; the folder of the grid is `out`."""
         wanted = dict.fromkeys((self.workload.metric, self.workload.loss))
         metrics = [name for name in wanted if name != self.workload.train_loss]
         return [
@@ -195,7 +205,7 @@ class Cell:
         ]
 
     def test(self, out: Path, checkpoint: Path) -> list[str]:
-        """Arguments of the train script that test the end of the run."""
+        """Makes the arguments of the train script that test the end of the run."""
         options = self._options(out)
         return ["test", *options, *_logger(out / self.name, "test"), f"--ckpt_path={checkpoint}"]
 
@@ -204,46 +214,38 @@ class Cell:
         overrides = self.workload.overrides | dict.fromkeys(keys, self.rate)
         overrides |= dict.fromkeys(self.workload.seed_keys, self.seed)
         configs = [*self.workload.configs, str(schedule_file(self.schedule, out))]
-        return options(configs, overrides)
+        return fit_options(configs, overrides)
 
 
-def options(configs: Iterable[str], overrides: Mapping[str, Any]) -> list[str]:
-    """Arguments of `fit` that merge configs and set options over them."""
-    return [*(f"--config={path}" for path in configs), *(f"--{k}={yaml_value(v)}" for k, v in overrides.items())]
+def rates_about(usual: float, decades: float, count: int) -> list[float]:
+    """Spaces initial rates evenly in the logarithm about the usual one.
+
+    Args:
+        usual: rate in the middle.
+        decades: width of the range.
+        count: number of rates, 2 or more.
+
+    Returns:
+        Ascending rates of six significant digits, so that a rate read from text is the same number.
+
+    Raises:
+        ValueError: for fewer than two rates.
+
+    Example:
+        >>> rates_about(0.1, 2.0, 3)
+        [0.01, 0.1, 1.0]
+    """
+    if count < 2:
+        raise ValueError(f"count={count}: give two rates or more")
+    exponents = [decades * (i / (count - 1) - 0.5) for i in range(count)]
+    return [float(f"{usual * 10**exponent:.6g}") for exponent in exponents]
 
 
 def schedule_file(schedule: Schedule, out: Path) -> Path:
-    """The YAML of a schedule: its own, or the one that the grid's folder has for an inline one."""
+    """Finds the YAML of a schedule: its own, or the one that the grid's folder has for an inline one."""
     if isinstance(schedule.config, str):
         return Path(schedule.config)
     return out / "schedules" / f"{schedule.name}.yaml"
-
-
-VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)")
-"""A name to be read from the environment."""
-
-
-def expand(arguments: Iterable[str]) -> list[str]:
-    """Arguments with `$NAME` read from the environment.
-
-    Raises:
-        ValueError: for a variable that is not set.
-    """
-    expanded = [os.path.expandvars(argument) for argument in arguments]
-    for argument in expanded:
-        if missing := VARIABLE.search(argument):
-            raise ValueError(f"{argument}: {missing[1]} is not set: export {missing[1]}=<folder>, or change the option")
-    return expanded
-
-
-def yaml_value(value: Any) -> str:
-    """A value as one command-line argument."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float):
-        return repr(value)
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _logger(folder: Path, name: str) -> list[str]:
@@ -263,9 +265,5 @@ def _check_rates(argument: str, rates: Sequence[float]) -> None:
 
 
 def _check_unique(argument: str, names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise ValueError(f"{argument}: {', '.join(twice)} is there twice, and would write to one folder: rename one")
-
-
-__all__ = ["NAME", "Cell", "Grid", "Schedule", "Workload", "expand", "options", "schedule_file", "yaml_value"]

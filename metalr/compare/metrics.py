@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from metalr.lightning.logged_metrics import reaches
+
 LEVEL = 0.95
-"""Of every interval, and 1 - LEVEL of every test."""
+"""Level of every interval, and 1 - LEVEL of every test."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval."""
+    """Holds a confidence interval."""
 
     low: float
     high: float
@@ -28,7 +30,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Summary:
-    """Values over seeds.
+    """Sums up values over seeds.
 
     Attributes:
         n: number of values.
@@ -47,7 +49,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Paired:
-    """First minus second over the same seeds.
+    """Holds first minus second over the same seeds.
 
     Attributes:
         n: pairs.
@@ -63,22 +65,22 @@ class Paired:
 
 
 def worst(mode: str) -> float:
-    """The value of a run that diverged: infinity where less is better, "min", and minus infinity in mode "max"."""
+    """Gives the value of a diverged run: infinity where less is better, "min", and minus infinity in mode "max"."""
     return math.inf if mode == "min" else -math.inf
 
 
 def finite_or_worst(value: float, mode: str) -> float:
-    """A value as it is, or the worst where it is not a finite number."""
+    """Gives a value as it is, or the worst where it is not a finite number."""
     return value if math.isfinite(value) else worst(mode)
 
 
 def better(first: float, second: float, mode: str) -> bool:
-    """Whether the first is better; a tie is not."""
+    """Tells whether the first is better; a tie is not."""
     return first < second if mode == "min" else first > second
 
 
 def steps_to(steps: Sequence[int], values: Sequence[float], threshold: float, mode: str) -> float:
-    """The step of the first value that is as good as the threshold.
+    """Finds the step of the first value that is as good as the threshold.
 
     Args:
         steps: at which the values were measured, (N,), ascending.
@@ -95,13 +97,8 @@ def steps_to(steps: Sequence[int], values: Sequence[float], threshold: float, mo
     return math.inf
 
 
-def reaches(value: float, threshold: float, mode: str) -> bool:
-    """Whether a value is as good as the threshold; NaN is not."""
-    return value <= threshold if mode == "min" else value >= threshold
-
-
 def summarise(values: ArrayLike) -> Summary:
-    """Mean, spread and range of values (N,), N at least 1, with a bootstrap interval of the mean."""
+    """Works out mean, spread and range of values (N,), N at least 1, with a bootstrap interval of the mean."""
     array = np.asarray(values, dtype=float)
     finite = bool(np.isfinite(array).all())
     sd = float(array.std(ddof=1)) if len(array) > 1 and finite else math.nan
@@ -116,7 +113,7 @@ def summarise(values: ArrayLike) -> Summary:
 
 
 def bootstrap(values: ArrayLike, resamples: int = 9_999) -> Interval | None:
-    """Percentile bootstrap interval of the mean of values (N,) (Efron and Tibshirani 1993, chapter 13).
+    """Works out the percentile bootstrap interval of the mean of values (N,) (Efron and Tibshirani 1993, chapter 13).
 
     With few seeds it is too narrow: of 3 it covers about 3 in 4. The same values give the same interval.
 
@@ -135,7 +132,7 @@ def bootstrap(values: ArrayLike, resamples: int = 9_999) -> Interval | None:
 
 
 def paired(first: ArrayLike, second: ArrayLike) -> Paired:
-    """Paired t test of values (N,) over the same seeds, N at least 1."""
+    """Does the paired t test of values (N,) over the same seeds, N at least 1."""
     with np.errstate(invalid="ignore"):  # infinity minus infinity
         difference = np.subtract(np.asarray(first, dtype=float), np.asarray(second, dtype=float))
         n, mean = len(difference), float(difference.mean())
@@ -158,7 +155,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def lr_sensitivity(losses: ArrayLike, initial: float) -> float:
-    """How much is lost on average by not knowing the best rate (Wortsman et al. 2023, section 2.2).
+    """Measures how much is lost on average by not knowing the best rate (Wortsman et al. 2023, section 2.2).
 
     mean over rates of min(loss, initial loss) - least loss; 0 is insensitive.
 
@@ -178,7 +175,7 @@ def lr_sensitivity(losses: ArrayLike, initial: float) -> float:
 
 
 def share_of_decades(rates: ArrayLike, losses: ArrayLike, best: float, tolerance: float = 0.05) -> float:
-    """Share of the range of rates, in decades, over which the loss is within a tolerance of the best.
+    """Measures the share of the range of rates, in decades, over which the loss is within a tolerance of the best.
 
     Between two rates the loss is taken as linear in the logarithm of the rate; next to a run that diverged, only
     the other rate itself counts, which is no length.
@@ -210,7 +207,7 @@ def _below(x0: float, x1: float, y0: float, y1: float, bound: float) -> float:
 
 
 def wins(first: ArrayLike, second: ArrayLike, mode: str) -> float:
-    """Share of pairs, values (N,) each, in which the first is better; a tie is half of one. NaN of no pairs."""
+    """Counts the share of pairs of values (N,) in which the first is better; a tie is half of one. NaN of no pairs."""
     a: NDArray[np.float64] = np.asarray(first, dtype=float)
     b: NDArray[np.float64] = np.asarray(second, dtype=float)
     if not len(a):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Options:
-    """How a grid is run.
+    """Says how a grid is run.
 
     Args:
         out: folder of the cells and the report; None for `logs/compare/<name of the grid>`. Where it has finished

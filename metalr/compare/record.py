@@ -1,11 +1,10 @@
-"""What a finished cell leaves: read off the logs of an ordinary TensorBoardLogger, kept as one JSON file."""
+"""What a finished cell leaves, kept as one JSON file, and the digest of what decided it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metalr.compare.callback import PROGRESS
 from metalr.compare.files import write_text
 from metalr.compare.grid import Cell
 from metalr.core.policy import LRPolicy, shipped_policies
@@ -31,15 +29,15 @@ Curve = tuple[list[int], list[float]]
 
 @dataclass(frozen=True)
 class Record:
-    """The outcome of one cell.
+    """Holds the outcome of one cell.
 
     Attributes:
-        fingerprint: of everything that decides the run, so that a folder of another grid is told.
+        fingerprint: of everything that decides the run, so that a folder of another grid is recognised.
         workload, schedule, rate, seed: the cell.
         steps: optimizer steps done.
         epoch_steps: optimizer steps of one epoch, where that is known.
         seconds: from the first step to the end of training, validation included.
-        first_loss: the first training loss that was logged.
+        first_loss: the loss before anything was learned: the first training loss that was logged.
         final: validation metrics at the last validation, and the training loss, mean of the last tenth logged.
         test: metrics of the test split at the end of training.
         curves: the validation metric and loss, training loss, rate ("lr") and time ("seconds"), by name.
@@ -61,12 +59,12 @@ class Record:
     made_with: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Writes the record; that ends the cell."""
+        """Writes the record, which marks the cell as finished."""
         write_text(folder / RECORD, json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, folder: Path) -> Record | None:
-        """The record of a cell, or None where it is not finished.
+        """Reads the record of a cell; None where it is not finished.
 
         Raises:
             ValueError: where the file is damaged.
@@ -83,7 +81,7 @@ class Record:
 
 
 def fingerprint(cell: Cell) -> str:
-    """Of the command of a cell, wherever its folder lies, and of the contents of its configs and policies."""
+    """Digests the command of a cell, wherever its folder lies, and the contents of its configs and policies."""
     digest = hashlib.sha256()
     command = [*cell.fit(Path()), str(cell.workload.test)]
     config = cell.schedule.config
@@ -97,7 +95,7 @@ def fingerprint(cell: Cell) -> str:
 
 
 def _policies(text: str) -> list[bytes]:
-    """What tells the policies apart that a cell's rates come from: the shipped ones, and the files that it names."""
+    """Tells apart the policies that a cell's rates come from: the shipped ones, and the files that it names."""
     if "MetaLRCallback" not in text:
         return []
     named = re.findall(r"[^\s\"'=,:\[\]{}]+\.safetensors", text)
@@ -105,71 +103,8 @@ def _policies(text: str) -> list[bytes]:
     return [*shipped, *(Path(name).read_bytes() for name in named if Path(name).is_file())]
 
 
-def read_record(cell: Cell, folder: Path, made_with: dict[str, str]) -> Record:
-    """Reads the logs of a cell whose commands have ended.
-
-    Raises:
-        ValueError: where a metric of the workload is not in the logs.
-    """
-    scalars = read_scalars(folder / "fit")
-    workload = cell.workload
-    wanted = {workload.metric, workload.loss, workload.train_loss, "compare/lr", "compare/seconds"}
-    if missing := sorted(wanted - set(scalars)):
-        raise ValueError(f"{', '.join(missing)}: not in the logs of {folder}; logged: {', '.join(sorted(scalars))}")
-    note = json.loads((folder / PROGRESS).read_text())
-    own = {"lr": "compare/lr", "seconds": "compare/seconds"}
-    training = scalars[workload.train_loss]
-    curves = {name: scalars[name] for name in (workload.metric, workload.loss)}
-    curves |= {workload.train_loss: averaged(training)} | {name: thin(scalars[tag]) for name, tag in own.items()}
-    ends = {name: values[-1] for name, (_, values) in scalars.items() if _split(name) == _split(workload.metric)}
-    ends[workload.train_loss] = fmean(training[1][-max(1, len(training[1]) // 10) :])
-    return Record(
-        fingerprint=fingerprint(cell),
-        workload=workload.name,
-        schedule=cell.schedule.name,
-        rate=cell.rate,
-        seed=cell.seed,
-        steps=int(note["step"]),
-        epoch_steps=note["epoch"],
-        seconds=float(note["seconds"]),
-        first_loss=training[1][0],
-        final=ends,
-        test=_ends(read_scalars(folder / "test")),
-        curves=curves,
-        made_with=made_with,
-    )
-
-
-def read_scalars(folder: Path) -> dict[str, Curve]:
-    """All scalars below a logger's folder, by tag; of a resumed run, its parts joined.
-
-    Each part has a `version_N`. A later one begins where it took up the checkpoint: what an earlier one logged from
-    there on is left out.
-    """
-    merged: dict[str, dict[int, float]] = {}
-    for part in _versions(folder):
-        start = min(step for points in part.values() for step in points)
-        for tag in merged:
-            merged[tag] = {step: value for step, value in merged[tag].items() if step < start}
-        for tag, points in part.items():
-            merged.setdefault(tag, {}).update(points)
-    ordered = {tag: sorted(points.items()) for tag, points in merged.items() if points}
-    return {tag: ([s for s, _ in points], [v for _, v in points]) for tag, points in ordered.items()}
-
-
-def _versions(folder: Path) -> Iterator[Mapping[str, Mapping[int, float]]]:
-    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
-
-    for version in sorted(folder.glob("version_*"), key=lambda path: int(path.name.partition("_")[2])):
-        events = EventAccumulator(str(version), size_guidance={SCALARS: 0})
-        events.Reload()
-        if tags := events.Tags()[SCALARS]:  # a run that was taken up at its end logs nothing
-            # Lightning counts the step that a value belongs to from 0: one more are done by then.
-            yield {tag: {e.step + 1: float(e.value) for e in events.Scalars(tag)} for tag in tags}
-
-
 def thin(curve: Curve, points: int = POINTS) -> Curve:
-    """A curve of at most so many points, the first and the last among them."""
+    """Thins a curve to at most so many points, the first and the last among them."""
     steps, values = curve
     if len(steps) <= points:
         return curve
@@ -178,18 +113,9 @@ def thin(curve: Curve, points: int = POINTS) -> Curve:
 
 
 def averaged(curve: Curve, points: int = POINTS) -> Curve:
-    """A noisy curve as at most so many means of neighbours, each at its last step."""
+    """Reduces a noisy curve to at most so many means of neighbours, each at its last step."""
     steps, values = curve
     if len(steps) <= points:
         return curve
     parts = np.array_split(np.arange(len(steps)), points)
     return [steps[part[-1]] for part in parts], [fmean(values[i] for i in part) for part in parts]
-
-
-def _ends(scalars: Mapping[str, Curve]) -> dict[str, float]:
-    return {name: values[-1] for name, (_, values) in scalars.items() if name not in ("epoch", "hp_metric")}
-
-
-def _split(name: str) -> str:
-    """Gives "val" of val/loss, val_loss and val_mismatched/accuracy."""
-    return re.split("[/_]", name)[0]

@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from metalr.compare.grid import Grid, Workload
+from metalr.compare.design import Design, Measured
 from metalr.compare.metrics import (
     Summary,
     better,
@@ -28,7 +28,7 @@ Runs = dict[float, dict[int, Record]]
 
 @dataclass(frozen=True)
 class Speed:
-    """Time to the threshold of some runs; infinity where half of them or more did not reach it.
+    """Holds the time to the threshold of some runs; infinity where half of them or more did not reach it.
 
     Attributes:
         runs: number of runs.
@@ -47,7 +47,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Standing:
-    """One schedule on one workload.
+    """Sums up one schedule on one workload.
 
     Attributes:
         schedule: its name.
@@ -80,10 +80,10 @@ class Standing:
 
 @dataclass(frozen=True)
 class Result:
-    """One workload.
+    """Sums up one workload.
 
     Attributes:
-        workload: of the grid.
+        workload: of the design.
         standings: of each schedule that has a finished cell.
         baseline: the best-tuned of the schedules that are not the candidate, if there is one.
         threshold: that is to be reached; NaN without a baseline and a given one.
@@ -91,7 +91,7 @@ class Result:
         same_start: whether the first training loss was the same for all runs of a seed.
     """
 
-    workload: Workload
+    workload: Measured
     standings: list[Standing]
     baseline: Standing | None
     threshold: float
@@ -104,12 +104,12 @@ class Result:
         return any(len(each.runs) > 1 for each in self.standings)
 
     def standing(self, schedule: str) -> Standing | None:
-        """That of a schedule, if it has one."""
+        """Finds the standing of a schedule, if it has one."""
         return next((each for each in self.standings if each.schedule == schedule), None)
 
 
-def by_workload(grid: Grid, records: Iterable[Record]) -> list[Result]:
-    """Those of the workloads that have a finished cell.
+def by_workload(design: Design, records: Iterable[Record]) -> list[Result]:
+    """Sums up the workloads that have a finished cell.
 
     Raises:
         ValueError: where none has.
@@ -118,15 +118,15 @@ def by_workload(grid: Grid, records: Iterable[Record]) -> list[Result]:
     if not by_cell:
         raise ValueError("records: none; a report needs one finished cell or more")
     results = []
-    for workload in grid.workloads:
-        runs = {schedule.name: _runs(by_cell, workload.name, schedule.name) for schedule in grid.ways}
+    for workload in design.workloads:
+        runs = {name: _runs(by_cell, workload.name, name) for name in design.schedule_names}
         if runs := {name: each for name, each in runs.items() if each}:
-            results.append(_result(grid, workload, runs))
+            results.append(_result(design, workload, runs))
     return results
 
 
-def final(record: Record, workload: Workload) -> float:
-    """The final metric of a run, the worst value where it diverged."""
+def final(record: Record, workload: Measured) -> float:
+    """Reads the final metric of a run, the worst value where it diverged."""
     return finite_or_worst(record.final[workload.metric], workload.mode)
 
 
@@ -138,12 +138,12 @@ def _runs(by_cell: Mapping[tuple[str, str, float, int], Record], workload: str, 
     return runs
 
 
-def _result(grid: Grid, workload: Workload, runs: Mapping[str, Runs]) -> Result:
+def _result(design: Design, workload: Measured, runs: Mapping[str, Runs]) -> Result:
     rates = {name: _tuned_rate(each, workload) for name, each in runs.items()}
     means = {name: fmean(final(r, workload) for r in runs[name][rate].values()) for name, rate in rates.items()}
     best: str | None = None
     for name in means:
-        if name != grid.candidate and (best is None or better(means[name], means[best], workload.mode)):
+        if name != design.candidate and (best is None or better(means[name], means[best], workload.mode)):
             best = name
     threshold = workload.threshold
     if threshold is None:
@@ -157,7 +157,7 @@ def _result(grid: Grid, workload: Workload, runs: Mapping[str, Runs]) -> Result:
 
 
 def _standing(
-    name: str, runs: Runs, rate: float, workload: Workload, threshold: float, initial: float, least: float
+    name: str, runs: Runs, rate: float, workload: Measured, threshold: float, initial: float, least: float
 ) -> Standing:
     seeds = sorted({seed for each in runs.values() for seed in each})
     over_rates = {s: [final(each[s], workload) for each in runs.values() if s in each] for s in seeds}
@@ -188,7 +188,7 @@ def _values(records: Iterable[Record], name: str) -> list[float]:
     return [record.final[name] if name in record.final else record.test[name] for record in records]
 
 
-def _tuned_rate(runs: Runs, workload: Workload) -> float:
+def _tuned_rate(runs: Runs, workload: Measured) -> float:
     """The first of the best."""
     chosen, value = next(iter(runs)), worst(workload.mode)
     for rate, seeds in runs.items():
@@ -198,11 +198,11 @@ def _tuned_rate(runs: Runs, workload: Workload) -> float:
     return chosen
 
 
-def _mean_loss(seeds: Mapping[int, Record], workload: Workload) -> float:
+def _mean_loss(seeds: Mapping[int, Record], workload: Measured) -> float:
     return fmean(finite_or_worst(record.final[workload.loss], "min") for record in seeds.values())
 
 
-def _speed(records: Iterable[Record], workload: Workload, threshold: float) -> Speed:
+def _speed(records: Iterable[Record], workload: Measured, threshold: float) -> Speed:
     steps: list[float] = []
     epochs: list[float] = []
     seconds: list[float] = []

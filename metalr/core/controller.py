@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 
-from metalr.core.backend import TORCH, Number, to_tensor
+from metalr.core.backend import TORCH, to_tensor
+from metalr.core.checks import check_optimizer, checked_horizon
 from metalr.core.decider import Decider, device_of_rates
 from metalr.core.direction import direction_of
 from metalr.core.explanation import Explanation, Snapshot, explain
 from metalr.core.features import FEATURES, FeatureState
+from metalr.core.groups import GroupRates
 from metalr.core.guard_record import GuardEvent, GuardRecord
 from metalr.core.guards import DEFAULT_GUARDS, Guards
 from metalr.core.host_backend import isfinite
 from metalr.core.policy import LRPolicy
 from metalr.core.sample import LIMIT, ParameterSample
 from metalr.core.signals import measure
+from metalr.core.steps import StepWatch
 
 STATE_VERSION = 6
 """Version of `MetaLR.state_dict`; counts up whenever what is in it changes."""
@@ -68,7 +72,7 @@ class MetaLR:
     def __init__(
         self,
         optimizer: Optimizer,
-        total_steps: int | None = None,
+        total_steps: float | None = None,
         policy: str | Path | LRPolicy = "default",
         sample: int = LIMIT,
         guards: Guards = DEFAULT_GUARDS,
@@ -76,9 +80,9 @@ class MetaLR:
         if sample < 1:
             raise ValueError(f"sample={sample}: give the number of elements to measure, 1 or more")
         self.optimizer = optimizer
-        self._total_steps = _checked_horizon(total_steps)
-        _check_optimizer(optimizer)
-        self.base_lrs = [_initial_lr(group, index) for index, group in enumerate(optimizer.param_groups)]
+        self._total_steps = checked_horizon(total_steps)
+        check_optimizer(optimizer)
+        self._rates = GroupRates(optimizer)
         self.policy = _resolve_policy(policy, self._total_steps, optimizer)
         self._decider = Decider(self.policy, guards, device_of_rates(optimizer))
         self._record = GuardRecord(guards)
@@ -86,9 +90,9 @@ class MetaLR:
         self._direction = direction_of(optimizer)
         self._sample_limit = sample
         self._sample = ParameterSample(optimizer, sample)
+        self.steps = StepWatch(optimizer, self._direction, self._sample)
         self._step = 0
         self._warned = False
-        self._lr_factor: Number = 1.0
 
     @property
     def total_steps(self) -> int | None:
@@ -96,8 +100,8 @@ class MetaLR:
         return self._total_steps
 
     @total_steps.setter
-    def total_steps(self, value: int | None) -> None:
-        value = _checked_horizon(value)
+    def total_steps(self, value: float | None) -> None:
+        value = checked_horizon(value)
         if (value is None) != (self._total_steps is None):
             raise ValueError(
                 f"total_steps={value}: this run began with total_steps={self._total_steps}, and the two modes "
@@ -106,9 +110,18 @@ class MetaLR:
         self._total_steps = value
 
     @property
+    def base_lrs(self) -> list[float]:
+        """The initial rate of each group, lr_g(0); 0 for one that is frozen."""
+        return self._rates.base
+
+    @base_lrs.setter
+    def base_lrs(self, rates: Sequence[float]) -> None:
+        self._rates.rebase(rates)
+
+    @property
     def last_lr(self) -> list[float]:
         """The rate of each group as set last."""
-        factor = float(self._lr_factor)
+        factor = float(self._rates.factor)
         return [base * factor for base in self.base_lrs]
 
     def get_last_lr(self) -> list[float]:
@@ -163,29 +176,32 @@ class MetaLR:
                 been set.
         """
         self._check_loss(loss)
-        self._adopt_new_groups()
+        if not self.steps.takes_decision():
+            return
+        self._rates.adopt(self._step)
         self._warn_beyond_horizon()
         if not self._sample.fits(self.optimizer.param_groups):
-            self._sample = ParameterSample(self.optimizer, self._sample_limit)
+            self._sample = self.steps.sample = ParameterSample(self.optimizer, self._sample_limit)
             self._direction.forget()
         on_host = self._decider.device is None
         signals, rows = measure(loss, self.optimizer, self.base_lrs, self._direction, self._sample, on_host)
-        self._set(self._decider.decide(signals, self._step, self._total_steps))
+        self._rates.set(self._decider.decide(signals, self._step, self._total_steps))
         self._direction.remember(rows)
         self._step += 1
         if on_host and self._decider.any_acted:
             self._notice()
 
-    def _set(self, factor: Number) -> None:
-        self._lr_factor = factor
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            lr = group["lr"]
-            if not isinstance(lr, Tensor):
-                group["lr"] = base * float(factor)
-            elif isinstance(factor, Tensor):
-                lr.copy_((factor * base).reshape(lr.shape))
-            else:
-                lr.fill_(base * float(factor))
+    @torch.no_grad()
+    def set_first_rates(self) -> None:
+        """Sets the rates that a first step has whatever its loss, and remembers nothing of it."""
+        decider = Decider(self.policy, self._decider.guards, self._decider.device)
+        on_host = decider.device is None
+        signals, _ = measure(0.0, self.optimizer, self.base_lrs, self._direction, self._sample, on_host)
+        self._rates.set(decider.decide(signals, 0, self._total_steps))
+
+    def release(self) -> None:
+        """Gives the optimizer up: removes all hooks from it, after which `step` raises; its rates stay as they are."""
+        self.steps.release()
 
     def _notice(self) -> None:
         """Takes what the guards did into the record; on the host, that of each step at once."""
@@ -219,18 +235,13 @@ class MetaLR:
                 "initialisation, the data and the precision"
             )
 
-    def _adopt_new_groups(self) -> None:
-        """A group added while the run goes on brings its own initial rate."""
-        groups = self.optimizer.param_groups
-        for index in range(len(self.base_lrs), len(groups)):
-            self.base_lrs.append(_initial_lr(groups[index], index))
-
     def _warn_beyond_horizon(self) -> None:
         if self._total_steps is not None and self._step >= self._total_steps and not self._warned:
             self._warned = True
             warnings.warn(
                 f"the run goes on beyond total_steps={self._total_steps}, where the rate has come to its end; "
-                "set meta_lr.total_steps to the number of steps that you mean to take",
+                "set total_steps to the number of steps that you mean to take, as in MetaLRCallback(total_steps=...), "
+                "or meta_lr.total_steps in a loop of your own",
                 stacklevel=3,
             )
 
@@ -268,7 +279,7 @@ class MetaLR:
             "step": self._step,
             "total_steps": self._total_steps,
             "base_lrs": list(self.base_lrs),
-            "lr_factor": float(self._lr_factor),
+            "lr_factor": float(self._rates.factor),
             **self._decider.state_dict(),
             "guards": self._record.state_dict(),
             "direction": self._direction.state_dict(),
@@ -295,41 +306,10 @@ class MetaLR:
             )
         self._step = int(state["step"])
         self._looked_at = self._step - 1
-        self.base_lrs = [float(lr) for lr in state["base_lrs"]]
-        self._lr_factor = float(state["lr_factor"])
+        self._rates.restore([float(lr) for lr in state["base_lrs"]], float(state["lr_factor"]))
         self._decider.load_state_dict(state)
         self._record.load_state_dict(state["guards"])
         self._direction.load_state_dict(state["direction"])
-
-
-def _checked_horizon(total_steps: int | None) -> int | None:
-    if total_steps is None:
-        return None
-    if isinstance(total_steps, bool) or total_steps != int(total_steps) or total_steps < 1:
-        raise ValueError(
-            f"total_steps={total_steps}: give the number of optimizer steps of the whole run, 1 or more, "
-            "or None where it is unknown"
-        )
-    return int(total_steps)
-
-
-def _check_optimizer(optimizer: Optimizer) -> None:
-    if not any(group["params"] for group in optimizer.param_groups):
-        raise ValueError("optimizer has no parameters: give it the model's, as in SGD(model.parameters(), lr=0.1)")
-    if isinstance(optimizer, LBFGS):
-        raise ValueError("optimizer is LBFGS, which searches for its own step size; use it without MetaLR")
-
-
-def _initial_lr(group: dict[str, Any], index: int) -> float:
-    if group["lr"] is None:
-        raise ValueError(
-            f"param_groups[{index}]['lr']=None: the optimizer sets its own rate; give it one to be set, as in "
-            "Adafactor(..., lr=1e-3, relative_step=False)"
-        )
-    lr = float(group["lr"])
-    if not 0.0 < lr < float("inf"):
-        raise ValueError(f"param_groups[{index}]['lr']={lr}: give a finite initial rate above 0")
-    return lr
 
 
 def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None, optimizer: Optimizer) -> LRPolicy:

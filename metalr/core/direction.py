@@ -1,8 +1,8 @@
 """The direction u that an optimizer applied last, for a unit rate: parameters moved by -lr * u.
 
 For SGD with momentum and for Adam and AdamW it is read off the optimizer's state. SGD without momentum and Nesterov's
-keep no such state: theirs follows from the gradient. For any other optimizer it is measured from the change of the
-sampled parameters, of which one copy is kept.
+keep no such state: theirs follows from the gradient. For any other optimizer it is measured on the sampled parameters,
+of which a copy is kept from just before its step, and one from just after.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from metalr.core.sample import GroupSample, mesh_of
+from metalr.core.sample import GroupSample, mesh_of, trained
 
 Sources = list[list[Tensor | None]]
 """Lists with one tensor for each parameter of a group, as `GroupSample.gather` takes them."""
@@ -29,27 +29,29 @@ class Direction(ABC):
 
     Attributes:
         is_sgd: whether an update is a gradient or a running sum of gradients, not normalised by its size.
+        is_measured: whether `before_step` and `after_step` have to be called around the optimizer's own step.
     """
 
     is_sgd: bool = False
+    is_measured: bool = False
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
 
     def sources(self, index: int, params: Sequence[Tensor]) -> Sources:
-        """What to gather of the optimizer's state for these parameters of the index-th group."""
+        """Lists what to gather of the optimizer's state for these parameters of the index-th group."""
         return []
 
     def gather(self, index: int, sample: GroupSample) -> Tensor | None:
-        """Gradients, parameters and `sources` on the sample, (2 + S, n); None where no parameter has a gradient."""
+        """Gathers gradients, parameters and `sources` on the sample, (2 + S, n); None where none has a gradient."""
         grads = [param.grad for param in sample.params]
         if all(grad is None for grad in grads):
             return None
-        return sample.gather(grads, sample.params, *self.sources(index, sample.params))
+        return sample.gather(grads, self._parameters(index, sample), *self.sources(index, sample.params))
 
     @abstractmethod
     def read(self, index: int, rows: Tensor) -> Tensor | None:
-        """Direction u of the index-th group, (n,); None where it has not been updated yet.
+        """Makes the direction u of the index-th group, (n,); None where it has not been updated yet.
 
         Args:
             index: of the group.
@@ -57,17 +59,27 @@ class Direction(ABC):
         """
 
     def remember(self, rows: Sequence[Tensor | None]) -> None:  # noqa: B027 - most have nothing to remember
-        """Called when the rates of the coming update have been set, with the rows of each group."""
+        """Keeps what the next step needs: called with the rows of each group when the update's rates have been set."""
+
+    def before_step(self, samples: Sequence[GroupSample]) -> None:  # noqa: B027 - see remember
+        """Keeps what the optimizer's own step is about to change, of the sample of each group."""
+
+    def after_step(self, samples: Sequence[GroupSample]) -> None:  # noqa: B027 - see remember
+        """Keeps what it made of that."""
 
     def forget(self) -> None:  # noqa: B027 - see remember
-        """Called when the sample has changed: what is remembered belongs to other elements."""
+        """Drops what is kept: called when the sample has changed, as it belongs to other elements."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What has to be stored to go on; nothing where u is in the optimizer's own state."""
+        """Returns what has to be stored to go on; nothing where u is in the optimizer's own state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - see remember
         """Restores `state_dict`."""
+
+    def _parameters(self, index: int, sample: GroupSample) -> Sequence[Tensor | None] | Tensor:
+        """What to gather as the parameters of the index-th group."""
+        return sample.params
 
     def _states(self, params: Sequence[Tensor], name: str) -> list[Tensor | None]:
         """A part of the optimizer's state for each parameter; None where there is none yet."""
@@ -76,35 +88,35 @@ class Direction(ABC):
 
 
 class MomentumDirection(Direction):
-    """SGD with momentum: u is the momentum buffer."""
+    """Reads u of SGD with momentum: the momentum buffer."""
 
     is_sgd = True
 
     def sources(self, index: int, params: Sequence[Tensor]) -> Sources:
-        """The momentum buffers, where there are any yet."""
+        """Lists the momentum buffers, where there are any yet."""
         buffers = self._states(params, "momentum_buffer")
         return [] if all(buffer is None for buffer in buffers) else [buffers]
 
     def read(self, index: int, rows: Tensor) -> Tensor | None:
-        """The momentum buffers."""
+        """Takes the momentum buffers."""
         return rows[2] if len(rows) > 2 else None
 
 
 class AdamDirection(Direction):
-    """Adam and AdamW: u = m / (sqrt(v) + eps), both corrected for their bias."""
+    """Reads u of Adam and AdamW: m / (sqrt(v) + eps), both corrected for their bias."""
 
     def sources(self, index: int, params: Sequence[Tensor]) -> Sources:
-        """The moments, where there are any yet."""
+        """Lists the moments, where there are any yet."""
         second = "max_exp_avg_sq" if self.optimizer.param_groups[index]["amsgrad"] else "exp_avg_sq"
         moments = [self._states(params, "exp_avg"), self._states(params, second)]
         return moments if all(any(m is not None for m in row) for row in moments) else []
 
     def read(self, index: int, rows: Tensor) -> Tensor | None:
-        """From the moments; parameters that joined the run later share the first one's step count."""
+        """Divides the moments; parameters that joined the run later share the first one's step count."""
         if len(rows) == 2:
             return None
         group = self.optimizer.param_groups[index]
-        steps = self._states([p for p in group["params"] if p.requires_grad], "step")
+        steps = self._states(trained(group), "step")
         step: Any = next(step for step in steps if step is not None)
         if step.is_cpu and not isinstance(group["lr"], Tensor):
             step = step.item()
@@ -118,56 +130,82 @@ class AdamDirection(Direction):
 
 
 class MeasuredDirection(Direction):
-    """Any optimizer: u = (w before - w after) / lr on the sample.
+    """Reads u of any optimizer: (w before its step - w after it) / lr on the sample.
+
+    `before_step` and `after_step` copy the sample around the optimizer's own step, so that what moves the parameters
+    at other times (sharpness-aware perturbations, extrapolation, weight noise) is no part of u. Where the optimizer has
+    no step that could be watched, as boosted trees have none, u is what happened between two decisions.
 
     At a rate so small that the parameters' own rounding shows in the change, so it does in u.
     """
 
+    is_measured = True
+
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(optimizer)
+        self._watched = False
+        self._coming: list[Tensor | None] = []
         self._before: list[Tensor | None] = []
-        self.lrs: list[Tensor | float] = []
+        self._after: list[Tensor | None] = []
+        self._lrs: list[Tensor | float] = []
+
+    def before_step(self, samples: Sequence[GroupSample]) -> None:
+        """Copies the parameters that the step will change."""
+        self._watched = True
+        self._coming = [_copied(sample) for sample in samples]
+
+    def after_step(self, samples: Sequence[GroupSample]) -> None:
+        """Copies the parameters that it left, and notes the rates that it was taken with."""
+        if self._coming:  # the sample is still that of before the step
+            self._before, self._coming = self._coming, []
+            self._after = [_copied(sample) for sample in samples]
+            self._lrs = self._rates()
+
+    def remember(self, rows: Sequence[Tensor | None]) -> None:
+        """Copies what the coming update will change, and its rates, as long as no step has been watched."""
+        if not self._watched:
+            self._before = [None if group is None else group[1].clone() for group in rows]
+            self._lrs = self._rates()
+
+    def forget(self) -> None:
+        """Drops what is known, until the next update."""
+        self._coming, self._before, self._after, self._lrs = [], [], [], []
 
     def read(self, index: int, rows: Tensor) -> Tensor | None:
-        """From the change since `remember`; 0 where the rate was 0."""
-        change = self.change(index, rows)
-        return None if change is None else _per_rate(change, self.lrs[index])
+        """Divides the change of the last update by its rate; 0 where that was 0."""
+        change = self._change(index, rows)
+        return None if change is None else _per_rate(change, self._lrs[index])
 
-    def change(self, index: int, rows: Tensor) -> Tensor | None:
+    def state_dict(self) -> dict[str, Any]:
+        """Returns copies and rates, one of each a group; of sharded parameters, which differ by rank, nothing."""
+        if mesh_of(self.optimizer) is not None:
+            return {}
+        return {"before": list(self._before), "lrs": [float(lr) for lr in self._lrs]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the copies onto the parameters' devices; the parameters are those that the last update left."""
+        self.forget()
+        self._before = _on_devices(self.optimizer, state.get("before", []))
+        self._lrs = list(state.get("lrs", []))
+
+    def _parameters(self, index: int, sample: GroupSample) -> Sequence[Tensor | None] | Tensor:
+        """The parameters as the last update left them, whatever moved them since."""
+        after = self._after[index] if index < len(self._after) else None
+        return sample.params if after is None else after
+
+    def _rates(self) -> list[Tensor | float]:
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        return [lr.clone() if isinstance(lr, Tensor) else lr for lr in rates]
+
+    def _change(self, index: int, rows: Tensor) -> Tensor | None:
         """The parameters before the update less those after it, (n,); None where those before it are not known."""
         before = self._before[index] if index < len(self._before) else None
         return None if before is None or len(before) != rows.shape[1] else before - rows[1]
 
-    def rounding(self, index: int, update: Tensor) -> Tensor:
-        """Norm by which `change` may be off through the parameters' rounding, when `update` was applied, ()."""
-        before = self._before[index]
-        if before is None:
-            raise RuntimeError("rounding() of a direction that was not remembered")
-        kinds = {p.dtype for p in self.optimizer.param_groups[index]["params"]}
-        eps = max(torch.finfo(kind).eps for kind in kinds)
-        norms: Tensor = torch.linalg.vector_norm(before) + self.lrs[index] * torch.linalg.vector_norm(update)
-        return 2.0 * eps * norms
 
-    def remember(self, rows: Sequence[Tensor | None]) -> None:
-        """Copies what the coming update will change, and its rates."""
-        self._before = [None if group is None else group[1].clone() for group in rows]
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in rates]
-
-    def forget(self) -> None:
-        """Nothing is known until the next update."""
-        self._before, self.lrs = [], []
-
-    def state_dict(self) -> dict[str, Any]:
-        """The copies and the rates, one of each a group; of sharded parameters, which differ by rank, nothing."""
-        if mesh_of(self.optimizer) is not None:
-            return {}
-        return {"before": list(self._before), "lrs": [float(lr) for lr in self.lrs]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the copies onto the parameters' devices."""
-        self._before = _on_devices(self.optimizer, state.get("before", []))
-        self.lrs = list(state.get("lrs", []))
+def _copied(sample: GroupSample) -> Tensor | None:
+    """The sampled parameters, (n,); None of a group without any."""
+    return sample.gather(sample.params)[0].clone() if sample.params else None
 
 
 def _per_rate(change: Tensor, lr: Tensor | float) -> Tensor:
@@ -176,23 +214,22 @@ def _per_rate(change: Tensor, lr: Tensor | float) -> Tensor:
     return torch.where(lr > 0, change / lr.clamp_min(1e-30), 0.0)
 
 
-class GradientDirection(Direction):
-    """SGD in all its forms: u = g + decay * w without momentum, g + decay * w + momentum * buffer with Nesterov's.
+class GradientDirection(MeasuredDirection):
+    """Reads u of any SGD: g + decay * w without momentum, g + decay * w + momentum * buffer with Nesterov's.
 
-    What the gradient foretells is exact at any rate, where the change of the parameters drowns in their rounding at
+    What the gradient predicts is exact at any rate, where the change of the parameters drowns in their rounding at
     a tiny one. Should they have moved otherwise by more than rounding explains (the gradient was clipped after the
-    decision), the change is what is read.
+    decision, or taken anew at perturbed weights), the change is what is read.
     """
 
     is_sgd = True
 
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(optimizer)
-        self._measured = MeasuredDirection(optimizer)
         self._gradients: list[Tensor | None] = []
 
     def sources(self, index: int, params: Sequence[Tensor]) -> Sources:
-        """The momentum buffers, if any; then the parameters that will decay, where some have no gradient."""
+        """Lists the momentum buffers, if any; then the parameters that will decay, where some have no gradient."""
         group = self.optimizer.param_groups[index]
         rows = [self._states(params, "momentum_buffer")] if group["momentum"] != 0 else []
         if group["weight_decay"] != 0 and any(p.grad is None for p in params):
@@ -200,42 +237,51 @@ class GradientDirection(Direction):
         return rows
 
     def read(self, index: int, rows: Tensor) -> Tensor | None:
-        """From the gradients and the change since `remember`, and the momentum buffers."""
+        """Chooses between what gradients and momentum buffers predict and the change of the last update."""
         group = self.optimizer.param_groups[index]
-        change = self._measured.change(index, rows)
+        change = self._change(index, rows)
         if change is None:
             return None
         if group["momentum"] != 0 and not group["nesterov"]:
             return rows[2]
-        foretold = self._gradients[index]
-        if foretold is None:
+        predicted = self._gradients[index] if index < len(self._gradients) else None
+        if predicted is None:
             return None
         if group["momentum"] != 0:
-            foretold = torch.add(foretold, rows[2], alpha=group["momentum"])
-        lr = self._measured.lrs[index]
-        off = torch.linalg.vector_norm(change - lr * foretold)
-        return torch.where(off <= self._measured.rounding(index, foretold), foretold, _per_rate(change, lr))
+            predicted = torch.add(predicted, rows[2], alpha=group["momentum"])
+        lr = self._lrs[index]
+        off = torch.linalg.vector_norm(change - lr * predicted)
+        return torch.where(off <= self._rounding(index, predicted), predicted, _per_rate(change, lr))
 
     def remember(self, rows: Sequence[Tensor | None]) -> None:
-        """Copies the gradients, with the weight decay in them, and the parameters."""
-        self._measured.remember(rows)
+        """Copies the gradients, with the weight decay in them."""
+        super().remember(rows)
         pairs = zip(rows, self.optimizer.param_groups, strict=True)
         self._gradients = [None if part is None else _decayed_gradient(part, group) for part, group in pairs]
 
     def forget(self) -> None:
-        """Nothing is known until the next update."""
-        self._measured.forget()
+        """Drops what is known, until the next update."""
+        super().forget()
         self._gradients = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The copies, one of each a group."""
-        state = self._measured.state_dict()
+        """Returns the copies, one of each a group."""
+        state = super().state_dict()
         return state | {"gradients": list(self._gradients)} if state else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the copies onto the parameters' devices."""
-        self._measured.load_state_dict(state)
+        super().load_state_dict(state)
         self._gradients = _on_devices(self.optimizer, state.get("gradients", []))
+
+    def _rounding(self, index: int, update: Tensor) -> Tensor:
+        """Norm by which the change may be off through the parameters' rounding, when `update` was applied, ()."""
+        before = self._before[index]
+        if before is None:
+            raise RuntimeError("the parameters before this update are not known: read its change first")
+        eps = max(torch.finfo(p.dtype).eps for p in trained(self.optimizer.param_groups[index]))
+        norms: Tensor = torch.linalg.vector_norm(before) + self._lrs[index] * torch.linalg.vector_norm(update)
+        return 2.0 * eps * norms
 
 
 def _decayed_gradient(rows: Tensor, group: dict[str, Any]) -> Tensor:
@@ -255,7 +301,7 @@ def _on_devices(optimizer: Optimizer, tensors: list[Tensor | None]) -> list[Tens
 
 
 def direction_of(optimizer: Optimizer) -> Direction:
-    """The cheapest reader that is right for this optimizer.
+    """Chooses the cheapest reader that is right for this optimizer.
 
     Exact types only: a subclass may apply something else than its parent's state says.
     """

@@ -4,7 +4,7 @@ Below the limit the sample is everything. Above it, each tensor gives evenly spa
 (and no fewer than four thousand elements), and what is summed over them is scaled up tensor by tensor. The slices are
 many and short, so that they meet every part of a tensor whose rows differ, as those of an embedding do: a batch
 reaches few of them, and frequent tokens often lie side by side. Of sharded parameters (DTensor: FSDP2, tensor
-parallelism) each rank samples its own part, and the ranks' sums are added up.
+parallelism) each rank samples its own part, and the ranks' sums are added up. Complex tensors count as pairs of reals.
 """
 
 from __future__ import annotations
@@ -93,11 +93,11 @@ class GroupSample:
     """
 
     def __init__(self, params: list[Tensor], share: float, mesh: DeviceMesh | None) -> None:
-        parts = [_local(param, param) for param in params]
+        parts = [as_real(_local(param, param)) for param in params]
         copies = [1 if mesh is None else mesh.size() // _shards(param) for param in params]
         self.params = params
         self.cuts = [Cut.of(part.numel(), share) if _is_dense(part) else None for part in parts]
-        self.count = sum(param.numel() for param in params)
+        self.count = sum(_real_numel(param) for param in params)
         self.scale: Tensor | None = None
         self._sharded = mesh is not None
         self._shapes = [
@@ -118,24 +118,30 @@ class GroupSample:
         """Where the sample is gathered: the first parameter's device."""
         return self.params[0].device
 
-    def gather(self, *sources: Sequence[Tensor | None]) -> Tensor:
-        """The sampled elements of some tensors of each parameter, such as their gradients.
+    def gather(self, *sources: Sequence[Tensor | None] | Tensor) -> Tensor:
+        """Gathers the sampled elements of some tensors of each parameter, such as their gradients.
 
         Args:
-            sources: each with one tensor of a parameter's shape for each parameter; None stands for zeros.
+            sources: each with one tensor of a parameter's shape for each parameter, of which None stands for zeros;
+                or a row that was gathered before, (n,).
 
         Returns:
             A row for each source, in float32 or more, not scaled: (S, n). It is the same memory at each call.
         """
         self._make_room(len(sources))
         places, taken = [], []
-        for row, tensors in zip(self._places, sources, strict=False):
+        for index, (row, tensors) in enumerate(zip(self._places, sources, strict=False)):
+            if isinstance(tensors, Tensor):
+                self._rows[index].copy_(tensors)
+                continue
             for place, tensor, param, cut in zip(row, tensors, self.params, self.cuts, strict=True):
                 if tensor is None:
                     place.zero_()
                     continue
                 if self._sharded:
                     tensor, param = _local(tensor, param), _local(param, param)
+                if param.is_complex():
+                    tensor, param = as_real(tensor), as_real(param)
                 if tensor.is_sparse:
                     tensor = tensor.to_dense() if cut is None else cut.of_sparse(tensor)
                 elif cut is not None:
@@ -146,20 +152,40 @@ class GroupSample:
         return self._rows[: len(sources)]
 
     def scaled(self, rows: Tensor) -> Tensor:
-        """Rows (..., n), each element times the root of how many it stands for."""
+        """Scales rows (..., n): each element times the root of how many it stands for."""
         return rows if self.scale is None else rows * self.scale
 
     def _make_room(self, rows: int) -> None:
         if len(self._places) >= rows and self._rows.device == self.device:
             return
         sizes = [shape.numel() for shape in self._shapes]
-        kinds = {torch.float32, *(param.dtype for param in self.params)}
+        kinds = {torch.float32, *(param.dtype.to_real() for param in self.params)}
         dtype = reduce(torch.promote_types, kinds)
         self._rows = torch.empty(rows, sum(sizes), dtype=dtype, device=self.device)
         self._places = [
             [piece.view(shape) for piece, shape in zip(row.split(sizes), self._shapes, strict=True)]
             for row in self._rows
         ]
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """Views a complex tensor as pairs of reals, (..., 2); a real one is given back as it is."""
+    if not tensor.is_complex():
+        return tensor
+    if not tensor.is_sparse:
+        return torch.view_as_real(tensor.detach().resolve_conj())
+    tensor = tensor.coalesce()
+    values = torch.view_as_real(tensor.values().resolve_conj())
+    return torch.sparse_coo_tensor(tensor.indices(), values, (*tensor.shape, 2), is_coalesced=True)
+
+
+def _real_numel(param: Tensor) -> int:
+    return param.numel() * (2 if param.is_complex() else 1)
+
+
+def trained(group: dict[str, Any]) -> list[Tensor]:
+    """Lists the parameters of a group that have gradients: the others are never looked at."""
+    return [param for param in group["params"] if param.requires_grad]
 
 
 def _is_dense(tensor: Tensor) -> bool:
@@ -198,7 +224,7 @@ def mesh_of(optimizer: Optimizer) -> DeviceMesh | None:
     Raises:
         ValueError: where some parameters' mesh lies outside of it, or parameters were flattened by FSDP1.
     """
-    params = [p for group in optimizer.param_groups for p in group["params"]]
+    params = [p for group in optimizer.param_groups for p in trained(group)]
     if any(getattr(p, "_fsdp_flattened", False) or type(p).__name__ == "FlatParameter" for p in params):
         raise ValueError(
             "optimizer holds parameters of FullyShardedDataParallel (FSDP1), of which a rank cannot tell its part: "
@@ -229,10 +255,10 @@ class ParameterSample:
     """
 
     def __init__(self, optimizer: Optimizer, limit: int = LIMIT) -> None:
-        trained = [[p for p in group["params"] if p.requires_grad] for group in optimizer.param_groups]
+        groups = [trained(group) for group in optimizer.param_groups]
         self._mesh = mesh_of(optimizer)
-        share = min(1.0, limit / max(1, sum(p.numel() for params in trained for p in params)))
-        self.groups = [GroupSample(params, share, self._mesh) for params in trained]
+        share = min(1.0, limit / max(1, sum(_real_numel(p) for params in groups for p in params)))
+        self.groups = [GroupSample(params, share, self._mesh) for params in groups]
         self._known = _known(optimizer.param_groups)
 
     def total(self, sums: Tensor) -> Tensor:
@@ -252,4 +278,4 @@ class ParameterSample:
 
 
 def _known(groups: Sequence[dict[str, Any]]) -> list[list[tuple[int, int]]]:
-    return [[(id(p), p.numel()) for p in group["params"] if p.requires_grad] for group in groups]
+    return [[(id(p), p.numel()) for p in trained(group)] for group in groups]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -70,7 +70,7 @@ def measure(
     Args:
         loss: a scalar.
         optimizer: with gradients in its parameters; one without a gradient counts as zero.
-        base_lrs: lr_g(0) of each parameter group.
+        base_lrs: lr_g(0) of each parameter group; one with 0 is frozen, and not looked at.
         direction: reads the direction that this optimizer applied last.
         sample: of the optimizer's parameters.
         on_host: bring them to the host, which waits for the parameters' device.
@@ -83,15 +83,13 @@ def measure(
         RuntimeError: when no parameter has a gradient.
     """
     groups = optimizer.param_groups
-    rows = [direction.gather(index, part) for index, part in enumerate(sample.groups)]
+    parts = enumerate(zip(sample.groups, base_lrs, strict=True))
+    rows = [direction.gather(index, part) if lr > 0 else None for index, (part, lr) in parts]
     updates = [None if row is None else direction.read(index, row) for index, row in enumerate(rows)]
-    parts = zip(rows, updates, sample.groups, strict=True)
-    sums = [_sums(row, update, part) for row, update, part in parts if row is not None]
+    triples = zip(rows, updates, sample.groups, strict=True)
+    sums = [_sums(row, update, part) for row, update, part in triples if row is not None]
     if not sums:
-        raise RuntimeError(
-            "no parameter has a gradient: call loss.backward() before meta_lr.step(loss), and "
-            "optimizer.zero_grad() before loss.backward(), not after"
-        )
+        _refuse_without_gradients(sample)
     whole = sample.total(torch.stack([part.to(sums[0].device) for part in sums]))
     xp = HOST if on_host else TORCH
     each: Iterable[Iterable[Number]] = whole.tolist() if on_host else whole.float()[..., None]
@@ -113,6 +111,18 @@ def measure(
         update_square = update_square + lr * lr * square
         product = product + (-lr if group.get("maximize", False) else lr) * dot
     return _signals(xp, loss, grad_square, param_square, update_square, product, direction.is_sgd), rows
+
+
+def _refuse_without_gradients(sample: ParameterSample) -> NoReturn:
+    if any(getattr(p, "_post_accumulate_grad_hooks", None) for group in sample.groups for p in group.params):
+        raise RuntimeError(
+            "no parameter has a gradient, and hooks of theirs run inside backward(): where those step an optimizer, "
+            "nothing is left to decide on; call optimizer.step() after loss.backward()"
+        )
+    raise RuntimeError(
+        "no parameter has a gradient: call loss.backward() before meta_lr.step(loss), and "
+        "optimizer.zero_grad() before loss.backward(), not after"
+    )
 
 
 def _sums(rows: Tensor, update: Tensor | None, sample: GroupSample) -> Tensor:

@@ -1,8 +1,9 @@
-"""See why: what a policy did in a run, what each feature contributed, and how it responds.
+"""Inspection: what a policy decided in a run, what each feature contributed, and how the policy responds to it.
 
-`Inspector` records a run, `MetaInspector` a meta-training, `ConvergenceSpeed` and `RunTable` what a run reached;
-`python train.py inspect` shows them. Figures that a comparison draws are in `metalr.compare`.
-It may import `metalr.core`, `metalr.lightning`, `metalr.meta` and `metalr.plotting`; its four callbacks need lightning.
+`Inspector` records a run, `MetaInspector` a meta-training, `ConvergenceSpeed` and `RunTable` what a run reached, and
+`Recorder` a training loop without a Trainer; `python train.py inspect` shows them. Figures of a comparison are in
+`metalr.compare`. It may import `metalr.core`, `metalr.lightning`, `metalr.meta` and `metalr.plotting`; its four
+callbacks need lightning.
 """
 
 from typing import TYPE_CHECKING, Any

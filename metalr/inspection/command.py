@@ -1,4 +1,4 @@
-"""The subcommand `inspect`: a policy, a run or a meta-training, in the terminal and as pictures."""
+"""The subcommand `inspect`: prints and draws a policy, a run or a meta-training."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from metalr.plotting.palette import theme_named
 
 
 def inspect(options: Inspection, console: Console | None = None) -> list[Path]:
-    """Prints and draws a policy, or what an inspector kept of a run or a meta-training.
+    """Prints and draws a policy, or what an inspector recorded of a run or a meta-training.
+
+        inspect(Inspection("default", out="pictures"))
 
     Args:
-        options: what, and where to.
-        console: to print to.
+        options: what to show, and where to write the pictures.
+        console: to print to; None for the terminal.
 
     Returns:
-        The pictures.
+        The paths of the pictures.
 
     Raises:
-        ValueError: for a folder in which no inspector kept anything.
+        ValueError: for a folder without an inspection, or with one that is damaged or of another version of metalr.
         FileNotFoundError: for a policy that does not exist.
     """
     console, source = console or Console(), options.source
@@ -62,7 +64,7 @@ def _inspect_folder(options: Inspection, console: Console) -> list[Path]:
 
 
 def _with_inspection(source: Path) -> Path:
-    """The folder itself, or its last version, whichever an inspector wrote to."""
+    """Returns the folder itself or its latest version that has an inspection."""
     versions = sorted(source.glob("version_*"), key=lambda path: (len(path.name), path.name))
     for folder in (source, *reversed(versions)):
         if any((folder / FOLDER).glob("**/*.safetensors")):
@@ -74,7 +76,7 @@ def _with_inspection(source: Path) -> Path:
 
 
 def _print_policy(policy: LRPolicy, name: str, console: Console) -> None:
-    console.print(terminal.card(policy, name), terminal.schema(policy, figures.around_known(policy)))
+    console.print(terminal.card(policy, name), terminal.schema(policy, figures.responses_in_support(policy)))
 
 
 def _save(drawn: Mapping[str, Draw], folder: Path, theme: str) -> list[Path]:

@@ -8,32 +8,33 @@ from typing import Any
 
 import lightning as L
 
-from metalr.compare.callback import check_logged
-from metalr.compare.metrics import reaches
-from metalr.inspection import Mark
+from metalr.inspection.trace import Mark
+from metalr.lightning.logged_metrics import check_logged, reaches
 from metalr.lightning.stopwatch import Stopwatch
 
 _DECADES = 3
 
 
 class ConvergenceSpeed(L.Callback):
-    """Marks when a metric reaches each threshold, as `steps_to/<metric>_<threshold>` and `seconds_to/...`.
+    """Logs when a validation metric reaches thresholds, as `steps_to/<metric>_<threshold>` and `seconds_to/...`.
 
-    The metric is looked at after each validation. Seconds count from the start of training, validation included and
-    what an earlier part of a resumed run took.
+    The metric is read after each validation. Seconds count from the start of training, with validation and with the
+    earlier part of a resumed run.
+
+        trainer = L.Trainer(max_epochs=3, callbacks=[ConvergenceSpeed("val/accuracy", "max", [0.8, 0.9])])
 
     Args:
         monitor: name of the metric.
         mode: "min" where less is better, "max" where more is.
-        thresholds: to be reached; without any, the numbers 1, 2 and 5 times a power of ten that lie between the
-            first value and the present one, over three decades: they are the same for all runs, which can so be
-            compared. In mode "max" they are distances from 1.
+        thresholds: values of the metric; None for the numbers 1, 2 and 5 times a power of ten between the metric's
+            first value and its present one, over three decades (in mode "max", of its distance from 1). These are the
+            same in all runs, so that runs can be compared.
 
     Attributes:
-        marks: what was reached: the metric with the threshold, and the optimizer steps done.
+        marks: thresholds reached so far, each with the optimizer steps done.
 
     Raises:
-        ValueError: for another mode, or a threshold that is not finite; on fit, for a metric that is not logged.
+        ValueError: for another mode or a threshold that is not finite; on fit, for a metric that is not logged.
     """
 
     def __init__(self, monitor: str = "val/loss", mode: str = "min", thresholds: Sequence[float] | None = None) -> None:
@@ -53,7 +54,7 @@ class ConvergenceSpeed(L.Callback):
         self._watch.start()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Looks at the metric."""
+        """Logs the thresholds that the metric has reached since the last validation."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         check_logged(trainer, [self.monitor], "validation")
@@ -67,12 +68,12 @@ class ConvergenceSpeed(L.Callback):
                 self._mark(trainer, label, threshold)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was reached, and what the next threshold depends on."""
+        """Returns the marks, the first value of the metric and the seconds so far."""
         marks = [tuple(mark) for mark in self.marks]
         return {"marks": marks, "first": self._first, "seconds": self._watch.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Restores what `state_dict` returned."""
         self.marks = [Mark(*mark) for mark in state_dict["marks"]]
         self._first = state_dict["first"]
         self._watch.go_on(state_dict["seconds"])
@@ -93,9 +94,9 @@ class ConvergenceSpeed(L.Callback):
 
 
 def round_numbers(low: float, high: float) -> list[float]:
-    """Numbers 1, 2 and 5 times a power of ten in [low, high), descending, of the three decades below `high`.
+    """Lists the numbers 1, 2 and 5 times a power of ten in [low, high), descending, down to three decades below `high`.
 
-    There are none of a `high` that is not positive and finite, or where `low` is not a number.
+    The list is empty where `high` is not positive and finite, or `low` is NaN.
     """
     if not 0.0 < high < math.inf or math.isnan(low):
         return []

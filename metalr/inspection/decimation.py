@@ -1,4 +1,4 @@
-"""Which steps are kept, so that a long run stays small; and when a figure may be drawn, so that it stays fast."""
+"""Bounds on the cost of an inspection: which steps are kept, and when something slow may be done."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 
 @dataclass
 class Decimation:
-    """Keeps the first steps of a run, and of the rest one in every stride, which doubles when there are too many.
+    """Keeps the first steps of a run, and one in `stride` of the rest; the stride doubles when too many are kept.
 
-    Of T steps at most `first + capacity + 1` are kept, evenly spaced beyond the first, without knowing T; and no
-    more than `first + capacity (1 + log2(T / capacity))` were ever kept for a time.
+    Of T steps at most `first + capacity + 1` are kept, evenly spaced beyond the first ones, without knowing T. Steps
+    that were kept at first and dropped later included, no more than `first + capacity (1 + log2(T / capacity))` are.
 
     Attributes:
-        first: steps that are all kept: a rate that is wrong by decades is put right in these.
-        capacity: steps that are kept of the others, at most.
-        stride: steps from one that is kept to the next, a power of 2.
+        first: number of first steps that are all kept, 0 or more: most of the rate's movement happens there.
+        capacity: largest number of later steps that are kept, 2 or more.
+        stride: distance of two kept steps, a power of 2.
+
+    Raises:
+        ValueError: for a number out of range.
     """
 
     first: int = 32
@@ -34,13 +37,17 @@ class Decimation:
             raise ValueError(f"first={self.first}, capacity={self.capacity}: give 0 or more and 2 or more")
 
     def due(self, step: int, last: int) -> bool:
-        """Whether a step is to be kept after `last` was, -1 where none was."""
+        """Returns whether to keep a step, given the `last` one that was kept (-1 for none)."""
         return step > last and (step < self.first or last < 0 or step // self.stride > last // self.stride)
 
     def keep(self, steps: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the steps that were kept so far stay, (N,), the last among them.
+        """Selects the steps to go on keeping, and doubles the stride until they are few enough.
 
-        Doubles the stride until they are few enough.
+        Args:
+            steps: kept so far, ascending, (N,).
+
+        Returns:
+            A mask of those that stay, (N,); the last one always does.
         """
         early = steps < self.first
         while True:
@@ -54,11 +61,14 @@ class Decimation:
 
 
 class Pace:
-    """Lets something costly happen at each doubling of the step, and while it takes a small share of the time.
+    """Schedules something slow: at each doubling of the step, while it takes no more than a share of the time.
 
     Args:
-        share: of the time since the start that it may take, in (0, 1].
-        cost: seconds that the first is taken to last.
+        share: largest share of the time since the start, in (0, 1].
+        cost: assumed duration of the first occasion, seconds.
+
+    Raises:
+        ValueError: for a share out of range.
     """
 
     def __init__(self, share: float = 0.01, cost: float = 2.0) -> None:
@@ -71,14 +81,14 @@ class Pace:
         self._last = 0
 
     def due(self, step: int) -> bool:
-        """Whether it is time."""
+        """Returns whether it may be done at this step."""
         if step < max(1, 2 * self._last):
             return False
         return self._spent + self._cost <= self.share * (time.monotonic() - self._start)
 
     @contextmanager
     def spend(self, step: int) -> Iterator[None]:
-        """Takes the time of what happens at a step."""
+        """Measures the time of what is done inside the context, at this step."""
         begin = time.monotonic()
         yield
         self._last, self._cost = step, time.monotonic() - begin

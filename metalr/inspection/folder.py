@@ -1,4 +1,4 @@
-"""Where an inspection lies: `inspection` in the folder of a run's logs."""
+"""The folder of an inspection: `inspection` in a run's log folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _TRACE, _POLICY, _HISTORY = "trace.safetensors", "policy.safetensors", "history.
 
 @dataclass(frozen=True)
 class Inspected:
-    """What one optimizer's policy did."""
+    """Holds a policy and the decisions that it took for one optimizer."""
 
     policy: LRPolicy
     trace: Trace
 
 
 def save_run(folder: Path, parts: Sequence[Inspected]) -> None:
-    """Writes what each optimizer's policy did to `<folder>/inspection`."""
+    """Writes the policy and the trace of each optimizer to `<folder>/inspection/optimizer-<index>`."""
     for index, part in enumerate(parts):
         own = folder / FOLDER / f"optimizer-{index}"
         part.trace.save(own / _TRACE)
@@ -31,17 +31,17 @@ def save_run(folder: Path, parts: Sequence[Inspected]) -> None:
 
 
 def load_run(folder: Path) -> list[Inspected]:
-    """Reads `save_run`; none where there is nothing."""
+    """Reads what `save_run` wrote; an empty list where it wrote nothing."""
     found = sorted((folder / FOLDER).glob(f"optimizer-*/{_TRACE}"))
     return [Inspected(LRPolicy.load(path.with_name(_POLICY)), Trace.load(path)) for path in found]
 
 
 def save_history(folder: Path, history: MetaHistory) -> None:
-    """Writes what a meta-training's inspector kept to `<folder>/inspection`."""
+    """Writes the history of a meta-training to `<folder>/inspection`."""
     history.save(folder / FOLDER / _HISTORY)
 
 
 def load_history(folder: Path) -> MetaHistory | None:
-    """Reads `save_history`; None where there is nothing."""
+    """Reads what `save_history` wrote; None where it wrote nothing."""
     path = folder / FOLDER / _HISTORY
     return MetaHistory.load(path) if path.is_file() else None

@@ -1,8 +1,8 @@
-"""What is kept of a meta-training: how the policy's response changed, and its last runs on fixed tasks."""
+"""The record of a meta-training: how the policy's response changed, and its latest runs on fixed tasks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,16 @@ _KIND = "metalr.meta-history"
 
 @dataclass(frozen=True)
 class TaskRuns:
-    """Runs of a policy on one fixed task from K initial rates, beside those of the reference schedule.
+    """Holds runs of a policy on one fixed task from K initial rates, beside runs of the reference schedule.
 
     Attributes:
         name: of the task.
         rates: initial rates, ascending, (K,).
-        steps: at which the rates were taken, from 0, (S,).
-        lr: rates of the policy's runs, of the first instance, (K, S).
-        evaluation_steps: steps done at the validations, (E,).
-        learned: log of validation loss over initial one, mean over instances, (K, E).
-        reference: the same of the reference schedule, (K, E).
+        steps: inner steps at which `lr` was sampled, from 0, (S,).
+        lr: applied rates of the policy's runs on the task's first instance, (K, S).
+        evaluation_steps: inner steps done at each validation, (E,).
+        learned: log(validation loss / initial one) of the policy's runs, mean over instances, nats, (K, E).
+        reference: the same of the reference schedule's runs, nats, (K, E).
     """
 
     name: str
@@ -41,20 +41,25 @@ class TaskRuns:
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays by name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return {name: getattr(self, name) for name in self.array_names()}
+
+    @classmethod
+    def array_names(cls) -> list[str]:
+        """Lists the names of the arrays."""
+        return [field.name for field in fields(cls) if field.name != "name"]
 
 
 @dataclass(frozen=True)
 class MetaHistory:
-    """Responses of the policy at M meta-steps, and its last runs.
+    """Holds the responses of a policy at M meta-steps, and its latest runs on fixed tasks.
 
     Attributes:
         features: names of the F features.
         grid: values of each, (F, G).
         step: meta-steps, ascending, (M,).
-        curves: median response of the increment, as its share of the bound, (M, F, G).
-        runs: on fixed tasks, as they were last.
-        runs_at: meta-step of these.
+        curves: median over the states of the change as a share of its bound, in [-1, 1], (M, F, G).
+        runs: the latest on each fixed task.
+        runs_at: meta-step at which `runs` were made.
     """
 
     features: tuple[str, ...]
@@ -66,11 +71,11 @@ class MetaHistory:
 
     @classmethod
     def start(cls, step: int, found: Responses) -> MetaHistory:
-        """From the first responses."""
+        """Returns a history of the first responses."""
         return cls(found.features, found.grid, np.array([step], dtype=np.int64), found.curves[None, :, 1])
 
     def add(self, step: int, found: Responses, decimation: Decimation) -> MetaHistory:
-        """With the responses at a later meta-step, thinned."""
+        """Returns the history with the responses at a later meta-step, decimated."""
         steps = np.append(self.step, step)
         keep = decimation.keep(steps)
         return replace(self, step=steps[keep], curves=np.concatenate((self.curves, found.curves[None, :, 1]))[keep])
@@ -84,15 +89,16 @@ class MetaHistory:
 
     @classmethod
     def load(cls, path: Path) -> MetaHistory:
-        """Reads `save`'s file.
+        """Reads the file that `save` wrote.
 
         Raises:
-            ValueError: where it is damaged or something else.
+            ValueError: for a file that is damaged, of another kind, or of another version of metalr.
         """
         arrays, words = store.read(path, _KIND)
         runs = []
         for i, name in enumerate(words["runs"]):
             part = {key.removeprefix(f"{i}."): array for key, array in arrays.items() if key.startswith(f"{i}.")}
+            store.check_names(part, TaskRuns.array_names(), path)
             runs.append(TaskRuns(name, **part))
         own = (tuple(words["features"]), arrays["grid"], arrays["step"], arrays["curves"])
         return cls(*own, runs=tuple(runs), runs_at=int(words["runs_at"]))

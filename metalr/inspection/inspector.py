@@ -1,4 +1,4 @@
-"""Inspector: shows in TensorBoard what MetaLRCallback decides, and why."""
+"""Inspector: logs to TensorBoard what MetaLRCallback decides, and what each feature contributed."""
 
 from __future__ import annotations
 
@@ -13,40 +13,47 @@ from metalr import MetaLRCallback
 from metalr.inspection.convergence_speed import ConvergenceSpeed
 from metalr.inspection.decimation import Decimation, Pace
 from metalr.inspection.folder import Inspected, save_run
-from metalr.inspection.loggers import tensorboard
 from metalr.inspection.recorder import Recorder
 from metalr.inspection.tensorboard_events import layout, suffix, write_decisions
+from metalr.inspection.trainer import callbacks_of, tensorboard
 from metalr.plotting.palette import theme_named
 
 _PENDING, _SECONDS = 64, 30.0
 
 
 class Inspector(L.Callback):
-    """Logs the decisions of the MetaLRCallback beside it, each exactly attributed to the features.
+    """Logs the decisions of a Trainer's `MetaLRCallback`, each attributed exactly to the features.
 
-    To TensorBoard go, for every decision that is kept: the applied rate beside its reference schedule, s, the
-    increment and its bound, every feature, what each added to the increment, and the actions of each guard. As
-    images: all of that over time, with the parts of the features as a heat map and the thresholds that a
-    `ConvergenceSpeed` beside it marks; the features; and the policy's response to each around the run's own states.
-    In `<log folder>/inspection` lie the decisions that are kept and the policy, for `python train.py inspect`.
+    For every recorded decision it writes to TensorBoard:
 
-    A long run stays small and fast: the first decisions are kept, and of the others one in a stride which doubles. A
-    step whose decision is not kept costs a comparison of numbers, and at none but one in 64 of those that are kept
-    does the host wait for a device. Images are drawn at the end, and before at each doubling of the step while they
-    take less than `share` of the time.
+    - `decision/lr` beside `decision/lr_reference`, `decision/log_multiplier`, `decision/change` and
+      `decision/change_bound` (nats),
+    - `feature/<name>`, dimensionless, and `contribution/<name>`, the part of the change that it explains (nats),
+    - `guard/<name>`, the actions of each guard so far;
+
+    and as images: all of these over time, with the thresholds of a `ConvergenceSpeed` in the same Trainer; the
+    features; and the policy's response to each feature around the run's states. `<log folder>/inspection` gets the
+    recorded decisions and the policy, for `python train.py inspect`.
+
+        trainer = L.Trainer(max_epochs=3, callbacks=[MetaLRCallback(), Inspector()])
+
+    The cost is bounded: the first decisions and one in a stride of the others are recorded, and the stride doubles as
+    the run goes on. A step that is not recorded costs one comparison; the host waits for the device once in 64 recorded
+    decisions. Images are drawn at the end, and at each doubling of the step while that takes less than `share` of the
+    time.
 
     Args:
-        first: decisions that are all kept.
-        capacity: decisions kept of the others, at most.
-        share: of the time that drawing may take before the end, in (0, 1].
+        first: number of first decisions that are all recorded.
+        capacity: largest number of later decisions that are recorded.
+        share: largest share of the time spent on images before the end, in (0, 1].
         theme: of the images, "light" or "dark".
 
     Raises:
-        ValueError: for settings out of range; on fit, without a TensorBoardLogger or a MetaLRCallback.
+        ValueError: for an argument out of range; on fit, for a Trainer without a TensorBoardLogger or MetaLRCallback.
     """
 
     def __init__(self, first: int = 32, capacity: int = 512, share: float = 0.01, theme: str = "light") -> None:
-        Decimation(first, capacity)  # says what is out of range before any data is prepared
+        Decimation(first, capacity)  # checks the arguments before any data is prepared
         self.first = first
         self.capacity = capacity
         self.share = share
@@ -58,13 +65,13 @@ class Inspector(L.Callback):
         self._written = 0.0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Looks for what it shows, and where."""
+        """Finds the MetaLRCallback and the logger."""
         if stage != "fit":
             return
-        found = [callback for callback in trainer.callbacks if isinstance(callback, MetaLRCallback)]
+        found = callbacks_of(trainer, MetaLRCallback)
         if not found:
             raise ValueError(
-                "Inspector shows what a MetaLRCallback decides, and there is none among the callbacks: add "
+                "Inspector logs the decisions of a MetaLRCallback, and there is none among the callbacks: add "
                 "MetaLRCallback, or leave Inspector out"
             )
         self._meta_lr = found[0]
@@ -75,7 +82,7 @@ class Inspector(L.Callback):
         self.recorders, self._pace, self._written = [], Pace(self.share), time.monotonic()
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        """Finds the controllers at the first batch: they stand by then, in whichever order the callbacks are."""
+        """Finds the controllers at the first batch, when they exist in whichever order the callbacks are listed."""
         if self.recorders or self._meta_lr is None or not trainer.is_global_zero:
             return
         self.recorders = [Recorder(c, Decimation(self.first, self.capacity)) for c in self._meta_lr.controllers]
@@ -86,8 +93,8 @@ class Inspector(L.Callback):
         tensorboard(trainer, self).experiment.add_custom_scalars(charts)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        """Keeps the decisions that are due."""
-        kept = [recorder.offer() for recorder in self.recorders]  # each is asked
+        """Records the decisions that are due."""
+        kept = [recorder.offer() for recorder in self.recorders]  # a list: every recorder is offered its decision
         if not any(kept):
             return
         late = time.monotonic() - self._written >= _SECONDS
@@ -99,14 +106,14 @@ class Inspector(L.Callback):
                 self._draw(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Shows the whole run."""
+        """Draws the whole run."""
         if self.recorders:
             for recorder in self.recorders:
                 recorder.finish()
             self._draw(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Keeps what led to it."""
+        """Writes the decisions that led to the exception."""
         if self.recorders:
             for recorder in self.recorders:
                 recorder.finish()
@@ -114,21 +121,21 @@ class Inspector(L.Callback):
             self._save(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The decisions that are kept."""
+        """Returns the recorded decisions."""
         return {"recorders": [recorder.state_dict() for recorder in self.recorders] or self._restored}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Kept until the controllers exist."""
+        """Keeps the recorded decisions until the controllers exist."""
         self._restored = list(state_dict["recorders"])
 
     def _write(self, trainer: L.Trainer) -> None:
-        """What is pending, as scalars."""
+        """Writes the pending decisions as scalars."""
         self._written = time.monotonic()
         for index, recorder in enumerate(self.recorders):
             write_decisions(tensorboard(trainer, self).experiment, recorder.drain(), suffix(index))
 
     def _save(self, trainer: L.Trainer) -> list[Inspected]:
-        marks = [mark for c in trainer.callbacks if isinstance(c, ConvergenceSpeed) for mark in c.marks]
+        marks = [mark for speed in callbacks_of(trainer, ConvergenceSpeed) for mark in speed.marks]
         parts = [Inspected(r.policy, replace(r.trace, marks=tuple(marks))) for r in self.recorders if len(r.trace)]
         save_run(Path(tensorboard(trainer, self).log_dir), parts)
         return parts

@@ -1,4 +1,4 @@
-"""MetaInspector: shows in TensorBoard what a meta-training learns, and from how noisy a gradient."""
+"""MetaInspector: logs to TensorBoard how a meta-training changes its policy, and how noisy its gradients are."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from torch.nn.utils import parameters_to_vector
 from torch.optim import Optimizer
 
-from metalr.inspection import MetaHistory, TaskRuns, responses
 from metalr.inspection.decimation import Decimation, Pace
 from metalr.inspection.folder import save_history
-from metalr.inspection.loggers import tensorboard
-from metalr.inspection.response import known_states
+from metalr.inspection.history import MetaHistory, TaskRuns
+from metalr.inspection.response import responses, support_states
+from metalr.inspection.trainer import tensorboard
 from metalr.meta import HeldOutTask, MetaLearner
 from metalr.meta.moments import GradientMoments
 from metalr.plotting.palette import theme_named
@@ -26,33 +26,34 @@ _POINTS = 200
 
 
 class MetaInspector(L.Callback):
-    """Logs a `MetaLearner`'s gradient by family, and shows how its policy changes.
+    """Logs the meta-gradient of a `MetaLearner` by task family, and draws how its policy changes.
 
-    Beside the outer losses by family, which the learner logs: `gradient_norm/<family>`, and
-    `signal_to_noise/<family>`, |E g|^2 over the variance of one meta-step's gradient g, over the last `window`
-    meta-steps that drew the family (see `metalr.meta.moments`); at the Trainer's `log_every_n_steps`. Each estimate
-    is one meta-step's: accumulation of several draws mixes families, and counts for the last one.
+    At the Trainer's `log_every_n_steps` it logs `gradient_norm/<family>` and `signal_to_noise/<family>`: |E g|^2 over
+    the variance of one meta-step's gradient g, over the last `window` meta-steps of that family (see
+    `metalr.meta.moments`). With gradient accumulation a meta-step mixes families, and counts for the last one.
 
-    As images: the policy's response to each feature over the meta-training, around the states that it comes to; and
-    its runs on the held-out tasks from each initial rate, at each doubling of the meta-step while they take less
-    than `share` of the time, and at the end. `<log folder>/inspection` has both for `python train.py inspect`.
+    As images it draws the policy's response to each feature over the meta-training, around the states that it meets,
+    and its runs on the held-out tasks from each initial rate: at the end, and at each doubling of the meta-step while
+    that takes less than `share` of the time. `<log folder>/inspection` gets both for `python train.py inspect`.
+
+        trainer = L.Trainer(max_steps=100, val_check_interval=10, callbacks=[MetaInspector(tasks=2)])
 
     Args:
         window: meta-steps of a family that count, > 1.
-        tasks: held-out tasks that are shown, 0 for none.
-        capacity: responses that are kept, at most, beside the first eight.
-        share: of the time that the images before the last may take, in (0, 1].
+        tasks: number of held-out tasks to draw, 0 for none.
+        capacity: largest number of responses that are kept after the first eight.
+        share: largest share of the time spent on images before the end, in (0, 1].
         theme: of the images, "light" or "dark".
 
     Raises:
-        ValueError: for settings out of range; on fit, without a TensorBoardLogger, or for a module that is no
-            MetaLearner.
+        ValueError: for an argument out of range; on fit, for a Trainer without a TensorBoardLogger, or a module that is
+            not a MetaLearner.
     """
 
     def __init__(
         self, window: float = 32.0, tasks: int = 4, capacity: int = 48, share: float = 0.02, theme: str = "light"
     ) -> None:
-        GradientMoments(window)  # says what is out of range before any task is drawn
+        GradientMoments(window)  # checks the argument before any task is sampled
         self.window = window
         self.tasks = tasks
         self.decimation = Decimation(8, capacity)
@@ -65,64 +66,64 @@ class MetaInspector(L.Callback):
         self._references: dict[str, torch.Tensor] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuses what it cannot show."""
-        if not isinstance(pl_module, MetaLearner):
-            raise ValueError(f"MetaInspector shows a MetaLearner, and this is a {type(pl_module).__name__}")
+        """Checks that the module is a MetaLearner, and finds the logger."""
+        _learner(pl_module)
         tensorboard(trainer, self)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
         self._pace = Pace(self.share)
 
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: MetaLearner, optimizer: Optimizer) -> None:
-        """Takes in the estimate, which all ranks have by now."""
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        """Adds this meta-step's gradient, which has been averaged over the ranks, to the family's moments."""
         if not trainer.is_global_zero:
             return
-        gradient = parameters_to_vector([p.grad for p in pl_module.policy.parameters() if p.grad is not None]).cpu()
-        moments = self.moments.setdefault(pl_module.family, GradientMoments(self.window))
+        learner = _learner(pl_module)
+        gradient = parameters_to_vector([p.grad for p in learner.policy.parameters() if p.grad is not None]).cpu()
+        moments = self.moments.setdefault(learner.family, GradientMoments(self.window))
         moments.add(gradient)
         if not trainer._logger_connector.should_update_logs:
             return
-        metrics = {f"gradient_norm/{pl_module.family}": float(gradient.norm())}
+        metrics = {f"gradient_norm/{learner.family}": float(gradient.norm())}
         if moments.count >= _LEAST:
-            metrics[f"signal_to_noise/{pl_module.family}"] = moments.signal_noise().ratio
+            metrics[f"signal_to_noise/{learner.family}"] = moments.signal_noise().ratio
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: MetaLearner, outputs: Any, batch: HeldOutTask, *_: Any, **__: Any
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
-        """Gets to know the held-out tasks."""
+        """Notes the held-out tasks to draw."""
         if len(self._shown) < self.tasks:
             self._shown[batch.name] = batch
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: MetaLearner) -> None:
-        """Keeps the policy's response, with the states that the learner has just seen it come to."""
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Records the policy's response around the states that this validation met."""
         step = trainer.global_step
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         if self.decimation.due(step, -1 if self.history is None else int(self.history.step[-1])):
-            found = responses(pl_module.policy, known_states(pl_module.policy), whole=True)
-            more = self.history is not None
-            self.history = self.history.add(step, found, self.decimation) if more else MetaHistory.start(step, found)
+            policy, past = _learner(pl_module).policy, self.history
+            found = responses(policy, support_states(policy), whole=True)
+            self.history = MetaHistory.start(step, found) if past is None else past.add(step, found, self.decimation)
         if self._pace.due(step):
             with self._pace.spend(step):
-                self._draw(trainer, pl_module)
+                self._draw(trainer, _learner(pl_module))
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: MetaLearner) -> None:
-        """Shows the policy as it is in the end."""
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draws the final policy."""
         if trainer.is_global_zero:
-            self._draw(trainer, pl_module)
+            self._draw(trainer, _learner(pl_module))
 
     def state_dict(self) -> dict[str, Any]:
-        """The responses that are kept."""
+        """Returns the recorded responses."""
         if self.history is None:
             return {}
         arrays = {name: torch.from_numpy(getattr(self.history, name).copy()) for name in ("grid", "step", "curves")}
         return {"features": list(self.history.features), "stride": self.decimation.stride, **arrays}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Restores what `state_dict` returned."""
         if state_dict:
             grid, step, curves = (state_dict[name].numpy() for name in ("grid", "step", "curves"))
             self.history = MetaHistory(tuple(state_dict["features"]), grid, step, curves)
@@ -159,3 +160,9 @@ class MetaInspector(L.Callback):
             runs.curve.view(shape).mean(2).T.double().cpu().numpy(),
             self._references[task.name].double().cpu().numpy(),
         )
+
+
+def _learner(module: L.LightningModule) -> MetaLearner:
+    if not isinstance(module, MetaLearner):
+        raise ValueError(f"MetaInspector shows a MetaLearner, and this is a {type(module).__name__}")
+    return module

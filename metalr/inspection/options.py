@@ -1,4 +1,4 @@
-"""What `python train.py inspect` is given."""
+"""The arguments of `python train.py inspect`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from metalr.plotting.palette import theme_named
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is shown, and where the pictures go.
+    """Says what to show, and where to write the pictures.
 
     Args:
-        source: a shipped policy's name, a policy file, or the folder of a run's logs; of several versions in it, the
-            last that has an inspection is taken.
-        out: folder of the pictures; None for `inspection` in the run's folder, or `logs/inspect/<name>`.
+        source: a shipped policy's name, a policy file, or a run's log folder; of several versions in it, the latest
+            with an inspection is shown.
+        out: folder of the pictures; None for `inspection` in the run's log folder, or `logs/inspect/<name>`.
         theme: of the pictures, "light" or "dark".
 
     Raises:

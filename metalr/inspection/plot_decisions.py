@@ -1,4 +1,4 @@
-"""Figures of a run's decisions: the rate beside its reference, and what each feature added, over time."""
+"""Figures of a run's decisions over time: the rate beside its reference, and each feature's contribution."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from metalr.plotting.canvas import diverging, panels, tidy
 from metalr.plotting.palette import Theme
 
 EARLY = 32
-"""Steps that have a column of their own, where a run is longer than twice as many."""
+"""First steps that have a column of their own, in a run of twice as many or more."""
 
 
 def decisions(trace: Trace, theme: Theme) -> Figure:
-    """Loss, rate, s, each feature's part of each increment as a heat map, and what the guards did."""
+    """Draws loss, rate, log multiplier, a heat map of the contributions to each change, and the guards' actions."""
     guards = [name for i, name in enumerate(trace.guards) if len(trace) and trace.counts[-1, i] > 0]
     rows = len(trace.features) + 2
     heights = [1.0, 1.7, 1.1, 0.185 * rows, *([0.2 * len(guards)] if guards else [])]
@@ -46,7 +46,8 @@ def decisions(trace: Trace, theme: Theme) -> Figure:
     _marks(axes[1, -1], trace.marks, theme)
     axes[3, 0].set_yticks(range(rows), _row_names(trace, order), fontsize=8)
     bar = figure.colorbar(mesh, ax=axes[3, -1], pad=0.01, aspect=30)
-    bar.set_label("share of the largest change allowed\nblue lowers the rate, orange raises it", fontsize=8)
+    label = "contribution, share of the largest change allowed\nblue lowers the rate, orange raises it"
+    bar.set_label(label, fontsize=8)
     bar.outline.set_visible(False)
     if len(parts) == 2:
         axes[0, 0].set_title(f"first {EARLY} steps", loc="left")
@@ -57,7 +58,7 @@ def decisions(trace: Trace, theme: Theme) -> Figure:
 
 
 def feature_curves(trace: Trace, theme: Theme, support: Support | None = None) -> Figure:
-    """What the policy read at each decision, one panel a feature, beside the range of its meta-training."""
+    """Draws the features at each decision, one panel each; with `support`, before the range of meta-training."""
     figure, axes = panels(len(trace.features), sharex=True, sharey=True)
     ranges = None if support is None or not support.is_bounded else support.ranges.cpu().numpy()
     for i, (axis, name) in enumerate(zip(axes, trace.features, strict=True)):
@@ -87,7 +88,7 @@ def _curves(axes: Sequence[Axes], part: Trace, theme: Theme) -> None:
 
 
 def _finish_column(axes: Sequence[Axes], part: Trace, theme: Theme, first: bool) -> None:
-    names = ("training loss\n(fast average)", "learning rate\n(first group)", "s = log(rate /\nreference), nats")
+    names = ("training loss\n(fast average)", "learning rate\n(first group)", "log multiplier s,\nnats")
     for axis, name in zip(axes, names, strict=False):
         tidy(axis, theme)
         if first:
@@ -107,19 +108,19 @@ def _finish_column(axes: Sequence[Axes], part: Trace, theme: Theme, first: bool)
 
 
 def _edges(steps: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A decision stands for the steps up to the next that was kept."""
+    """Returns the edges of the cells: a decision stands for the steps up to the next that was kept."""
     return np.append(steps, steps[-1] + 1)
 
 
 def _limit(trace: Trace) -> float:
-    """A value that all but a few parts are smaller than, so that a rare one does not pale the others."""
-    sizes = np.abs(trace.nats / trace.bound[:, None])
+    """Returns the end of the colour scale: a quantile, so that one large contribution does not make all others pale."""
+    sizes = np.abs(trace.contributions / trace.bound[:, None])
     return max(float(np.quantile(sizes, 0.98)), 1e-3) if sizes.size else 1.0
 
 
 def _heat(axis: Axes, part: Trace, order: NDArray[np.int64], limit: float, theme: Theme) -> QuadMesh:
-    law = part.nats.sum(1) + part.constant
-    rows = np.column_stack((law, part.nats[:, order], part.constant)) / part.bound[:, None]
+    change = part.contributions.sum(1) + part.constant
+    rows = np.column_stack((change, part.contributions[:, order], part.constant)) / part.bound[:, None]
     edges = np.arange(rows.shape[1] + 1) - 0.5
     mesh = axis.pcolormesh(
         _edges(part.step), edges, rows.T, cmap=diverging(theme), vmin=-limit, vmax=limit, rasterized=True
@@ -133,11 +134,11 @@ def _heat(axis: Axes, part: Trace, order: NDArray[np.int64], limit: float, theme
 def _row_names(trace: Trace, order: NDArray[np.int64]) -> list[str]:
     shares = trace.shares
     named = [f"{trace.features[i]}  {shares[i]:4.0%}" for i in order]
-    return ["increment (sum)", *named, "constant (biases)"]
+    return ["change of s (sum)", *named, "constant (biases)"]
 
 
 def _guards(axis: Axes, part: Trace, guards: Sequence[str], theme: Theme) -> None:
-    """Where each guard acted between a decision and the one kept before it."""
+    """Draws a bar wherever a guard acted between a decision and the one kept before it."""
     edges = _edges(part.step)
     for row, name in enumerate(guards):
         acted = np.diff(part.counts[:, part.guards.index(name)], prepend=0) > 0
@@ -148,7 +149,7 @@ def _guards(axis: Axes, part: Trace, guards: Sequence[str], theme: Theme) -> Non
 
 
 def _marks(axis: Axes, marks: Sequence[Mark], theme: Theme) -> None:
-    """Thresholds as lines; of several at one step the last is named."""
+    """Draws thresholds as lines; of several at one step the last is named."""
     for step, label in {mark.step: mark.label for mark in marks}.items():
         axis.axvline(step, color=theme.soft, lw=0.9, ls=(0, (1.5, 1.5)))
         axis.annotate(

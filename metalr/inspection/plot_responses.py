@@ -1,4 +1,4 @@
-"""Figures of a policy's response: against each feature, and over a meta-training."""
+"""Figures of a policy's response to each feature, and of a meta-training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from metalr.plotting.palette import Theme
 
 
 def response_curves(found: Responses, theme: Theme, around: str) -> Figure:
-    """The increment against each feature, with the others as they are in each state; `around`: what states."""
+    """Draws the change against each feature; `around` names the states that the other features are taken from."""
     figure, axes = panels(len(found.features), sharey=True)
     for i, (axis, name) in enumerate(zip(axes, found.features, strict=True)):
         low, middle, high = found.curves[i]
@@ -24,7 +24,7 @@ def response_curves(found: Responses, theme: Theme, around: str) -> Figure:
         axis.axhline(0.0, color=theme.soft, lw=0.7)
         span = "80 % of the states have the feature here" if first else None
         axis.axvspan(found.seen[i, 1], found.seen[i, 3], color=theme.soft, alpha=0.16, lw=0, label=span)
-        label = "increment, in 80 % of the states" if first else None
+        label = "change, in 80 % of the states" if first else None
         axis.fill_between(found.grid[i], low, high, color=theme.series[0], alpha=0.22, lw=0, label=label)
         axis.plot(found.grid[i], middle, color=theme.series[0], lw=1.8, label="in the median state" if first else None)
         axis.set_title(name, loc="left")
@@ -33,13 +33,13 @@ def response_curves(found: Responses, theme: Theme, around: str) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(5))
         tidy(axis, theme)
     figure.supxlabel(f"feature, dimensionless, around {around}", fontsize=9)
-    figure.supylabel("increment, share of the largest allowed (> 0 raises the rate)", fontsize=9)
+    figure.supylabel("change of s, share of the largest allowed (> 0 raises the rate)", fontsize=9)
     figure.legend(loc="outside upper right", ncols=3, frameon=False)
     return figure
 
 
 def response_history(history: MetaHistory, theme: Theme) -> Figure:
-    """The median response to each feature, over meta-training: feature across, meta-steps upwards."""
+    """Draws the median response to each feature as a heat map: the feature across, meta-steps upwards."""
     figure, axes = panels(len(history.features), sharey=True)
     step = np.append(history.step, history.step[-1] + max(1, history.step[-1] - history.step[-2:][0]))
     for i, (axis, name) in enumerate(zip(axes, history.features, strict=True)):
@@ -55,13 +55,13 @@ def response_history(history: MetaHistory, theme: Theme) -> Figure:
     figure.supxlabel("feature, dimensionless", fontsize=9)
     figure.supylabel("meta-step", fontsize=9)
     bar = figure.colorbar(mesh, ax=axes, aspect=45, pad=0.01, shrink=0.75)
-    bar.set_label("increment in the median state, share of the largest allowed\nblue lowers the rate, orange raises it")
+    bar.set_label("change of s in the median state, share of the largest\nblue lowers the rate, orange raises it")
     bar.outline.set_visible(False)
     return figure
 
 
 def task_runs(history: MetaHistory, theme: Theme) -> Figure:
-    """Runs of the policy on fixed tasks from each initial rate: the rate, and the validation loss."""
+    """Draws the rates and validation losses of the policy's runs on fixed tasks, from each initial rate."""
     count = len(history.runs)
     figure = Figure(figsize=(9.0, 2.35 * count + 0.8), layout="constrained")
     grid = figure.subplots(count, 2, squeeze=False)

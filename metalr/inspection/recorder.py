@@ -1,7 +1,8 @@
-"""Keeps decisions of a run: a copy where they lie at the step, all that is worked out of them later, many at once."""
+"""Records the decisions of a controller: copied on their device at the step, worked out on the host in batches."""
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -12,29 +13,40 @@ from torch import Tensor
 from metalr.core.controller import MetaLR
 from metalr.core.explanation import Snapshot, attribute
 from metalr.core.policy import LRPolicy
-from metalr.core.update_rule import Clock, clock_row
+from metalr.core.update_rule import Clock, bound, clock_row, log_reference
 from metalr.inspection.decimation import Decimation
+from metalr.inspection.store import check_names
 from metalr.inspection.trace import Trace
 
 
 class Recorder:
-    """Keeps the decisions of one controller.
+    """Records the decisions of one `MetaLR`, with what each feature contributed, in a training loop without a Trainer.
 
-    `offer` costs a comparison at a step that is not kept, and some copies at one that is; it never waits for a
-    device. `resolve` brings what is pending to the host.
+    Call `offer` after each optimizer step. It costs a comparison at a step that is not kept, and some copies at one
+    that is; it never waits for a device. `resolve` brings what is pending to the host.
+
+        recorder = Recorder(meta_lr)
+        for x, y in loader:
+            ...
+            meta_lr.step(loss)
+            optimizer.step()
+            recorder.offer()
+        recorder.finish()
+        recorder.resolve()
+        print(recorder.trace.features, recorder.trace.shares)
 
     Args:
-        controller: whose decisions from here on are kept.
-        decimation: which of them.
+        controller: whose decisions from now on are recorded.
+        decimation: selects the decisions to keep; None for the first 32 and 512 of the others at most.
 
     Attributes:
-        trace: decisions that are resolved.
+        trace: decisions that have been resolved.
     """
 
-    def __init__(self, controller: MetaLR, decimation: Decimation) -> None:
+    def __init__(self, controller: MetaLR, decimation: Decimation | None = None) -> None:
         self.controller = controller
         self.policy = controller.policy
-        self.decimation = decimation
+        self.decimation = decimation or Decimation()
         self.trace = Trace.empty(self.policy.features)
         self._fresh = self.trace
         self._pending: list[tuple[float, Snapshot]] = []
@@ -44,11 +56,11 @@ class Recorder:
 
     @property
     def pending(self) -> int:
-        """Decisions that are not resolved yet."""
+        """Number of decisions that are kept and not resolved yet."""
         return len(self._pending)
 
     def offer(self) -> bool:
-        """Keeps the last decision where it is a new one and due; tells whether it was."""
+        """Keeps the controller's last decision if it is new and due, and returns whether it was."""
         taken = self.controller.last_step
         if taken == self._seen:
             return False
@@ -59,7 +71,7 @@ class Recorder:
         return not self._left_out
 
     def finish(self) -> None:
-        """Keeps the last decision in any case, at the end of a run."""
+        """Keeps the last decision of a run, due or not."""
         if self._left_out:
             self._take()
 
@@ -68,7 +80,7 @@ class Recorder:
         self._last, self._left_out = self.controller.last_step - 1, False
 
     def resolve(self) -> None:
-        """Works out what is pending, and thins the trace."""
+        """Moves the pending decisions with their contributions to the trace, and decimates it; waits for the device."""
         if not self._pending:
             return
         found = _resolve(self.policy, self._pending)
@@ -78,19 +90,24 @@ class Recorder:
         self.trace = joined.select(self.decimation.keep(joined.step))
 
     def drain(self) -> Trace:
-        """The decisions since the last call, thinned or not, to be logged."""
+        """Resolves, and returns the decisions since the last call, for a log; the trace keeps them, too."""
         self.resolve()
         fresh, self._fresh = self._fresh, Trace.empty(self.policy.features)
         return fresh
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as tensors, numbers and strings, for a checkpoint."""
+        """Returns the trace as tensors and numbers, for a checkpoint."""
         self.resolve()
         arrays = {name: torch.from_numpy(array.copy()) for name, array in self.trace.arrays.items()}
         return {"stride": self.decimation.stride, "arrays": arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state_dict`, with the same policy."""
+        """Restores what `state_dict` returned, for the same policy.
+
+        Raises:
+            ValueError: for a state of another version of metalr.
+        """
+        check_names(state["arrays"], Trace.array_names(), "the recorder's state")
         self.decimation.stride = int(state["stride"])
         arrays = {name: tensor.numpy().copy() for name, tensor in state["arrays"].items()}
         self.trace = Trace(self.policy.features, **arrays)
@@ -99,31 +116,30 @@ class Recorder:
 
 def _resolve(policy: LRPolicy, pending: list[tuple[float, Snapshot]]) -> Trace:
     seen = [snapshot for _, snapshot in pending]
-    rows = np.array([clock_row(one.step, one.total_steps) for one in seen])
-    table = torch.tensor(rows, dtype=torch.float32).T
-    host = policy.columns.device
-    read = policy.select(_host([one.features for one in seen]).to(host))
+    device = policy.columns.device
+    clocks = torch.tensor([clock_row(one.step, one.total_steps) for one in seen], dtype=torch.float32, device=device)
+    read = policy.select(_host([one.features for one in seen]).to(device))
     finite = _host([one.finite for one in seen])
-    found = attribute(policy, read, Clock.from_row(table.to(host)), finite.to(host))
+    found = attribute(policy, read, Clock.from_row(clocks.T), finite.to(device))
     log_multiplier = _host([one.log_multiplier for one in seen]).double().numpy()
-    base, log_reference = np.array([one.base_lr for one in seen]), rows[:, 2]
+    reference = np.array([one.base_lr * math.exp(log_reference(one.step, one.total_steps)) for one in seen])
     return Trace(
         features=policy.features,
         step=np.array([one.step for one in seen], dtype=np.int64),
         time=np.array([moment for moment, _ in pending]),
-        lr=base * np.exp(log_reference + log_multiplier),
-        reference=base * np.exp(log_reference),
+        lr=reference * np.exp(log_multiplier),
+        reference=reference,
         loss=_host([one.loss for one in seen]).double().numpy(),
         log_multiplier=log_multiplier,
         change=_host([one.change for one in seen]).double().numpy(),
-        bound=rows[:, 3].copy(),
+        bound=np.array([bound(one.step, one.total_steps) for one in seen]),
         constant=found.constant.double().cpu().numpy(),
         values=read.double().cpu().numpy(),
-        nats=found.contributions.double().cpu().numpy(),
+        contributions=found.contributions.double().cpu().numpy(),
         counts=_host([one.counts.T for one in seen]).long().numpy(),
     )
 
 
 def _host(parts: list[Tensor]) -> Tensor:
-    """N parts, joined where they lie and brought to the host at once."""
+    """Joins N parts on their device, and brings them to the host at once."""
     return torch.cat(parts).cpu()

@@ -1,4 +1,4 @@
-"""How a policy's increment depends on each feature, around states that it comes to."""
+"""The response of a policy to each feature: the change that it makes, with the other features as in given states."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from metalr.core.features import CLIP
 from metalr.core.policy import LRPolicy
 
 QUANTILES = (0.1, 0.5, 0.9)
-"""Of the states, at each point of a curve."""
+"""Quantiles over the states, at each point of a curve."""
 
 _STATES = 256
 
 
 @dataclass(frozen=True)
 class Responses:
-    """The response of a policy's increment to each of its F features, at G points each.
+    """Holds the response of a policy to each of its F features, at G points each.
 
-    The increment is given as its share of the bound, tanh(policy), in [-1, 1]: the bound itself falls over a run.
+    A response is the change of the log multiplier as a share of its bound, tanh(policy), in [-1, 1]: the bound itself
+    falls over a run.
 
     Attributes:
-        features: names.
-        grid: values of the feature, ascending, (F, G).
-        curves: quantiles over the states of the increment with this feature at that value and all others as they
-            are, (F, len(QUANTILES), G).
-        seen: least, lower tenth, median, upper tenth and greatest value among the states, (F, 5).
+        features: names of the features.
+        grid: values of each feature, ascending, (F, G).
+        curves: quantiles over the states of the response, with this feature at that value and all others as they are,
+            (F, len(QUANTILES), G).
+        seen: minimum, first decile, median, last decile and maximum of each feature among the states, (F, 5).
     """
 
     features: tuple[str, ...]
@@ -39,7 +40,7 @@ class Responses:
 
     @property
     def swings(self) -> NDArray[np.float64]:
-        """Greatest less least of each median curve, (F,)."""
+        """Range (maximum - minimum) of each median curve, in [0, 2], (F,)."""
         middle = self.curves[:, 1]
         swings: NDArray[np.float64] = middle.max(1) - middle.min(1)
         return swings
@@ -47,18 +48,22 @@ class Responses:
 
 @torch.no_grad()
 def responses(policy: LRPolicy, states: Tensor, points: int = 41, whole: bool = False) -> Responses:
-    """Moves one feature at a time through its range, with the others as they are in each state.
+    """Computes a policy's response to each feature, moved through its range with the others as they are in each state.
 
-    These are the curves of individual conditional expectation (Goldstein et al. 2015) and their quantiles.
+    The curves are quantiles of those of individual conditional expectation (Goldstein et al. 2015).
+
+        policy = LRPolicy.load("default")
+        found = responses(policy, support_states(policy))
+        strongest = found.features[found.swings.argmax()]
 
     Args:
-        policy: that is asked.
-        states: features that the policy reads, (N, F).
-        points: G of each curve.
-        whole: over all of [-3, 3], in place of the range that the states have.
+        policy: whose response is computed.
+        states: values of the features that the policy reads, (N, F); of more than 256, 256 evenly spaced ones are used.
+        points: number G of points of each curve.
+        whole: whether the curves span all of [-3, 3] rather than the range of the states.
 
     Raises:
-        ValueError: for no states, or states of another number of features.
+        ValueError: for no states, or states with another number of features.
     """
     if states.dim() != 2 or states.shape[1] != len(policy.features) or len(states) == 0:
         raise ValueError(f"states has shape {tuple(states.shape)}: give (N, {len(policy.features)}), N at least 1")
@@ -70,17 +75,25 @@ def responses(policy: LRPolicy, states: Tensor, points: int = 41, whole: bool = 
         grid = torch.linspace(low, high, points)
         moved = states.repeat(points, 1, 1)
         moved[:, :, column] = grid.to(states)[:, None]
-        changes = policy.action(moved.flatten(0, 1)).detach().tanh().view(points, -1)
+        changes = policy.action(moved.flatten(0, 1)).tanh().view(points, -1)
         curves.append(np.quantile(changes.double().cpu().numpy(), QUANTILES, axis=1))
         grids.append(grid.double().numpy())
     seen = np.quantile(own, (0.0, 0.1, 0.5, 0.9, 1.0), axis=0).T
     return Responses(policy.features, np.array(grids), np.array(curves), seen)
 
 
-def known_states(policy: LRPolicy, count: int = _STATES, seed: int = 0) -> Tensor:
-    """States as the policy's meta-training had them, (count, F): normal with its mean and covariance, in its ranges.
+def support_states(policy: LRPolicy, count: int = _STATES, seed: int = 0) -> Tensor:
+    """Samples states like those of the policy's meta-training: normal with their mean and covariance, in their ranges.
 
-    A policy whose meta-training is not known has states that are uniform in [-3, 3].
+    For a policy whose file does not record them, the states are uniform in [-3, 3].
+
+    Args:
+        policy: whose `support` describes the states.
+        count: number of states.
+        seed: of the samples.
+
+    Returns:
+        Values of the features that the policy reads, (count, F).
     """
     generator = torch.Generator().manual_seed(seed)
     support = policy.support
@@ -91,21 +104,21 @@ def known_states(policy: LRPolicy, count: int = _STATES, seed: int = 0) -> Tenso
     else:
         noise = torch.randn(count, len(low), generator=generator)
         states = (support.centre.cpu() + noise @ torch.linalg.inv(whitener).T.float()).clip(low, high)
-    if "optimizer" in policy.features:  # it is one or the other
+    if "optimizer" in policy.features:  # -1 or +1, nothing in between
         states[:, policy.features.index("optimizer")].sign_()
     made: Tensor = states
     return made
 
 
 def _few(states: Tensor) -> Tensor:
-    """At most so many of the states, evenly spaced."""
+    """Selects at most `_STATES` of the states, evenly spaced."""
     if len(states) <= _STATES:
         return states
     return states[torch.linspace(0, len(states) - 1, _STATES).round().long()]
 
 
 def _range(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The range of a feature's values, and a little more: one that never moved is shown about where it is."""
+    """Returns the range of a feature's values with a margin, so that one that never moved has a range, too."""
     low, high = float(values.min()), float(values.max())
     more = max(0.15 * (high - low), 0.15)
     return max(low - more, -CLIP), min(high + more, CLIP)

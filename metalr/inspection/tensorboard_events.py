@@ -1,4 +1,4 @@
-"""What an inspection writes to TensorBoard: one event a decision, figures, and the table of runs."""
+"""TensorBoard events of an inspection: scalars of each decision, their charts, a run's row of hyperparameters."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from metalr.inspection.trace import Trace
 
 
 def suffix(index: int) -> str:
-    """What tells the tags of a run's optimizers apart: nothing for the first."""
+    """Returns the suffix of an optimizer's tags: "" for the first, then "-1", "-2" and so on."""
     return "" if index == 0 else f"-{index}"
 
 
 def columns(trace: Trace, own: str = "") -> Iterator[tuple[str, Any]]:
-    """Tag and values (N,) of every scalar of a trace."""
+    """Yields the tag and the values (N,) of every scalar of a trace; `own` is the optimizer's suffix."""
     decision = f"decision{own}"
     yield f"{decision}/lr", trace.lr
     yield f"{decision}/lr_reference", trace.reference
-    yield f"{decision}/s_nats", trace.log_multiplier
-    yield f"{decision}/increment_nats", trace.change
-    yield f"{decision}/increment_bound_nats", trace.bound
+    yield f"{decision}/log_multiplier", trace.log_multiplier
+    yield f"{decision}/change", trace.change
+    yield f"{decision}/change_bound", trace.bound
     for i, name in enumerate(trace.guards):
         yield f"guard{own}/{name}", trace.counts[:, i]
     for i, name in enumerate(trace.features):
         yield f"feature{own}/{name}", trace.values[:, i]
-        yield f"added_nats{own}/{name}", trace.nats[:, i]
-    yield f"added_nats{own}/constant", trace.constant
+        yield f"contribution{own}/{name}", trace.contributions[:, i]
+    yield f"contribution{own}/constant", trace.constant
 
 
 def write_decisions(writer: Any, trace: Trace, own: str = "") -> None:
-    """Writes N decisions to a `SummaryWriter`: one event each, at the time when it was taken."""
+    """Writes the N decisions of a trace to a `SummaryWriter`, one event each, with the time at which it was taken."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     named = list(columns(trace, own))
@@ -41,25 +41,31 @@ def write_decisions(writer: Any, trace: Trace, own: str = "") -> None:
 
 
 def layout(trace: Trace, own: str = "") -> dict[str, list[Any]]:
-    """Charts of TensorBoard's Custom Scalars that show together what belongs together.
+    """Returns charts for TensorBoard's Custom Scalars: the rate beside its reference, the change within its bound, ...
 
-    It draws all lines of a run in one colour, so the features are left to the pictures.
+    TensorBoard draws all lines of a run in one colour, so features and contributions are shown by the pictures alone.
     """
     decision = f"decision{own}"
     charts = {
         "rate beside its reference schedule": [f"{decision}/lr", f"{decision}/lr_reference"],
-        "s = log(rate / reference), nats": [f"{decision}/s_nats"],
-        "increment and its bound, nats": [f"{decision}/increment_nats", f"{decision}/increment_bound_nats"],
+        "log multiplier s = log(rate / reference), nats": [f"{decision}/log_multiplier"],
+        "change of s and its bound, nats": [f"{decision}/change", f"{decision}/change_bound"],
         "actions of the guards so far": [f"guard{own}/{name}" for name in trace.guards],
     }
     return {title: ["Multiline", [f"^{tag}$" for tag in chart]] for title, chart in charts.items()}
 
 
 def write_run(folder: str, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
-    """Writes a run's row for TensorBoard's HParams table to a folder of its own.
+    """Writes a run's row of TensorBoard's HParams table to a folder of its own.
 
-    The table takes every scalar below that folder for a column, so it holds the final metrics and nothing else; and
-    without a list of columns, which would be that of one run alone, TensorBoard makes one of all runs.
+    TensorBoard makes a column of every scalar below that folder, so the final metrics alone are written there. No list
+    of columns is written: it would be one run's, and TensorBoard collects that of all runs where there is none.
+
+    Args:
+        folder: that gets the event file.
+        hyperparameters: by name.
+        metrics: final values by name.
+        step: optimizer steps done.
     """
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams

@@ -1,4 +1,4 @@
-"""What an inspection prints: a policy's card, what it reads and how it responds, and what it did in a run."""
+"""The tables that an inspection prints: a policy's card, its features and responses, and its decisions in a run."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _CELLS = 17
 
 
 def card(policy: LRPolicy, name: str) -> Table:
-    """What a policy is, and what its makers say of it."""
+    """Returns a table of a policy's facts and its card."""
     mode = "anytime: no horizon needed" if policy.anytime else "with a horizon, about a cosine reference"
     facts = {
         "mode": mode,
         "reads": f"{len(policy.features)} features",
         "network": f"MLP {'-'.join(map(str, policy.hidden))}, ReLU: {policy.size:,} weights",
         "fingerprint": policy.fingerprint(),
-        "region": "known" if policy.support.is_bounded else "not recorded: it is in its depth everywhere",
+        "support": "recorded" if policy.support.is_bounded else "not recorded: no state counts as out-of-distribution",
     }
     return _facts(f"policy {name}", facts | policy.card)
 
 
 def schema(policy: LRPolicy, found: Responses) -> Table:
-    """Every feature that a policy reads, its range, and the increment's response to it, strongest first."""
+    """Returns a table of the features that a policy reads, each with its range and response, strongest first."""
     table = Table(
-        title="what it reads, and how its increment responds",
-        caption="response: median increment as a share of the largest allowed, from the least value of the feature to "
-        "the greatest, with the others as in states of the region; orange raises the rate, blue lowers it",
+        title="its features, and its response to each",
+        caption="response: median change as a share of the largest allowed, from the smallest value of the feature to "
+        "the largest, with the others as in meta-training; swing: its range; orange raises the rate, blue lowers it",
     )
     for header in ("feature", "range", "response", "low", "high", "swing"):
         table.add_column(header, justify="left" if header in ("feature", "response") else "right", no_wrap=True)
@@ -48,13 +48,13 @@ def schema(policy: LRPolicy, found: Responses) -> Table:
 
 
 def run(trace: Trace) -> Table:
-    """What the rate did."""
-    last = len(trace) - 1
+    """Returns a table of what happened to the rate in a run."""
+    last, multiplier = len(trace) - 1, np.exp(trace.log_multiplier)
     acted = {name: int(trace.counts[last, i]) for i, name in enumerate(trace.guards)}
     facts = {
-        "optimizer steps": f"{trace.step[last] + 1:,}, of which {len(trace):,} decisions are kept",
-        "rate": f"{trace.lr[0]:.3g} at the first step, {trace.lr.max():.3g} at most, {trace.lr[last]:.3g} at the last",
-        "over its reference": f"{np.exp(trace.log_multiplier.min()):.3g} to {np.exp(trace.log_multiplier.max()):.3g} times",
+        "optimizer steps": f"{trace.step[last] + 1:,} ({len(trace):,} recorded)",
+        "rate": f"{trace.lr[0]:.3g} at the first step, {trace.lr[last]:.3g} at the last, {trace.lr.max():.3g} at most",
+        "rate over its reference": f"{multiplier.min():.3g} to {multiplier.max():.3g} times",
         "guards": ", ".join(f"{name} {count:,} times" for name, count in acted.items() if count) or "none acted",
         **{f"reached {mark.label}": f"after {mark.step:,} steps" for mark in trace.marks},
     }
@@ -62,23 +62,23 @@ def run(trace: Trace) -> Table:
 
 
 def attributions(trace: Trace) -> Table:
-    """The share of each feature in what moved s, and what it added up to."""
+    """Returns a table of the share of each feature in what moved the rate, largest first."""
     table = Table(
         title="what moved the rate",
-        caption="share: of the sum of |nats| over the bound; raised and lowered: steps of the decisions that are kept",
+        caption="share: of the sum of |contribution| over the bound; raised, lowered: share of the recorded decisions",
     )
     for header in ("feature", "share", "", "raised", "lowered"):
         table.add_column(header, justify="left" if header in ("feature", "") else "right", no_wrap=True)
     shares = trace.shares
     for i in np.argsort(-shares, kind="stable"):
-        up, down = (trace.nats[:, i] > 0).mean(), (trace.nats[:, i] < 0).mean()
+        up, down = (trace.contributions[:, i] > 0).mean(), (trace.contributions[:, i] < 0).mean()
         bar = Text("█" * round(40 * float(shares[i])), PALETTE[0])
         table.add_row(trace.features[i], f"{shares[i]:.1%}", bar, f"{up:.0%}", f"{down:.0%}")
     return table
 
 
 def spark(curve: Iterable[float]) -> Text:
-    """A curve in [-1, 1] as a line of text: orange above zero, blue below."""
+    """Draws a curve in [-1, 1] as a line of text: orange above zero, blue below."""
     values = np.asarray(list(curve))
     chosen = values[np.linspace(0, len(values) - 1, _CELLS).round().astype(int)]
     text = Text()

@@ -1,4 +1,4 @@
-"""The decisions of a run that were kept, as arrays."""
+"""The recorded decisions of a run, as arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ _KIND = "metalr.trace"
 
 
 class Mark(NamedTuple):
-    """Something that happened at a step: a threshold that was reached."""
+    """Names an event at an optimizer step: a threshold of a metric that was reached.
+
+    Attributes:
+        label: metric and threshold, such as "val/loss 0.5".
+        step: optimizer steps done by then.
+    """
 
     label: str
     step: int
@@ -25,7 +30,9 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True)
 class Trace:
-    """N decisions of one optimizer's run, ascending in step; F features are read by the policy.
+    """Holds N decisions of one optimizer's run, ascending in step, by a policy that reads F features.
+
+    The contributions and the constant sum to the change of the update rule, before the guards.
 
     Attributes:
         features: names of the features.
@@ -34,12 +41,12 @@ class Trace:
         lr: rate of the first group, (N,).
         reference: rate of its reference schedule, (N,).
         loss: fast average of the training loss, (N,).
-        log_multiplier: s, nats, (N,).
+        log_multiplier: s, log of the rate over its reference, nats, (N,).
         change: of s at this step, after the guards, nats, (N,).
-        bound: largest change of s that the law allows at this step, nats, (N,).
-        constant: part of the law's change that no feature explains, nats, (N,).
+        bound: largest change that the update rule allows at this step, nats, (N,).
+        constant: part of the change that no feature explains (the policy's biases), nats, (N,).
         values: of the features, in [-3, 3], (N, F).
-        nats: what each feature added to the law's change, (N, F).
+        contributions: part of the change that each feature explains, nats, (N, F).
         counts: actions of each guard so far, (N, len(GUARDS)).
         guards: names of the guards.
         marks: thresholds that the run reached.
@@ -56,14 +63,14 @@ class Trace:
     bound: NDArray[np.float64]
     constant: NDArray[np.float64]
     values: NDArray[np.float64]
-    nats: NDArray[np.float64]
+    contributions: NDArray[np.float64]
     counts: NDArray[np.int64]
     guards: tuple[str, ...] = GUARDS
     marks: tuple[Mark, ...] = ()
 
     @classmethod
     def empty(cls, features: Sequence[str]) -> Trace:
-        """Of a run that has not started."""
+        """Returns the trace of a run that has not started."""
         wide = np.zeros((0, len(features)))
         none, steps = np.zeros(0), np.zeros(0, dtype=np.int64)
         counts = np.zeros((0, len(GUARDS)), dtype=np.int64)
@@ -75,24 +82,28 @@ class Trace:
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays by name."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in own.items() if isinstance(value, np.ndarray)}
+        return {name: getattr(self, name) for name in self.array_names()}
+
+    @classmethod
+    def array_names(cls) -> list[str]:
+        """Lists the names of the arrays."""
+        return [field.name for field in fields(cls) if field.name not in ("features", "guards", "marks")]
 
     def joined(self, more: Trace) -> Trace:
-        """With the decisions that come after."""
+        """Returns the trace with later decisions appended."""
         later = more.arrays
         arrays: Any = {name: np.concatenate((array, later[name])) for name, array in self.arrays.items()}
         return replace(self, **arrays)
 
     def select(self, rows: NDArray[Any] | slice) -> Trace:
-        """Some of the decisions."""
+        """Returns some of the decisions, by index, mask or slice."""
         arrays: Any = {name: array[rows] for name, array in self.arrays.items()}
         return replace(self, **arrays)
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Share of each feature in all that moved s, sum of |nats| over the bound, (F,); they sum to 1."""
-        sizes = np.abs(self.nats / self.bound[:, None]).sum(0)
+        """Share of each feature in the sum of |contribution| over the bound, (F,); they sum to 1, or are all 0."""
+        sizes = np.abs(self.contributions / self.bound[:, None]).sum(0)
         total = sizes.sum()
         shares: NDArray[np.float64] = sizes / total if total > 0 else sizes
         return shares
@@ -104,14 +115,12 @@ class Trace:
 
     @classmethod
     def load(cls, path: Path) -> Trace:
-        """Reads `save`'s file.
+        """Reads the file that `save` wrote.
 
         Raises:
-            ValueError: where it is damaged or something else.
+            ValueError: for a file that is damaged, of another kind, or of another version of metalr.
         """
         arrays, words = store.read(path, _KIND)
         marks = tuple(Mark(str(label), int(step)) for label, step in words["marks"])
-        try:
-            return cls(features=tuple(words["features"]), guards=tuple(words["guards"]), marks=marks, **arrays)
-        except TypeError as error:
-            raise ValueError(f"{path} was written by another version of metalr ({error})") from error
+        store.check_names(arrays, cls.array_names(), path)
+        return cls(features=tuple(words["features"]), guards=tuple(words["guards"]), marks=marks, **arrays)

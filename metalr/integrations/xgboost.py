@@ -1,4 +1,4 @@
-"""MetaLRTrainingCallback: `MetaLR` in `xgboost.train`.
+"""MetaLRTrainingCallback: `MetaLR` in `xgboost.train` and in XGBoost's scikit-learn estimators.
 
 Boosting is gradient descent on the vector of margins (Friedman 2001): the gradient is d loss / d margins, an update is
 rate * tree. So to `MetaLR` the training rows' margins are a parameter, and XGBoost is the optimizer that moves it.
@@ -7,12 +7,12 @@ rate * tree. So to `MetaLR` the training rows' margins are a parameter, and XGBo
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import xgboost
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -20,144 +20,229 @@ from torch.optim import Optimizer
 from metalr.core.controller import MetaLR
 from metalr.core.guards import DEFAULT_GUARDS, Guards
 from metalr.core.policy import BOOSTING_POLICIES, LRPolicy
+from metalr.integrations.boosting_frame import Frame, frame_of, newton_frame
+from metalr.integrations.boosting_losses import LOSSES, ObjectiveLoss, Rows, read_rows
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Losses (N,) of the rows from their margins, (N,) or (N, K), and labels (N,)."""
+"""Losses (N,) of the rows from their margins, (N,) or (N, K), and labels, (N,) or (N, K)."""
 
-
-def _logistic(margins: Tensor, labels: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(margins, labels, reduction="none")
-
-
-def _squared(margins: Tensor, labels: Tensor) -> Tensor:
-    return 0.5 * (margins - labels.reshape(margins.shape)).square().reshape(len(margins), -1).sum(1)
-
-
-def _softmax(margins: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(margins, labels.long(), reduction="none")
-
-
-def _poisson(margins: Tensor, labels: Tensor) -> Tensor:
-    return margins.exp() - labels * margins
-
-
-LOSSES: dict[str, Loss] = {
-    "binary:logistic": _logistic,
-    "binary:logitraw": _logistic,
-    "reg:logistic": _logistic,
-    "reg:squarederror": _squared,
-    "multi:softprob": _softmax,
-    "multi:softmax": _softmax,
-    "count:poisson": _poisson,
+UNTRAINED = {
+    "learning_rate": 0.0,
+    "max_depth": 1,
+    "subsample": 1.0,
+    "colsample_bytree": 1.0,
+    "colsample_bylevel": 1.0,
+    "colsample_bynode": 1.0,
 }
-"""Losses of XGBoost's objectives, in XGBoost's own units of the margins."""
-
-
-class _Boosting(Optimizer):
-    """The booster as `MetaLR` sees it: a rate, and margins that move when XGBoost grows a tree; it has no step."""
-
-    lr_policies = BOOSTING_POLICIES
+"""Parameters of a round that estimates the intercept and leaves the margins there."""
 
 
 class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
     """Sets the learning rate of each boosting round, for that round.
 
-    In a training:
+    Evaluation, early stopping and other callbacks see an ordinary training, and the model is the one that XGBoost grows
+    at these rates. `xgboost.callback.LearningRateScheduler` acts one round late; beside this callback it is refused.
 
-        callback = MetaLRTrainingCallback(dtrain, total_steps=200)
-        booster = xgboost.train(params, dtrain, 200, evals=[(dvalid, "valid")], early_stopping_rounds=20,
-                                callbacks=[callback])
-
-    The rate is set in front of the round that it was decided for; `xgboost.callback.LearningRateScheduler` sets it
-    behind, and so acts a round late. Evaluation, early stopping and other callbacks see an ordinary training.
-
-    XGBoost estimates the intercept (`base_score`) inside the first round, where nobody can see the margins that the
-    first tree starts from. So where none is given it is estimated here first, by a round of a copy of the booster, and
-    set; the trained model is the same.
+    All of XGBoost's objectives work, with weights, several targets, query groups and censored labels. With an objective
+    of your own (`obj=`), the gradient is the one that it returns; the change of the loss is that gradient's integral
+    along the margins' path, unless `loss` gives its value.
 
     Args:
-        dtrain: the rows that `xgboost.train` is given, with labels, and weights if they have some.
-        total_steps: rounds, `num_boost_round`; None for the anytime mode.
+        dtrain: not needed: the rows are those of the training. Accepted, and checked for labels.
+        total_steps: rounds, `num_boost_round` or `n_estimators`; None for the anytime mode.
         policy: as for `MetaLR`; by default that of boosted trees where `total_steps` is given.
         guards: as for `MetaLR`.
-        loss: losses (N,) of the rows from margins (N,) or (N, K) and labels (N,), by torch: for an objective that is
-            not among `LOSSES`, or one of your own (`obj=`), which a callback is not told of.
+        loss: losses (N,) of the rows from margins (N,) or (N, K) and labels, by torch; None for the objective's own.
 
     Attributes:
-        meta_lr: the controller, from the start of the training on.
-        rates: that were set, one a round.
+        meta_lr: the controller, from the first round on.
+        rates: set so far, one a round.
 
     Raises:
-        ValueError: at the start of the training, for an objective whose loss is not known, another booster than
-            gbtree, or no labels.
-        RuntimeError: likewise, in distributed training and in `xgboost.cv`.
-    """
+        ValueError: before the first tree, for another booster than gbtree, rows without labels, or a built-in objective
+            whose loss is not known; and as soon as something else sets the rate.
+        RuntimeError: before the first tree, in distributed training and in `xgboost.cv`.
 
-    meta_lr: MetaLR
+    Example:
+        >>> import numpy, xgboost
+        >>> from metalr.integrations.xgboost import MetaLRTrainingCallback
+        >>> x = numpy.random.default_rng(0).normal(size=(200, 4))
+        >>> dtrain = xgboost.DMatrix(x, x[:, 0] > 0.0)
+        >>> callback = MetaLRTrainingCallback(total_steps=20)
+        >>> params = {"objective": "binary:logistic", "learning_rate": 0.3}
+        >>> booster = xgboost.train(params, dtrain, 20, callbacks=[callback])
+        >>> len(callback.rates)
+        20
+
+        A copy, such as scikit-learn's `clone` makes, has the arguments and none of the training:
+
+        >>> estimator = xgboost.XGBClassifier(n_estimators=20, callbacks=[MetaLRTrainingCallback(total_steps=20)])
+        >>> len(estimator.fit(x, x[:, 0] > 0.0).callbacks[0].rates)
+        20
+    """
 
     def __init__(
         self,
-        dtrain: xgboost.DMatrix,
+        dtrain: xgboost.DMatrix | None = None,
         total_steps: int | None = None,
         policy: str | Path | LRPolicy = "default",
         guards: Guards = DEFAULT_GUARDS,
         loss: Loss | None = None,
     ) -> None:
         super().__init__()
-        self._rows, self._loss = dtrain, loss
+        self._dtrain, self._loss = dtrain, loss
         self._total_steps, self._policy, self._guards = total_steps, policy, guards
-        self.rates: list[float] = []
+        self._boosting: _Boosting | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments: neither a training nor a DMatrix can be copied."""
+        return self.__dict__ | {"_dtrain": None, "_boosting": None}
+
+    @property
+    def meta_lr(self) -> MetaLR:
+        """The controller of the last training."""
+        if self._boosting is None:
+            raise AttributeError("meta_lr is made in the first round of a training")
+        return self._boosting.meta_lr
+
+    @property
+    def rates(self) -> list[float]:
+        """Rates of the last training so far, one a round."""
+        return [] if self._boosting is None else self._boosting.rates
 
     def before_training(self, model: Any) -> Any:
-        """Fixes the intercept, and makes the controller from the booster's own initial rate."""
+        """Refuses what cannot be driven."""
+        self._boosting = None
         if not isinstance(model, xgboost.Booster):
             raise RuntimeError("MetaLRTrainingCallback in xgboost.cv: its folds have a booster each; use xgboost.train")
         if xgboost.collective.is_distributed():
             raise RuntimeError("MetaLRTrainingCallback in distributed training sees this worker's rows alone")
-        config = json.loads(model.save_config())["learner"]
-        trees = config["gradient_booster"]
-        if trees["name"] != "gbtree":
-            raise ValueError(f"booster={trees['name']!r}: MetaLRTrainingCallback drives booster='gbtree' alone")
-        self._prepare_rows(config["objective"])
-        if model.num_boosted_rounds() == 0 and config["learner_model_param"].get("boost_from_average") == "1":
-            model.set_param("base_score", _intercept(model, self._rows))
-        self.margins = nn.Parameter(self._predict(model))
-        optimizer = _Boosting([self.margins], {"lr": float(trees["tree_train_param"]["learning_rate"])})
-        self.meta_lr = MetaLR(optimizer, self._total_steps, self._policy, guards=self._guards)
-        self.rates = []
+        learner = _config(model)
+        booster = learner["gradient_booster"]["name"]
+        if booster != "gbtree":
+            raise ValueError(f"booster={booster!r}: MetaLRTrainingCallback drives booster='gbtree' alone")
+        if self._dtrain is not None:
+            read_rows(self._dtrain, learner["objective"])
         return model
 
     def before_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-        """Reads margins and gradient of the trees so far, decides, and sets the rate of the tree that comes."""
-        with torch.no_grad():
-            self.margins.copy_(self._predict(model))
-        self.margins.grad = None
-        loss = (self._weights * self._row_losses(self.margins, self._labels)).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.meta_lr.step(loss)
-        self.rates.append(self.meta_lr.last_lr[0])
-        model.set_param("learning_rate", self.rates[-1])
+        """Steps into this round's `Booster.update`, which alone is given the rows and the objective."""
+        vars(model)["update"] = lambda *args, **kwargs: self._update(model, *args, **kwargs)
         return False
 
-    def _predict(self, model: xgboost.Booster) -> Tensor:
-        """Margins of the rows; XGBoost keeps those of its training rows up to date."""
-        return torch.from_numpy(model.predict(self._rows, output_margin=True, training=True).copy())
+    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+        """Makes sure that the decision was taken."""
+        if vars(model).pop("update", None) is not None:
+            raise RuntimeError(f"xgboost {xgboost.__version__} trains without Booster.update: use xgboost.train of 3.2")
+        return False
 
-    def _prepare_rows(self, objective: dict[str, Any]) -> None:
-        """Labels, the loss, and weights that sum to 1."""
-        self._row_losses = self._loss or _known_loss(objective["name"])
-        self._labels = torch.from_numpy(self._rows.get_label().copy())
-        if not len(self._labels):
-            raise ValueError("dtrain has no labels: give the DMatrix that xgboost.train is given")
-        weights = torch.from_numpy(self._rows.get_weight().copy())
-        weights = weights if len(weights) else torch.ones(self._rows.num_row())
-        positive = float(objective.get("reg_loss_param", {}).get("scale_pos_weight", 1.0))
-        if positive != 1.0:
-            weights = torch.where(self._labels == 1.0, weights * positive, weights)
-        self._weights = weights / weights.sum()
+    def after_training(self, model: Any) -> Any:
+        """Leaves the model with the rate that it was given, from which a training that goes on begins."""
+        vars(model).pop("update", None)
+        if self._boosting is not None:
+            model.set_param({"learning_rate": self._boosting.meta_lr.base_lrs[0]})
+        return model
+
+    def _update(self, model: xgboost.Booster, dtrain: xgboost.DMatrix, iteration: int, fobj: Any = None) -> None:
+        """Decides, sets the rate, and grows the round's trees."""
+        del model.update
+        if fobj is None:
+            margins = _intercept(model, dtrain) if self._boosting is None else _margins(model, dtrain)
+            boosting = self._boosting = self._boosting or self._begin(model, dtrain, margins)
+            boosting.differentiate(margins)
+            boosting.decide(model)
+            model.update(dtrain, iteration)
+            return
+        if any(part.__module__ == "xgboost.objective" for part in type(fobj).__mro__):
+            raise ValueError(f"obj={type(fobj).__name__} is an xgboost.objective: give a function of margins and rows")
+
+        def observed(predicted: Any, rows: xgboost.DMatrix) -> Any:
+            answer = fobj(predicted, rows)
+            margins = torch.as_tensor(predicted).cpu().clone()
+            gradient, hessian = (torch.as_tensor(part).to(margins).reshape(margins.shape) for part in answer)
+            boosting = self._boosting or self._begin(model, dtrain, margins, newton_frame(margins, gradient, hessian))
+            self._boosting = boosting
+            boosting.follow(margins, gradient)
+            boosting.decide(model)
+            return answer
+
+        model.update(dtrain, iteration, observed)
+
+    def _begin(self, model: Any, dtrain: xgboost.DMatrix, start: Tensor, own: Frame | None = None) -> _Boosting:
+        """Makes the controller at the margins of the start; `own` is the frame of an objective of one's own."""
+        objective = _config(model)["objective"]
+        rows = read_rows(dtrain, objective)
+        loss = _loss_of(objective["name"], self._loss) if own is None or self._loss is not None else None
+        frame = own or frame_of(objective["name"], rows, start)
+        optimizer = _Margins([nn.Parameter(frame.place(start).clone())], {"lr": _rate(model)})
+        return _Boosting(MetaLR(optimizer, self._total_steps, self._policy, guards=self._guards), frame, rows, loss)
 
 
-def _known_loss(objective: str) -> Loss:
+class _Margins(Optimizer):
+    """The booster as `MetaLR` sees it: a rate, and margins that move when XGBoost grows a tree; it has no step."""
+
+    lr_policies = BOOSTING_POLICIES
+
+
+class _Boosting:
+    """One training: margins as the policy sees them, their gradient, the loss, and the rates."""
+
+    def __init__(self, meta_lr: MetaLR, frame: Frame, rows: Rows, loss: ObjectiveLoss | None) -> None:
+        self.meta_lr = meta_lr
+        self.rates: list[float] = []
+        self._frame, self._rows, self._loss = frame, rows, loss
+        self._point: nn.Parameter = meta_lr.optimizer.param_groups[0]["params"][0]
+        self._value = torch.zeros(())
+
+    def differentiate(self, margins: Tensor) -> None:
+        """Computes loss and gradient at these margins."""
+        leaf = margins.clone().requires_grad_()
+        value = self._mean_loss(leaf)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        self._move(margins, gradient)
+        self._value = value.detach()
+
+    def follow(self, margins: Tensor, gradient: Tensor) -> None:
+        """Takes over the gradient of the rows' summed loss that an objective of one's own returns at these margins.
+
+        Without a loss, its change is the gradient's integral along the straight path, by the trapezoidal rule: exact
+        for a quadratic loss. The policy reads a loss up to a shift and a factor.
+        """
+        before, slope = self._point.detach().clone(), self._point.grad
+        now = self._move(margins, gradient / len(margins))
+        if self._loss is not None:
+            self._value = self._mean_loss(margins)
+        elif slope is not None:
+            self._value = self._value + 0.5 * ((slope + now) * (self._point.detach() - before)).sum()
+
+    def _move(self, margins: Tensor, gradient: Tensor) -> Tensor:
+        with torch.no_grad():
+            self._point.copy_(self._frame.place(margins))
+        self._point.grad = gradient * self._frame.unit
+        return self._point.grad
+
+    def decide(self, model: xgboost.Booster) -> None:
+        """Sets the rate of the trees that come."""
+        if self.rates and not math.isclose(_rate(model), self.rates[-1], rel_tol=1e-4):
+            raise ValueError(
+                f"learning_rate={_rate(model)} was set by something else: MetaLRTrainingCallback sets it; remove "
+                "LearningRateScheduler or whatever does"
+            )
+        self.meta_lr.step(self._value)
+        self.rates.append(self.meta_lr.last_lr[0])
+        model.set_param({"learning_rate": self.rates[-1]})
+
+    def _mean_loss(self, margins: Tensor) -> Tensor:
+        losses, weights = self._loss(margins, self._rows), self._rows.weights  # type: ignore[misc]
+        if losses.shape[:1] != weights.shape[:1] or losses.ndim > 2:
+            raise ValueError(f"loss= gave shape {tuple(losses.shape)}: give a loss for each of {len(weights)} rows")
+        weights = weights if weights.ndim == losses.ndim else weights.reshape(len(weights), -1)
+        return (weights * losses).sum()
+
+
+def _loss_of(objective: str, given: Loss | None) -> ObjectiveLoss:
+    if given is not None:
+        return lambda margins, rows: given(margins, rows.labels)
     if objective not in LOSSES:
         raise ValueError(
             f"objective={objective!r}: give its loss=, a function of margins (N,) and labels (N,) to losses (N,), by "
@@ -166,9 +251,33 @@ def _known_loss(objective: str) -> Loss:
     return LOSSES[objective]
 
 
-def _intercept(model: xgboost.Booster, rows: xgboost.DMatrix) -> str:
-    """The base score that XGBoost's first round estimates, as it writes it."""
+def _config(model: xgboost.Booster) -> dict[str, Any]:
+    learner: dict[str, Any] = json.loads(model.save_config())["learner"]
+    return learner
+
+
+def _rate(model: xgboost.Booster) -> float:
+    return float(_config(model)["gradient_booster"]["tree_train_param"]["learning_rate"])
+
+
+def _margins(model: xgboost.Booster, rows: xgboost.DMatrix) -> Tensor:
+    """Margins of the rows; XGBoost keeps those of its training rows up to date."""
+    return torch.from_numpy(model.predict(rows, output_margin=True, training=True).copy())
+
+
+def _intercept(model: xgboost.Booster, rows: xgboost.DMatrix) -> Tensor:
+    """Margins that the first tree starts from.
+
+    XGBoost estimates the intercept inside of its first round, so a copy of the booster goes through one. That round
+    draws from the random numbers which all boosters of a thread share; they are seeded anew.
+    """
+    if model.num_boosted_rounds():
+        return _margins(model, rows)
     probe = model.copy()
+    probe.set_param(UNTRAINED)
     probe.update(rows, 0)
-    score: str = json.loads(probe.save_config())["learner"]["learner_model_param"]["base_score"]
-    return score
+    seed = int(_config(model)["generic_param"]["seed"])
+    for number in (seed ^ 1, seed):
+        model.set_param({"seed": number})
+        model.save_config()  # applies it
+    return _margins(probe, rows)

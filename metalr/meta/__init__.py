@@ -1,16 +1,24 @@
-"""Meta-training: tasks, batched inner runs, gradient estimators, and the LightningModule that learns a policy."""
+"""Meta-training: task families, batched inner runs, gradient estimators, and the LightningModule that learns a policy.
+
+Reads in the order of the flow: `families` -> `distribution` -> `rollout` -> `estimator` and its kinds -> `learner`;
+`heldout` scores a policy, and `ship` puts it into the package. It imports `metalr.core`, and nothing else of metalr.
+"""
 
 from metalr.meta.action_es import ActionES
-from metalr.meta.architectures import MLP, ConvNet, Net, Quadratic, Transformer
+from metalr.meta.architectures import MLP, ConvNet, Quadratic, Transformer
 from metalr.meta.datamodule import MetaTasksDataModule
 from metalr.meta.distribution import Component, TaskBatch, TaskDistribution
 from metalr.meta.estimator import Episode, Estimate, GradientEstimator
+from metalr.meta.family import TaskFamily
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
+from metalr.meta.hyperparameters import HyperparameterPrior, Hyperparameters
 from metalr.meta.learner import MetaLearner
 from metalr.meta.module_net import ModuleNet
-from metalr.meta.network_task import NetworkTask, Split, TaskFamily
+from metalr.meta.net import Net
+from metalr.meta.network_task import NetworkTask
 from metalr.meta.parameter_es import NRES, PES, FullES, antithetic_gradient
 from metalr.meta.rollout import Rollout, Unroll, rollout
+from metalr.meta.split import Split
 from metalr.meta.task import InnerTraining, Measured, Optimizees, Task
 from metalr.meta.truncated_backprop import TruncatedBackprop
 
@@ -27,6 +35,8 @@ __all__ = [
     "GradientEstimator",
     "HeldOutScore",
     "HeldOutTask",
+    "HyperparameterPrior",
+    "Hyperparameters",
     "InnerTraining",
     "Measured",
     "MetaLearner",

@@ -1,4 +1,4 @@
-"""Evolution strategies in the space of the policy's decisions."""
+"""ActionES: evolution strategies with noise on the policy's output."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from metalr.meta.rollout import Rollout, curve_weights, rollout
 
 @dataclass(frozen=True)
 class ActionES(GradientEstimator):
-    """Antithetic evolution strategies on the policy's output instead of its weights.
+    """Estimates the gradient from antithetic noise on the policy's output, instead of its weights.
 
-    A decision is one number, and a policy has thousands of weights: so noise is added to the output, output_t =
-    policy(features_t) + sigma eps_t, with +eps in one run of a pair and -eps in the other, and the chain rule does
-    the rest. With L_t the part of the outer loss that lies after step t,
+    An action is one number, whereas a policy has thousands of weights. Noise is added to the output, output_t =
+    policy(features_t) + sigma eps_t, with +eps in one run of a pair and -eps in the other; the chain rule through the
+    policy is exact. With L_t the part of the outer loss that lies after step t,
 
         gradient = E[ sum_t (L_t+ - L_t-) / (2 sigma) * eps_t * d policy(features_t) / d weights ],
 
     the score-function estimator (REINFORCE, Williams 1992, eq. 11) of a Gaussian policy, with the other run of the
-    pair as its baseline. It is unbiased for the policy with noise, features' reactions to earlier decisions
-    included. `benchmarks/estimators.py` measures its variance beside FullES's, PES's and NRES's.
+    pair as its baseline. It is unbiased for the policy with noise, including the effect of earlier actions on later
+    features. `benchmarks/estimators.py` compares its variance with that of FullES, PES and NRES.
 
-    Noise is held for 1/`decisions` of the law's span, so that a long run has no more noise to tell apart than a
-    short one; within a block the gradient is spread evenly.
+    Noise is constant over blocks of 1/`decisions` of the update rule's span, so that a long run has no more
+    independent noise than a short one; within a block the gradient is spread evenly.
 
     Attributes:
-        pairs: P, antithetic pairs a step.
-        sigma: standard deviation of the noise on the output.
-        decisions: blocks of equal noise in a span.
-        squash: what a pair's difference of losses passes through, see `metalr.meta.estimator.squashed`.
+        pairs: P, antithetic pairs a meta-step, 1 or more.
+        sigma: standard deviation of the noise on the output, > 0.
+        decisions: number of blocks in a span, 1 or more.
+        squash: function of a pair's difference of losses, see `metalr.meta.estimator.squashed`.
     """
 
     pairs: int = 32
@@ -49,7 +49,7 @@ class ActionES(GradientEstimator):
             raise ValueError(f"decisions={self.decisions}: give 1 or more")
 
     def estimate(self, policy: LRPolicy, episode: Episode) -> Estimate:
-        """Whole runs of both halves, and one backward pass through all decisions."""
+        """Makes whole runs of both halves, and one backward pass through all decisions."""
         blocks = hold_blocks(episode.inner.total_steps, episode.inner.anytime, self.decisions)
         noise = episode.noise(int(blocks[-1]) + 1).T[blocks.to(episode.task.device)]  # (T, P)
         action_noise = self.sigma * torch.cat((noise, -noise), dim=1)
@@ -73,7 +73,7 @@ class ActionES(GradientEstimator):
 
 
 def hold_blocks(total_steps: int, anytime: bool, decisions: int) -> Tensor:
-    """Number of the block that each step belongs to, ascending from 0, (T,): 1/decisions of the span each."""
+    """Numbers the blocks of equal noise from 0, and returns each step's block, (T,)."""
     blocks: list[int] = []
     number = 0
     while len(blocks) < total_steps:
@@ -84,7 +84,7 @@ def hold_blocks(total_steps: int, anytime: bool, decisions: int) -> Tensor:
 
 
 def loss_to_go(runs: Rollout, final_weight: float) -> Tensor:
-    """L_t+ - L_t-: difference between a pair's runs in that part of the outer loss that lies after step t, (T, P)."""
+    """Computes L_t+ - L_t-, a pair's difference in that part of the outer loss that lies after step t, (T, P)."""
     weights = curve_weights(len(runs.curve), final_weight).to(runs.curve)
     plus, minus = (weights[:, None] * runs.curve).chunk(2, dim=1)
     to_go = (plus - minus).flip(0).cumsum(0).flip(0)
@@ -93,12 +93,12 @@ def loss_to_go(runs: Rollout, final_weight: float) -> Tensor:
 
 
 def decision_gradient(policy: LRPolicy, runs: Rollout, weights: Tensor) -> Tensor:
-    """Gradient of sum_t weight_t * policy(features_t), mean of both runs of each pair, in the weights: (n,).
+    """Differentiates sum_t weight_t * policy(features_t), mean of both runs of a pair, in the policy's weights: (n,).
 
     Args:
-        policy: that took the decisions.
-        runs: with records, of 2 P runs.
-        weights: (T, P).
+        policy: that set the rates.
+        runs: of 2 P runs, with records.
+        weights: of each step and pair, (T, P).
     """
     features = torch.stack([record.features for record in runs.records])  # (T, 2 P, F)
     finite = torch.stack([record.finite for record in runs.records])

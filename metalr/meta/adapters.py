@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metalr.meta.architectures import Net, Params, Shapes
+from metalr.meta.net import Net, Params, Shapes
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,20 @@
-"""Small networks as pure loss functions of one network's parameters and one batch.
-
-Each is a frozen, hashable description. `loss` is written for a single network and batched over runs with
-`torch.func.vmap`; being hashable, a description can key a cache of compiled steps.
-"""
+"""Architectures of inner runs: the small networks of the shipped task families."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Params = dict[str, Tensor]
-Shapes = dict[str, tuple[int, ...]]
+from metalr.meta.net import Net, Params, Shapes
 
 IGNORED = -100
-"""Target of a token that a masked language model is not asked for, as `cross_entropy` has it."""
+"""Target of a token that does not count in the loss of a masked language model, as `cross_entropy` has it."""
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -29,78 +22,6 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "silu": F.silu,
 }
-
-
-class Net(ABC):
-    """A network: its parameters' shapes, its initialiser, its loss.
-
-    Parameters of a run lie in one flat vector, so that an optimizer and the norms are single operations.
-    """
-
-    @property
-    @abstractmethod
-    def shapes(self) -> Shapes:
-        """Shape of each parameter by name; a matrix is (in, out), and a one-dimensional one starts at zero."""
-
-    @abstractmethod
-    def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of one batch, shape (), positive."""
-
-    @property
-    def dropout_units(self) -> int:
-        """Units that `training_loss` drops at random, for each sample; 0 without dropout."""
-        return 0
-
-    def training_loss(self, params: Params, inputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-        """`loss` as training sees it: with dropout, where the network has any.
-
-        Args:
-            params: of one network.
-            inputs: of one batch.
-            targets: of one batch.
-            noise: uniform in [0, 1), (B, dropout_units): a unit is dropped where it is below the rate of dropout.
-        """
-        return self.loss(params, inputs, targets)
-
-    @cached_property
-    def size(self) -> int:
-        """Number of parameters."""
-        return sum(math.prod(shape) for shape in self.shapes.values())
-
-    @property
-    def frozen_shapes(self) -> Shapes:
-        """Shape by name of each tensor that a run has of its own and does not train; none in most networks."""
-        return {}
-
-    def unflatten(self, theta: Tensor) -> Params:
-        """Views of a flat vector of all trained tensors and then the frozen ones, shape (size + frozen,)."""
-        shapes = self.shapes | self.frozen_shapes
-        pieces = torch.split(theta, [math.prod(shape) for shape in shapes.values()])
-        return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
-
-    def flat_loss(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """`loss` of a flat vector of parameters."""
-        return self.loss(self.unflatten(theta), inputs, targets)
-
-    def flat_training_loss(self, theta: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-        """`training_loss` of a flat vector of parameters."""
-        return self.training_loss(self.unflatten(theta), inputs, targets, noise)
-
-    def initialise(self, runs: int, generator: torch.Generator) -> Tensor:
-        """He-normal or torch's own uniform initial weights, a gain of 0.7 to 1.4, drawn for each run: (runs, size)."""
-        gain = torch.empty(runs, 1).uniform_(math.log(0.7), math.log(1.4), generator=generator).exp()
-        he = torch.rand(runs, 1, generator=generator) < 0.5
-        pieces = []
-        for shape in self.shapes.values():
-            count = math.prod(shape)
-            if len(shape) == 1:
-                pieces.append(torch.zeros(runs, count))
-                continue
-            fan_in = math.prod(shape[:-1])
-            normal = torch.randn(runs, count, generator=generator) * (2.0 / fan_in) ** 0.5
-            uniform = (2.0 * torch.rand(runs, count, generator=generator) - 1.0) * (1.0 / fan_in) ** 0.5
-            pieces.append(gain * torch.where(he, normal, uniform))
-        return torch.cat(pieces, dim=1)
 
 
 def _normalise(x: Tensor, dim: int) -> Tensor:
@@ -134,7 +55,7 @@ def _dropped(x: Tensor, noise: Tensor | None, start: int, rate: float) -> Tensor
 
 @dataclass(frozen=True)
 class MLP(Net):
-    """Perceptron on vectors: cross entropy for integer targets (B,), mean squared error for real ones (B, outputs).
+    """Describes a perceptron: cross entropy for integer targets (B,), squared error for real ones (B, outputs).
 
     Attributes:
         depth: hidden layers; 0 is logistic or linear regression.
@@ -153,7 +74,7 @@ class MLP(Net):
 
     @property
     def shapes(self) -> Shapes:
-        """Weights (in, out) and biases, input to output."""
+        """Shapes of weights (in, out) and biases, from input to output."""
         widths = [self.inputs, *[self.width] * self.depth, self.outputs]
         shapes: Shapes = {}
         for i, (a, b) in enumerate(pairwise(widths)):
@@ -162,11 +83,11 @@ class MLP(Net):
 
     @property
     def dropout_units(self) -> int:
-        """The hidden layers'."""
+        """Number of hidden units, with dropout; else 0."""
         return self.depth * self.width if self.dropout else 0
 
     def logits(self, params: Params, inputs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """(B, inputs) -> (B, outputs); with dropout where there is noise for it."""
+        """Maps inputs (B, inputs) to logits (B, outputs), with dropout where noise is given."""
         x = inputs
         for i in range(self.depth):
             h = x @ params[f"w{i}"] + params[f"b{i}"]
@@ -177,11 +98,11 @@ class MLP(Net):
         return _product(x, params[f"w{self.depth}"]) + params[f"b{self.depth}"]
 
     def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross entropy or mean squared error."""
+        """Computes the cross entropy or the mean squared error."""
         return self._criterion(self.logits(params, inputs), targets)
 
     def training_loss(self, params: Params, inputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-        """The same with dropout."""
+        """Computes the same with dropout."""
         return self._criterion(self.logits(params, inputs, noise), targets)
 
     @staticmethod
@@ -193,10 +114,10 @@ class MLP(Net):
 
 @dataclass(frozen=True)
 class ConvNet(Net):
-    """3x3 convolutions, each followed by 2x2 pooling, and a linear classifier, on images (B, side, side, channels).
+    """Describes 3x3 convolutions, each followed by 2x2 pooling, and a linear classifier.
 
-    Convolutions are written as one matrix product over patches: vmapped convolutions with a kernel for each run
-    become grouped ones, which are slow.
+    Inputs are images (B, side, side, channels). A convolution is one matrix product over patches, since vmapped
+    convolutions with a kernel for each run become grouped ones, which are slow.
     """
 
     side: int = 8
@@ -208,7 +129,7 @@ class ConvNet(Net):
 
     @property
     def shapes(self) -> Shapes:
-        """Kernels (3 * 3 * in, out), biases, and the classifier."""
+        """Shapes of kernels (3 * 3 * in, out), biases, and the classifier."""
         shapes: Shapes = {}
         channels, side = self.channels, self.side
         for i, width in enumerate(self.widths):
@@ -218,7 +139,7 @@ class ConvNet(Net):
         return shapes
 
     def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross entropy."""
+        """Computes the cross entropy."""
         x = inputs
         for i in range(len(self.widths)):
             batch, side, _, channels = x.shape
@@ -235,12 +156,12 @@ class ConvNet(Net):
 
 @dataclass(frozen=True)
 class Transformer(Net):
-    """Transformer on tokens, for one of three tasks.
+    """Describes a transformer on tokens, for one of three tasks.
 
-    - "causal": predicts each next token of (B, L + 1) tokens; it does not use the targets;
+    - "causal": predicts each next token of (B, L + 1) tokens, without the targets;
     - "masked": predicts those of (B, L) tokens whose targets are not `IGNORED`; one token beyond the vocabulary
-      stands for what is hidden;
-    - "classify": tells the class (B,) of (B, L) tokens, from the mean of the last layer.
+      stands for the hidden ones;
+    - "classify": predicts the class (B,) of (B, L) tokens, from the mean of the last layer.
 
     Attributes:
         norm: where layer norm stands: "pre" (before each sublayer, GPT-2), "post" (after, BERT), or "none".
@@ -261,7 +182,7 @@ class Transformer(Net):
 
     @property
     def shapes(self) -> Shapes:
-        """Embeddings, and for each block attention and feed-forward weights."""
+        """Shapes of the embeddings, of each block's attention and feed-forward weights, and of the head."""
         w = self.width
         shapes: Shapes = {"token": (self._tokens, w), "position": (self.length, w)}
         for i in range(self.layers):
@@ -275,15 +196,15 @@ class Transformer(Net):
 
     @property
     def dropout_units(self) -> int:
-        """Those of the embeddings and of two sublayers a block."""
+        """Number of units of the embeddings and of two sublayers a block, with dropout; else 0."""
         return (1 + 2 * self.layers) * self.length * self.width if self.dropout else 0
 
     def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross entropy of the next token, of the hidden ones, or of the class."""
+        """Computes the cross entropy of the next tokens, of the hidden ones, or of the class."""
         return self._loss(params, inputs, targets, None)
 
     def training_loss(self, params: Params, inputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-        """The same with dropout."""
+        """Computes the same with dropout."""
         return self._loss(params, inputs, targets, noise)
 
     def _loss(self, params: Params, inputs: Tensor, targets: Tensor, noise: Tensor | None) -> Tensor:
@@ -320,7 +241,7 @@ class Transformer(Net):
         return mixed.transpose(1, 2).reshape(batch, length, width) @ params[f"out{i}"]
 
     def initialise(self, runs: int, generator: torch.Generator) -> Tensor:
-        """As for any network, but embeddings of size about 0.02 to 1, drawn for each run."""
+        """Samples initial parameters, (runs, size); embeddings have a scale of their own, in 0.02 to 1, in each run."""
         theta = super().initialise(runs, generator)
         rows = (self._tokens + self.length) * self.width
         scale = torch.empty(runs, 1).uniform_(math.log(0.02), 0.0, generator=generator).exp()
@@ -330,9 +251,9 @@ class Transformer(Net):
 
 @dataclass(frozen=True)
 class TabularNet(Net):
-    """Embeddings of categorical columns beside numbers, then a perceptron: (B, columns + numbers) real inputs.
+    """Describes embeddings of categorical columns beside numbers, followed by a perceptron.
 
-    The first `columns` inputs hold the categories' numbers.
+    Inputs are real, (B, columns + numbers); the first `columns` hold the categories' numbers.
     """
 
     columns: int = 5
@@ -349,18 +270,18 @@ class TabularNet(Net):
 
     @property
     def shapes(self) -> Shapes:
-        """One table for all columns, and the perceptron's."""
+        """Shapes of one table for all columns, and of the perceptron."""
         return {"table": (self.columns * self.cardinality, self.embedding)} | self._body.shapes
 
     def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross entropy."""
+        """Computes the cross entropy."""
         offsets = torch.arange(self.columns, device=inputs.device) * self.cardinality
         rows = inputs[:, : self.columns].long() + offsets
         embedded = F.embedding(rows, params["table"]).flatten(1)
         return self._body.loss(params, torch.cat((embedded, inputs[:, self.columns :]), dim=1), targets)
 
     def initialise(self, runs: int, generator: torch.Generator) -> Tensor:
-        """As for any network, but embeddings of size about 0.02 to 1, drawn for each run."""
+        """Samples initial parameters, (runs, size); embeddings have a scale of their own, in 0.02 to 1, in each run."""
         theta = super().initialise(runs, generator)
         count = self.columns * self.cardinality * self.embedding
         scale = torch.empty(runs, 1).uniform_(math.log(0.02), 0.0, generator=generator).exp()
@@ -370,16 +291,16 @@ class TabularNet(Net):
 
 @dataclass(frozen=True)
 class Quadratic(Net):
-    """Noisy quadratic 0.5 sum_i h_i (w_i - x_i)^2, mean over the batch; inputs (B, 2, size) hold h and x."""
+    """Describes a noisy quadratic, 0.5 sum_i h_i (w_i - x_i)^2, mean over the batch; inputs (B, 2, size): h and x."""
 
     dimension: int = 48
 
     @property
     def shapes(self) -> Shapes:
-        """One matrix, so that it starts at random values."""
+        """Shape of w: a matrix, which has random initial values."""
         return {"w": (1, self.dimension)}
 
     def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The quadratic; targets are not used."""
+        """Computes the quadratic, without the targets."""
         curvature, centre = inputs[:, 0], inputs[:, 1]
         return 0.5 * (curvature * (params["w"] - centre).square()).sum(-1).mean()

@@ -1,4 +1,4 @@
-"""Boosted trees as optimizees: XGBoost descends on the margins of its training rows (Friedman 2001), a tree a step."""
+"""Boosted trees as optimizees: gradient descent on the margins of the training rows (Friedman 2001), a tree a step."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor
 from metalr.meta.task import InnerTraining, Measured, Optimizees, Task
 
 _RATES_APART = 4.0
-"""Factor between an ensemble's own rate and that of a tree."""
+"""Largest factor between the rate set in an ensemble and that of its next tree."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a binary classification.
+    """Holds rows of a binary classification.
 
     Attributes:
         features: (N, F) float32, NaN where missing, codes from 0 in a column of categories.
@@ -45,12 +45,12 @@ class Table:
 
 @dataclass(frozen=True)
 class BoostingTask(Task):
-    """P tables to boost trees on, all of as many training rows and of as many validation rows.
+    """Describes P tables to boost trees on, with equal numbers of training rows and of validation rows.
 
     Attributes:
-        train: a table an instance.
-        valid: likewise.
-        params: XGBoost's, beside the objective and the rate, of each instance.
+        train: training rows of each instance.
+        valid: validation rows of each instance.
+        params: XGBoost's parameters of each instance, without objective and rate.
     """
 
     train: Sequence[Table]
@@ -58,56 +58,61 @@ class BoostingTask(Task):
     params: Sequence[dict[str, Any]]
 
     def __len__(self) -> int:
-        """P."""
+        """Returns P."""
         return len(self.train)
 
     @property
     def device(self) -> torch.device:
-        """Trees grow on the CPU."""
+        """The CPU, where trees grow."""
         return torch.device("cpu")
 
     def select(self, instances: slice | Tensor) -> BoostingTask:
-        """Some of the instances, by a slice or by their numbers."""
+        """Selects some of the instances, by a slice or by their numbers."""
         numbers = torch.arange(len(self))[instances].tolist()
         parts = ([part[i] for i in numbers] for part in (self.train, self.valid, self.params))
         return replace(self, **dict(zip(("train", "valid", "params"), parts, strict=True)))
 
     def to(self, device: torch.device) -> BoostingTask:
-        """Itself; refuses any device but the CPU."""
+        """Returns the task itself.
+
+        Raises:
+            ValueError: for a device other than the CPU.
+        """
         if device.type != "cpu":
             raise ValueError(f"device={device}: boosted trees are meta-trained on the CPU; give accelerator: cpu")
         return self
 
     def start(self, inner: InnerTraining, copies: int, compiled: bool) -> Boosters:
-        """Ensembles without a tree."""
+        """Begins ensembles without a tree."""
         return Boosters(self, inner, copies)
 
 
 class Boosters(Optimizees):
-    """R ensembles, each of which takes its own rate for the next tree.
+    """Grows R = copies * P ensembles side by side, each by its own rate.
 
-    The gradient, the margins and the trees' outputs are to the policy what a network's gradient, parameters and
-    directions are, as for `MetaLR` on the optimizer of boosted trees, and in an `xgboost.train` with its callback.
+    The policy sees the margins' gradient, the margins and the trees' outputs where it sees a network's gradient,
+    parameters and directions, as it does under `MetaLR` on the optimizer of boosted trees, and in an `xgboost.train`
+    with its callback.
 
     Args:
-        problem: P instances.
+        task: P instances.
         inner: the inner training.
         copies: ensembles for each instance.
 
     Attributes:
-        margins: of the training rows, log-odds, (R, N).
+        margins: log-odds of the training rows, (R, N).
         direction: minus the last tree's outputs, (R, N).
-        step: trees an ensemble.
+        step: number of trees of each ensemble.
     """
 
-    def __init__(self, problem: BoostingTask, inner: InnerTraining, copies: int) -> None:
-        self._train, self._valid = [*problem.train] * copies, [*problem.valid] * copies
-        self._params = [*problem.params] * copies
+    def __init__(self, task: BoostingTask, inner: InnerTraining, copies: int) -> None:
+        self._train, self._valid = [*task.train] * copies, [*task.valid] * copies
+        self._params = [*task.params] * copies
         self._labels, self._valid_labels = (
             torch.stack([torch.from_numpy(table.labels) for table in tables]) for tables in (self._train, self._valid)
         )
         self.kind = torch.tensor(-1.0)
-        self.first = torch.tensor(float(self._labels.shape[1]) ** 0.5)
+        self.first_norm = torch.tensor(float(self._labels.shape[1]) ** 0.5)
         self.initial_lr = inner.hyper.repeat(copies).lr[:, 0]
         self._prior = self._labels.mean(1, keepdim=True).logit()
         self.margins = self._prior.expand_as(self._labels).clone()
@@ -125,7 +130,7 @@ class Boosters(Optimizees):
         return xgboost.Booster(self._params[run] | fixed, [table.matrix for table in tables])
 
     def measure(self) -> Measured:
-        """Of the mean loss of all training rows."""
+        """Computes the gradient of the mean loss of all training rows, and what the policy reads of it."""
         self._gradient = self.margins.sigmoid() - self._labels
         grad = self._gradient / self._labels.shape[1]
         loss = F.binary_cross_entropy_with_logits(self.margins, self._labels, reduction="none").mean(1)
@@ -148,18 +153,18 @@ class Boosters(Optimizees):
         self.step += 1
 
     def _set_rates(self, lr: Tensor) -> None:
-        """Brings the ensembles' own rates near to the given ones.
+        """Sets the rate of those ensembles whose rate is more than `_RATES_APART` from the given one.
 
-        A tree's outputs are its rate times -sum(gradient) / (sum(hessian) + lambda) of a leaf's rows, and all gains of
-        splits have the gradient's square in them: so a gradient that is a few times as large is a rate that is, at
-        the same splits. To set the rate anew takes XGBoost as long as to grow a small tree.
+        A tree's outputs are its rate times -sum(gradient) / (sum(hessian) + lambda) of a leaf's rows, and the gain of
+        every split is proportional to the square of the gradient: scaling the gradient has the same effect as scaling
+        the rate, at the same splits. Setting the rate takes XGBoost as long as growing a small tree.
         """
         for run in (~((lr / self._rates).log().abs() < math.log(_RATES_APART))).nonzero()[:, 0].tolist():
             self._rates[run] = lr[run]
             self._boosters[run].set_param("learning_rate", float(lr[run]))
 
     def validate(self) -> Tensor:
-        """Mean cross entropy on the validation rows."""
+        """Computes the mean cross entropy of the validation rows, (R,)."""
         if not self.step:
             margins = self._prior.expand_as(self._valid_labels)
         else:
@@ -168,22 +173,22 @@ class Boosters(Optimizees):
         return F.binary_cross_entropy_with_logits(margins, self._valid_labels, reduction="none").mean(1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The ensembles in XGBoost's own format, margins and directions."""
+        """Returns the ensembles in XGBoost's own format, margins and directions."""
         grown = self._boosters if self.step else []
         trees = [torch.frombuffer(booster.save_raw("ubj"), dtype=torch.uint8).clone() for booster in grown]
         return {"step": self.step, "tensors": [self.margins, self.direction], "trees": trees}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`; columns that XGBoost draws are others than they would have been."""
+        """Restores `state_dict`; with `colsample_bytree`, later trees use other columns than without a restart."""
         self.step = int(state["step"])
         self.margins, self.direction = state["tensors"]
         for run, trees in enumerate(state["trees"]):
             self._boosters[run].load_model(bytearray(trees.numpy().tobytes()))
             self._boosters[run].set_param(self._params[run] | {"nthread": 1})
-        self._rates.fill_(math.nan)  # a stored ensemble does not say
+        self._rates.fill_(math.nan)  # a stored ensemble has no rate
 
 
 def _margins(booster: Any, table: Table) -> Tensor:
-    """Of a table's rows, (N,); XGBoost keeps those of rows that it knows up to date."""
+    """Margins of a table's rows, (N,); XGBoost caches those of the tables that a booster was made with."""
     margins: np.ndarray = booster.predict(table.matrix, output_margin=True, validate_features=False)
     return torch.from_numpy(margins)

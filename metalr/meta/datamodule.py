@@ -1,4 +1,4 @@
-"""The task distribution that meta-training draws from, and the tasks that it is checked on."""
+"""MetaTasksDataModule: the tasks of meta-training and of its held-out check, as a LightningDataModule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metalr.meta.heldout import HeldOutTask
 
 
 class _Endless(IterableDataset[TaskDistribution]):
-    """Yields the distribution for every meta-step; the step's number chooses the draw."""
+    """Yields the distribution for every meta-step, whose number chooses the task batch."""
 
     def __init__(self, distribution: TaskDistribution) -> None:
         self.distribution = distribution
@@ -36,18 +36,26 @@ class _Each(IterableDataset[HeldOutTask]):
 
 
 class MetaTasksDataModule(L.LightningDataModule):
-    """Tasks for `metalr.meta.MetaLearner`.
+    """Provides the tasks of a `metalr.meta.MetaLearner`.
 
     Training is endless: bound it by the Trainer's `max_steps`, and validate by `val_check_interval`.
 
+    Example:
+        >>> from metalr.meta import Component, HeldOutTask, MetaTasksDataModule
+        >>> from metalr.meta.families import AutoencoderTasks, MLPTasks
+        >>> data = MetaTasksDataModule(
+        ...     components={"mlp": Component(MLPTasks(), horizons=(50, 200))},
+        ...     heldout=[HeldOutTask("autoencoder", AutoencoderTasks(), optimizer="adam", total_steps=100)],
+        ... )
+
     Args:
-        components: families in the mixture, by name.
+        components: families of the mixture, by name.
         heldout: tasks of the held-out check.
-        decades: width of the log-uniform distribution of initial rates about the usual ones.
-        optimizers: weight of each inner optimizer by name; all alike by default.
-        reparameterised: share of the draws whose parameters are held in other units.
-        curriculum: draws over which the longest horizons grow from the shortest to their full length; 0 for none.
-        seed: of the draws.
+        decades: as of `TaskDistribution`, like the arguments after it.
+        optimizers: weight of each inner optimizer by name.
+        reparameterised: share of the task batches whose parameters are in other units.
+        curriculum: number of task batches over which the longest horizons grow.
+        seed: of the task batches.
     """
 
     def __init__(
@@ -61,13 +69,20 @@ class MetaTasksDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.distribution = TaskDistribution(components, decades, optimizers, reparameterised, curriculum, seed)
+        self.distribution = TaskDistribution(
+            components,
+            decades=decades,
+            optimizers=optimizers,
+            reparameterised=reparameterised,
+            curriculum=curriculum,
+            seed=seed,
+        )
         self.heldout = list(heldout or [])
 
     def train_dataloader(self) -> DataLoader[TaskDistribution]:
-        """One item a meta-step, the same on every rank."""
+        """Returns a loader of one item a meta-step, the same on every rank."""
         return DataLoader(_Endless(self.distribution), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[HeldOutTask]:
-        """One item a held-out task."""
+        """Returns a loader of one item for each held-out task."""
         return DataLoader(_Each(self.heldout), batch_size=None)

@@ -1,4 +1,4 @@
-"""Which inner runs a meta-step makes: a weighted mixture of families, horizons and optimizers."""
+"""TaskDistribution: the mixture of families, horizons and optimizers that the inner runs of meta-training are from."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from dataclasses import dataclass
 
 import torch
 
-from metalr.meta.network_task import TaskFamily
-from metalr.meta.optimizers import HYPER, OPTIMIZERS
+from metalr.meta.family import TaskFamily
+from metalr.meta.hyperparameters import PRIORS
+from metalr.meta.optimizers import OPTIMIZERS
 from metalr.meta.task import InnerTraining, Task
 
 _REPARAMETERISATION = 1.5
-"""Nats either way by which a tensor's units may change."""
+"""Largest |log factor| by which the units of a tensor change."""
 
 
 @dataclass
 class Component:
-    """One family in the mixture.
+    """Adds a family to a mixture.
 
     Attributes:
         family: the task family.
-        weight: how often it is drawn, relative to the others; > 0.
-        horizons: shortest and longest horizon in steps, drawn log-uniformly.
+        weight: how often it is chosen, relative to the others; > 0.
+        horizons: shortest and longest horizon in steps; horizons are log-uniform in between.
     """
 
     family: TaskFamily
@@ -42,7 +43,13 @@ class Component:
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """One draw: P instances of a task and how they are trained."""
+    """Holds P instances of a sampled task, and how they are trained.
+
+    Attributes:
+        name: of the component that the task is from.
+        task: P instances.
+        inner: their training.
+    """
 
     name: str
     task: Task
@@ -50,22 +57,40 @@ class TaskBatch:
 
 
 def mix_seed(*parts: int | str) -> int:
-    """A seed out of several numbers and words, the same on every machine, in [0, 2^63)."""
+    """Makes one seed, in [0, 2^63), out of several numbers and words; the same on every machine."""
     return random.Random("/".join(map(str, parts))).getrandbits(63)
 
 
 class TaskDistribution:
-    """A mixture of task families; its draws depend on a seed and an index alone.
+    """Samples task batches from a mixture of families; each depends on the seed and its index alone.
+
+    Example:
+        >>> from metalr.meta import Component, TaskDistribution
+        >>> from metalr.meta.families import MLPTasks, QuadraticTasks
+        >>> distribution = TaskDistribution(
+        ...     {
+        ...         "mlp": Component(MLPTasks(), weight=3.0, horizons=(50, 200)),
+        ...         "quadratic": Component(QuadraticTasks(), horizons=(50, 500)),
+        ...     },
+        ...     optimizers={"sgd": 1.0, "adam": 1.0},
+        ... )
+        >>> batch = distribution.sample(index=0, instances=4)
+        >>> len(batch.task), batch.inner.total_steps == distribution.horizon(0)
+        (4, True)
 
     Args:
         components: families by name.
-        decades: width of the log-uniform distribution of initial rates about the usual one.
-        optimizers: weight of each optimizer, by its name in `metalr.meta.optimizers.OPTIMIZERS`; all alike by
-            default.
-        reparameterised: share of the draws whose parameters are held in other units, see `Task.reparameterised`.
-        curriculum: draws over which the longest horizons grow, geometrically, from the shortest to their full length:
-            what is learned on short runs is learned for less, and holds for longer ones.
-        seed: of all draws.
+        decades: width of the log-uniform distribution of initial rates about the optimizer's usual one.
+        optimizers: weight of each optimizer, by its name in `metalr.meta.optimizers.OPTIMIZERS`; equal by default. A
+            family that names an optimizer of its own is trained by that.
+        reparameterised: share of the task batches whose parameters are in other units, see
+            `NetworkTask.reparameterised`; in [0, 1].
+        curriculum: number of task batches over which the longest horizon grows, geometrically, from the shortest to
+            its full length, since short runs cost less; 0 for none.
+        seed: of all task batches.
+
+    Raises:
+        ValueError: for no components, an unknown optimizer, a weight that is not positive, or a setting out of range.
     """
 
     def __init__(
@@ -78,7 +103,7 @@ class TaskDistribution:
         seed: int = 0,
     ) -> None:
         if curriculum < 0:
-            raise ValueError(f"curriculum={curriculum}: give a number of draws, 0 for none")
+            raise ValueError(f"curriculum={curriculum}: give a number of task batches, 0 for none")
         if not components:
             raise ValueError("components={}: give one family or more")
         self.optimizers = dict(optimizers or dict.fromkeys(OPTIMIZERS, 1.0))
@@ -94,11 +119,15 @@ class TaskDistribution:
         self.seed = seed
 
     def sample(self, index: int, instances: int, anytime: bool = False) -> TaskBatch:
-        """The index-th draw, with that many instances; `anytime`: without the horizon among the features."""
-        chance = random.Random(mix_seed(self.seed, index, "component"))
-        names = list(self.components)
-        name = chance.choices(names, [self.components[n].weight for n in names])[0]
-        total_steps = self._horizon(self.components[name], index, chance)
+        """Samples the task batch with this index.
+
+        Args:
+            index: of the task batch. Those of meta-training count from 0; a negative index gives one that
+                meta-training does not use, at its full horizon.
+            instances: P.
+            anytime: whether the inner runs are without a horizon among their features.
+        """
+        chance, name, total_steps = self._choose(index)
         family = self.components[name].family
         optimizer = chance.choices(list(self.optimizers), list(self.optimizers.values()))[0]
         optimizer = family.optimizer or optimizer
@@ -106,12 +135,23 @@ class TaskDistribution:
         task = family.sample(instances, generator)
         if chance.random() < self.reparameterised:
             task = task.reparameterised(_REPARAMETERISATION, generator)
-        hyper = HYPER[optimizer].sample(instances, generator, self.decades)
-        batches = mix_seed(self.seed, index, "batches")
-        return TaskBatch(name, task, InnerTraining(optimizer, hyper, total_steps, anytime, batches))
+        hyper = PRIORS[optimizer].sample(instances, generator, self.decades)
+        batch_seed = mix_seed(self.seed, index, "batches")
+        return TaskBatch(name, task, InnerTraining(optimizer, hyper, total_steps, anytime, batch_seed))
+
+    def horizon(self, index: int) -> int:
+        """Returns the horizon of the task batch with this index, steps, without sampling its task."""
+        return self._choose(index)[2]
+
+    def _choose(self, index: int) -> tuple[random.Random, str, int]:
+        """The random numbers of a task batch, its component's name and its horizon, which are the first of them."""
+        chance = random.Random(mix_seed(self.seed, index, "component"))
+        names = list(self.components)
+        name = chance.choices(names, [self.components[n].weight for n in names])[0]
+        return chance, name, self._horizon(self.components[name], index, chance)
 
     def _horizon(self, component: Component, index: int, chance: random.Random) -> int:
-        """Log-uniform, within what the curriculum allows at this draw; one with a negative number comes after it."""
+        """Log-uniform, up to what the curriculum has grown to; a negative index comes after the curriculum."""
         low, high = map(math.log, component.horizons)
         grown = min(1.0, (index + 1) / self.curriculum) if self.curriculum and index >= 0 else 1.0
         return round(math.exp(chance.uniform(low, low + grown * (high - low))))

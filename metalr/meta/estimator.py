@@ -1,4 +1,4 @@
-"""What a gradient estimator is: from a policy and some inner runs to a gradient of the policy's weights."""
+"""GradientEstimator: from a policy and some inner runs to a gradient in the policy's weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from metalr.meta.rollout import Unroll
 from metalr.meta.task import InnerTraining, Task
 
 SQUASHES = ("none", "tanh", "log", "sign")
-"""What a pair's difference of losses may pass through before it weighs the noise."""
+"""Functions that a pair's difference of losses can pass through before it weighs the noise, see `squashed`."""
 
 
 def _alone(losses: Tensor) -> Tensor:
@@ -25,19 +25,19 @@ def _alone(losses: Tensor) -> Tensor:
 
 @dataclass
 class Episode:
-    """One rank's part of a draw: instances of one task, and the inner runs that an estimator makes of them.
+    """Holds one rank's part of a task batch, and the inner runs that an estimator makes of it.
 
     Attributes:
         task: the rank's P instances.
         inner: how they are trained.
         pairs: numbers of the rank's instances among those of all ranks.
-        seed: of the noise, with the instance's number.
-        final_weight: share of the final loss in the outer loss.
+        seed: of the noise, together with the instance's number.
+        final_weight: share of the final loss in the outer loss, in [0, 1].
         compiled: run inner steps through torch.compile.
-        gather: from losses of the rank's runs, (copies, P), to those of all ranks'.
-        runs: of an estimator that takes several meta-steps for an episode; they go on from here.
+        gather: maps the losses of the rank's runs, (copies, P), to those of all ranks' runs, (copies, all instances).
+        runs: the inner runs of an estimator that takes several meta-steps for an episode; None before the first.
         carried: tensors that such an estimator keeps between its meta-steps.
-        done: whether the inner runs have come to their end.
+        done: whether the inner runs have reached their horizon.
     """
 
     task: Task
@@ -52,23 +52,23 @@ class Episode:
     done: bool = False
 
     def noise(self, size: int, *salt: int) -> Tensor:
-        """Standard normal noise of each instance, (P, size), from the seed, its number and the salt alone."""
+        """Samples standard normal noise, (P, size); an instance's depends on seed, its number and the salt alone."""
         generators = [torch.Generator().manual_seed(mix_seed(*self.seed, pair, *salt)) for pair in self.pairs]
-        drawn = torch.stack([torch.randn(size, generator=generator) for generator in generators])
-        return drawn.to(self.task.device)
+        noise = torch.stack([torch.randn(size, generator=generator) for generator in generators])
+        return noise.to(self.task.device)
 
     def start(self, copies: int) -> Unroll:
-        """The runs so far; new ones, `copies` an instance, where there are none."""
+        """Returns the runs of this episode; begins them, `copies` an instance, at the first call."""
         if self.runs is None:
-            self.runs = Unroll(self.task, self.inner, copies, compiled=self.compiled)
+            self.runs = Unroll(self.task, self.inner, copies=copies, compiled=self.compiled)
         return self.runs
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed meta-training needs to go on in the middle of the episode."""
+        """Returns what a resumed meta-training needs to continue in the middle of the episode."""
         return {"runs": self.runs and self.runs.state_dict(), "carried": dict(self.carried)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`, on an episode of the same draw."""
+        """Restores `state_dict`, on an episode of the same task batch."""
         self.carried = dict(state["carried"])
         if state["runs"] is not None:
             self.start(state["runs"]["copies"]).load_state_dict(state["runs"])
@@ -76,12 +76,12 @@ class Episode:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What came of a meta-step.
+    """Result of a meta-step.
 
     Attributes:
-        gradient: of the policy's weights, mean over the rank's instances, (n,).
+        gradient: in the policy's weights, mean over the rank's instances, (n,).
         losses: outer losses of all ranks' runs, (copies, all instances).
-        inner_steps: taken by all ranks.
+        inner_steps: inner steps that all ranks made.
     """
 
     gradient: Tensor
@@ -92,34 +92,52 @@ class Estimate:
 class GradientEstimator(ABC):
     """Estimates the gradient of the outer loss with respect to a policy's weights.
 
+    Example:
+        >>> from metalr import LRPolicy
+        >>> from metalr.meta import ActionES, Component, Episode, TaskDistribution
+        >>> from metalr.meta.families import QuadraticTasks
+        >>> batch = TaskDistribution({"quadratic": Component(QuadraticTasks(), horizons=(10, 20))}).sample(0, 4)
+        >>> policy = LRPolicy()
+        >>> estimate = ActionES(pairs=4).estimate(policy, Episode(batch.task, batch.inner, pairs=range(4)))
+        >>> estimate.gradient.shape == (policy.size,)
+        True
+
     Attributes:
-        pairs: P, instances a meta-step, over all ranks; most estimators train each by a pair of runs, which share
-            initial parameters, batches and hyperparameters, so that only the policy sets them apart.
+        pairs: P, instances a meta-step, over all ranks. Most estimators train each by a pair of runs, which share
+            initial parameters, batches and hyperparameters and so differ by their policies alone.
     """
 
     pairs: int
 
     @abstractmethod
     def estimate(self, policy: LRPolicy, episode: Episode) -> Estimate:
-        """Advances an episode's inner runs, to their end or by a piece, and makes the estimate from them."""
+        """Advances an episode's inner runs, to their horizon or by a part of it, and estimates the gradient.
+
+        Sets `episode.done` when the runs have reached their horizon.
+        """
 
 
 def check_settings(pairs: int, sigma: float, squash: str) -> None:
-    """Raises ValueError for settings of an evolution strategy that make no sense."""
+    """Raises ValueError for settings of an evolution strategy that are out of range."""
     if pairs < 1 or sigma <= 0:
-        raise ValueError(f"pairs={pairs}, sigma={sigma}: both must be positive")
+        raise ValueError(f"pairs={pairs}, sigma={sigma}: give pairs of 1 or more and a sigma above 0")
     if squash not in SQUASHES:
         raise ValueError(f"squash={squash!r}: choose one of {', '.join(SQUASHES)}")
 
 
 def squashed(difference: Tensor, everyone: Tensor, squash: str) -> Tensor:
-    """Differences of pairs, squashed so that no family of tasks shouts; a gradient's length then means nothing.
+    """Rescales differences of losses, so that tasks with large losses do not dominate the gradient.
+
+    The length of a gradient from squashed differences has no meaning; its direction does.
 
     Args:
         difference: L+ - L- of some pairs, or a part of it, any shape.
-        everyone: L+ - L- of all pairs on all ranks; its median size sets the scale.
-        squash: "none", "sign", "tanh" of the difference over the scale, or "log": its sign times log(1 + its size over
-            the scale), by which a run that is lost counts more than one that ends a little worse.
+        everyone: L+ - L- of all pairs on all ranks; the median of its absolute values is the scale.
+        squash: "none"; "sign"; "tanh" of difference / scale; or "log", sign * log(1 + |difference| / scale), in which
+            a pair with one diverged run weighs more than a pair with one slightly worse run.
+
+    Returns:
+        The rescaled differences, in the shape of `difference`.
     """
     if squash == "none":
         return difference
@@ -130,6 +148,6 @@ def squashed(difference: Tensor, everyone: Tensor, squash: str) -> Tensor:
 
 
 def flat_gradient(loss: Tensor, policy: LRPolicy) -> Tensor:
-    """Derivative of a loss with respect to the policy's weights, in the order of its parameters, (n,)."""
+    """Differentiates a loss with respect to the policy's weights, in the order of its parameters: (n,)."""
     pieces = torch.autograd.grad(loss, list(policy.parameters()))
     return torch.cat([piece.flatten() for piece in pieces])

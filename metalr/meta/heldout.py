@@ -1,4 +1,4 @@
-"""The held-out check of meta-training: fixed tasks, a grid of initial rates, learned against cosine."""
+"""HeldOutTask: the held-out check of meta-training, the policy against its reference schedule over a grid of rates."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 from metalr.core.policy import LRPolicy
 from metalr.meta.distribution import mix_seed
-from metalr.meta.network_task import TaskFamily
-from metalr.meta.optimizers import HYPER, Hyper
+from metalr.meta.family import TaskFamily
+from metalr.meta.hyperparameters import PRIORS, Hyperparameters
 from metalr.meta.rollout import Rollout, rollout
 from metalr.meta.task import InnerTraining
 
 
 class HeldOutScore(NamedTuple):
-    """log(final validation loss / the best that the reference schedule reaches over all initial rates).
+    """Score of a policy: log(final validation loss / the reference schedule's best over all initial rates).
 
     Attributes:
         median: at the median initial rate, mean over instances.
-        worst: at the worst one.
+        worst: at the worst initial rate, mean over instances.
     """
 
     median: Tensor
@@ -30,22 +30,32 @@ class HeldOutScore(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """What chooses a policy: 0.7 median + 0.3 worst."""
+        """0.7 median + 0.3 worst, by which `MetaLearner` chooses the best policy; lower is better."""
         return 0.7 * self.median + 0.3 * self.worst
 
 
 @dataclass
 class HeldOutTask:
-    """Fixed instances of a family, trained from a grid of initial rates with usual hyperparameters.
+    """Scores a policy on fixed instances of a family, from a grid of initial rates with usual hyperparameters.
+
+    Example:
+        >>> import torch
+        >>> from metalr import LRPolicy
+        >>> from metalr.meta import HeldOutTask
+        >>> from metalr.meta.families import QuadraticTasks
+        >>> task = HeldOutTask("quadratic", QuadraticTasks(), optimizer="sgd", total_steps=20, instances=2, rates=3)
+        >>> score = task.score(LRPolicy.load("default"), anytime=False, device=torch.device("cpu"))
+        >>> bool(score.worst >= score.median)
+        True
 
     Attributes:
-        name: in the logs.
-        family: of tasks.
-        optimizer: "sgd" (momentum 0.9), "adam" (0.9, 0.999), or "boosting" for boosted trees.
+        name: in the logs, and a part of the seed.
+        family: that the task is sampled from.
+        optimizer: "sgd" (momentum 0.9), "adam" (betas 0.9, 0.999), or "boosting" for boosted trees.
         total_steps: horizon, steps.
-        instances: of the task.
-        rates: points of the grid.
-        decades: its width about the usual rate.
+        instances: number of instances.
+        rates: number of initial rates, evenly spaced by their logarithm.
+        decades: width of the grid about the usual rate.
         seed: of the instances.
     """
 
@@ -60,7 +70,13 @@ class HeldOutTask:
     _best: dict[bool, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def score(self, policy: LRPolicy, anytime: bool, device: torch.device) -> HeldOutScore:
-        """Runs the policy; the reference schedule's runs are made once."""
+        """Runs the policy and scores it; the reference schedule's runs are made once and kept.
+
+        Args:
+            policy: that sets the rates.
+            anytime: whether the runs are without a horizon; the reference schedule is then a constant rate.
+            device: of the runs.
+        """
         if anytime not in self._best:
             self._best[anytime] = self._final(self.reference_runs(policy, anytime, device)).amin(0)
         final = self._final(self.runs(policy, anytime, device))
@@ -71,20 +87,19 @@ class HeldOutTask:
     def grid(self) -> Tensor:
         """Initial rates, ascending, (rates,)."""
         decades = torch.linspace(-self.decades / 2, self.decades / 2, self.rates)
-        return HYPER[self.optimizer].usual_lr * (decades * math.log(10.0)).exp()
+        return PRIORS[self.optimizer].usual_lr * (decades * math.log(10.0)).exp()
 
     def runs(self, policy: LRPolicy, anytime: bool, device: torch.device, record: bool = False) -> Rollout:
-        """Trains every instance from every rate: runs (rates * instances), the first rate's instances first."""
+        """Trains every instance from every rate: rates * instances runs, the first rate's instances first."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.name))
         task = self.family.sample(self.instances, generator)
         task = task.select(torch.arange(self.instances).repeat(self.rates)).to(device)
-        hyper = Hyper.of(self.grid.repeat_interleave(self.instances)[:, None], 0.9, 0.999)
-        inner = InnerTraining(self.optimizer, hyper, self.total_steps, anytime, self.seed)
-        function = policy.function()
-        return rollout(task, inner, function, record=record)
+        hyper = Hyperparameters.of(self.grid.repeat_interleave(self.instances)[:, None], 0.9, 0.999)
+        inner = InnerTraining(self.optimizer, hyper, self.total_steps, anytime, batch_seed=self.seed)
+        return rollout(task, inner, policy.function(), record=record)
 
     def reference_runs(self, policy: LRPolicy, anytime: bool, device: torch.device) -> Rollout:
-        """The same with the reference schedule alone: a policy of that shape which outputs zero."""
+        """Trains them by the reference schedule alone: an untrained policy of the same features outputs zero."""
         return self.runs(LRPolicy(policy.features, policy.hidden).to(device), anytime, device)
 
     def _final(self, runs: Rollout) -> Tensor:

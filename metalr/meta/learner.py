@@ -23,26 +23,48 @@ from metalr.meta.visited_states import visited_states
 
 
 class MetaLearner(L.LightningModule):
-    """Learns a policy by evolution strategies on a distribution of tasks.
+    """Meta-trains a policy on a distribution of tasks.
 
-    `training_step` turns the estimated gradient into a surrogate loss whose gradient is the estimate: the inner
-    product of the weights with the detached estimate. DDP, clipping, accumulation, any torch optimizer and
-    checkpoints then work as for any module. Noise and tasks are drawn from (seed, step, pair), never from the
-    rank: the pairs of a step are split over the ranks, and any number of ranks gives one rank's gradient.
+    `training_step` returns a surrogate loss whose gradient is the estimate: the inner product of the weights with the
+    detached estimate. DDP, clipping, accumulation, any torch optimizer and checkpoints then work as for any module.
+    Noise and tasks depend on (seed, task batch, pair), never on the rank: the pairs of a meta-step are split over the
+    ranks, and any number of ranks gives the gradient of one rank.
+
+    At each validation it writes `policy.safetensors` beside the logs, and `best.safetensors` where the held-out score
+    is the lowest so far.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import lightning as L
+        >>> from metalr.meta import ActionES, Component, HeldOutTask, MetaLearner, MetaTasksDataModule
+        >>> from metalr.meta.families import QuadraticTasks
+        >>> data = MetaTasksDataModule(
+        ...     components={"quadratic": Component(QuadraticTasks(), horizons=(10, 20))},
+        ...     heldout=[HeldOutTask("quadratic", QuadraticTasks(), "sgd", total_steps=20, instances=2, rates=3)],
+        ... )
+        >>> quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = L.Trainer(max_steps=4, val_check_interval=2, accelerator="cpu", **quiet)
+        >>> trainer.fit(MetaLearner(estimator=ActionES(pairs=4)), data)
+        >>> sorted(path.name for path in Path(trainer.default_root_dir).glob("*.safetensors"))
+        ['best.safetensors', 'policy.safetensors']
 
     Args:
         anytime: meta-train a policy for runs without a horizon.
-        features: names of features to read; all that go with `anytime` by default.
+        features: names of the features that the policy reads; all that are defined with `anytime` by default.
         hidden: widths of the policy's hidden layers, [64, 32] by default.
         estimator: of the gradient; `ActionES` by default.
-        optimizer: of the policy's weights; Adam at 1e-3 by default.
-        lr_scheduler: of the meta learning rate, a step each meta-step; constant by default.
-        final_weight: share of the final loss in the outer loss, the rest is the run's mean; in [0, 1].
+        optimizer: makes the optimizer of the policy's weights; Adam at 1e-3 by default.
+        lr_scheduler: makes the schedule of its rate, stepped once a meta-step; constant by default.
+        final_weight: share of the final loss in the outer loss, in [0, 1]; the rest is the run's mean loss.
         compiled: run inner steps through torch.compile.
-        init_from: a policy file or shipped name to go on from, in place of features and hidden; its steps count in
-            the card.
+        init_from: policy file or shipped name to start from, in place of `features` and `hidden`. The card counts its
+            meta-steps, too.
         seed: of the policy's initial weights and of the noise.
-        support_draws: draws on which the states are gathered that the policy's file says it knows.
+        support_batches: number of task batches on which the policy's support is learned after the training, see
+            `metalr.meta.visited_states`.
+
+    Raises:
+        ValueError: for a final_weight out of range, or features that do not go with `anytime` or `init_from`.
     """
 
     def __init__(
@@ -57,13 +79,13 @@ class MetaLearner(L.LightningModule):
         compiled: bool = False,
         init_from: str | None = None,
         seed: int = 0,
-        support_draws: int = 48,
+        support_batches: int = 48,
     ) -> None:
         super().__init__()
         if not 0.0 <= final_weight <= 1.0:
-            raise ValueError(f"final_weight={final_weight}: must be in [0, 1]")
+            raise ValueError(f"final_weight={final_weight}: give a share in [0, 1]")
         self.policy = _starting_policy(anytime, features, hidden, init_from, seed)
-        done = self.policy.card  # of the policy that this run goes on from
+        done = self.policy.card  # of the policy that this run starts from
         self._meta_steps = int(done.get("meta_steps", 0))
         self.anytime = anytime
         self.estimator = estimator or ActionES()
@@ -72,13 +94,13 @@ class MetaLearner(L.LightningModule):
         self.final_weight = final_weight
         self.compiled = compiled
         self.seed = seed
-        self.support_draws = support_draws
+        self.support_batches = support_batches
         self.inner_steps: Tensor
         self.best_score: Tensor
         self.register_buffer("inner_steps", torch.tensor(int(done.get("inner_steps", 0))))
         self.register_buffer("best_score", torch.tensor(float("inf")))
-        self.draws: Tensor
-        self.register_buffer("draws", torch.tensor(0))
+        self.task_batches: Tensor
+        self.register_buffer("task_batches", torch.tensor(0))  # done; the index of the next
         self._episode: Episode | None = None
         self._distribution: TaskDistribution | None = None
         self._family = ""
@@ -88,11 +110,11 @@ class MetaLearner(L.LightningModule):
 
     @property
     def family(self) -> str:
-        """Name of the family that was drawn last; empty before the first draw."""
+        """Name of the component that the last task batch is from; empty before the first."""
         return self._family
 
     def configure_optimizers(self) -> Any:
-        """The injected optimizer, Adam at 1e-3 without one, and its scheduler."""
+        """Makes the optimizer and its scheduler."""
         optimizer = self.optimizer(self.policy.parameters())
         if self.lr_scheduler is None:
             return optimizer
@@ -102,11 +124,11 @@ class MetaLearner(L.LightningModule):
         }
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Draws are made where they are used."""
+        """Leaves the batch as it is: tasks are sampled on the CPU and moved in `training_step`."""
         return batch
 
     def training_step(self, batch: TaskDistribution, batch_idx: int) -> Tensor:
-        """A piece of a draw's inner runs, or all of them, and the surrogate loss of the estimated gradient."""
+        """Makes the inner runs of a task batch, or a truncation of them, and returns the surrogate loss."""
         if self._episode is None:
             self._episode = self._begin(batch)
         episode = self._episode
@@ -114,26 +136,32 @@ class MetaLearner(L.LightningModule):
         self._log_step(estimate)
         if episode.done:
             self._episode = None
-            self.draws.add_(1)
+            self.task_batches.add_(1)
         return parameters_to_vector(self.policy.parameters()) @ estimate.gradient
 
     def _begin(self, distribution: TaskDistribution) -> Episode:
-        """This rank's part of the next draw."""
+        """This rank's part of the next task batch."""
         self._distribution = distribution
-        index, pairs = int(self.draws), self.estimator.pairs
+        index, pairs = int(self.task_batches), self.estimator.pairs
         own = _own_pairs(pairs, self.global_rank, self.trainer.world_size)
-        draw = distribution.sample(index, pairs, self.anytime)
-        self._family = draw.name
-        task, inner = draw.task.select(own).to(self.device), draw.inner.select(own)
-        numbers = range(own.start, own.stop)
-        episode = Episode(task, inner, numbers, (self.seed, index), self.final_weight, self.compiled, self._gather)
+        batch = distribution.sample(index, pairs, self.anytime)
+        self._family = batch.name
+        episode = Episode(
+            task=batch.task.select(own).to(self.device),
+            inner=batch.inner.select(own),
+            pairs=range(own.start, own.stop),
+            seed=(self.seed, index),
+            final_weight=self.final_weight,
+            compiled=self.compiled,
+            gather=self._gather,
+        )
         if self._restored is not None:
             episode.load_state_dict(self._restored[self.global_rank])
             self._restored = None
         return episode
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the policies that were written, and the inner runs of all ranks where an episode is not over."""
+        """Adds the written policies, and the inner runs of all ranks in the middle of an episode."""
         checkpoint["scored"] = {name: (policy.state_dict(), policy.card) for name, policy in self._scored.items()}
         if self._episode is None:
             return
@@ -144,7 +172,17 @@ class MetaLearner(L.LightningModule):
         checkpoint["episode"] = states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the written policies; the inner runs are kept until the draw is made again."""
+        """Restores the written policies; the inner runs wait until their task batch is sampled again.
+
+        Raises:
+            ValueError: for a checkpoint of an earlier version, or one in the middle of an episode of another number of
+                ranks.
+        """
+        if "draws" in checkpoint["state_dict"]:
+            raise ValueError(
+                "the checkpoint is of an earlier version of MetaLearner: start a new meta-training from the policy "
+                "file beside it, by init_from"
+            )
         for name, (weights, card) in checkpoint.get("scored", {}).items():
             self._scored[name] = LRPolicy(self.policy.features, self.policy.hidden, card=card)
             self._scored[name].load_state_dict(weights)
@@ -167,18 +205,18 @@ class MetaLearner(L.LightningModule):
         loss = estimate.losses.mean()
         self.log("outer_loss", loss, prog_bar=True)
         self.log("inner_steps", self.inner_steps.float())
-        for logger in self.loggers:  # self.log would repeat it at the steps that draw other families
+        for logger in self.loggers:  # self.log would repeat it at the steps of other families
             logger.log_metrics({f"outer_loss/{self._family}": float(loss)}, step=self.global_step)
 
     def validation_step(self, batch: HeldOutTask, batch_idx: int) -> None:
-        """Scores the policy on a held-out task against its reference schedule."""
+        """Scores the policy on a held-out task."""
         score = batch.score(self.policy, self.anytime, self.device)
         self._step_scores.append((batch.name, score))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the scores, and writes the policy: `policy.safetensors`, and `best.safetensors` at a new best.
+        """Logs the scores, and writes `policy.safetensors`, and `best.safetensors` at a new best.
 
-        Their support is gathered when the training ends: it takes a minute of inner runs.
+        Their support is learned when the training ends, since it takes a minute of inner runs.
         """
         scores, self._step_scores = self._step_scores, []
         if not scores:
@@ -210,19 +248,19 @@ class MetaLearner(L.LightningModule):
                 policy.save(folder / f"{name}.safetensors")
 
     def _folder(self) -> Path:
-        """Of the policies; asks all ranks."""
+        """Folder of the policies; collective, as `log_dir` is."""
         return Path(self.trainer.log_dir or self.trainer.default_root_dir)
 
     def on_train_end(self) -> None:
-        """Adds to the written policies the region of the states that they come to.
+        """Learns the support of the written policies, and writes them again.
 
-        After an interruption the best may be from before it, and its first file in another folder.
+        After an interruption the best policy may be from before it, and its first file in another folder.
         """
         folder = self._folder()
         if not self.trainer.is_global_zero or self._distribution is None:
             return
         for policy in {id(policy): policy for policy in self._scored.values()}.values():
-            policy.learn_support(visited_states(policy, self._distribution, self.support_draws))
+            policy.learn_support(visited_states(policy, self._distribution, self.support_batches))
         self._write(folder)
 
 
@@ -238,7 +276,9 @@ def _starting_policy(
     if init_from is None:
         policy = LRPolicy(features or (ANYTIME_FEATURES if anytime else FEATURES), hidden or (64, 32), seed)
     elif features or hidden:
-        raise ValueError(f"init_from={init_from!r} has features and hidden layers of its own: leave out the others")
+        raise ValueError(
+            f"init_from={init_from!r} has features and hidden layers of its own: leave out features and hidden"
+        )
     else:
         policy = LRPolicy.load(init_from).requires_grad_(True)
     if policy.anytime != anytime:

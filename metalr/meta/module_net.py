@@ -1,4 +1,4 @@
-"""Any torch module as a network of inner runs."""
+"""ModuleNet: any torch module as the network of inner runs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, replace_all_batch_norm_modules_, vmap
 
-from metalr.meta.architectures import Net, Params, Shapes
+from metalr.meta.net import Net, Params, Shapes
 
 Criterion = Callable[[Any, Tensor], Tensor]
 """Mean loss of a batch, shape (), from the module's outputs and the targets."""
 
 
 class TrainingStep(nn.Module):
-    """A LightningModule's training_step as a forward pass: (inputs, targets) -> loss, with nothing logged.
+    """Wraps a LightningModule's training_step as a forward pass, (inputs, targets) -> loss, that logs nothing.
 
     Args:
         module: a LightningModule whose training_step takes a pair, and needs neither Trainer nor metrics.
@@ -31,27 +31,36 @@ class TrainingStep(nn.Module):
             setattr(module, name, _nothing)
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of one batch, shape ()."""
+        """Computes the loss of one batch, shape ()."""
         output = self.module.training_step((inputs, targets), 0)  # type: ignore[operator]
         loss: Tensor = output["loss"] if isinstance(output, dict) else output
         return loss
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """What a log call does in an inner run."""
+    """Replaces a log call in an inner run."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModuleNet(Net):
-    """A torch module with its parameters stacked over runs, by `torch.func.functional_call`.
+    """Makes a torch module the network of inner runs, by `torch.func.functional_call` on stacked parameters.
 
-    It is in evaluation mode: dropout is off. Batch norm has the batch's own statistics, in training and in validation,
-    as many runs cannot share running ones. Other buffers are constants, the same for all runs, and so is a parameter
-    that requires no gradient.
+    The module is in evaluation mode: dropout is off. Batch norm uses the batch's own statistics, in training and in
+    validation, since runs cannot share running ones. Other buffers, and parameters that require no gradient, are
+    constants that all runs share.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from metalr.meta import ModuleNet
+        >>> net = ModuleNet(lambda: nn.Linear(4, 3), nn.functional.cross_entropy)
+        >>> net.initialise(2, torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 15])
 
     Attributes:
         make: makes the module, with fresh weights from torch's global generator.
-        criterion: mean loss from outputs and targets; None for a LightningModule, whose training_step is the loss.
+        criterion: maps outputs and targets to the mean loss; None for a LightningModule, whose training_step is the
+            loss.
     """
 
     make: Callable[[], nn.Module]
@@ -72,7 +81,7 @@ class ModuleNet(Net):
 
     @cached_property
     def module(self) -> nn.Module:
-        """The one whose code, buffers and frozen parameters all runs share."""
+        """The module whose code, buffers and frozen parameters all runs share."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             module = self._made()
@@ -81,11 +90,11 @@ class ModuleNet(Net):
 
     @cached_property
     def shapes(self) -> Shapes:
-        """Of the trained parameters, by name."""
+        """Shapes of the trained parameters, by name."""
         return {name: tuple(p.shape) for name, p in self.module.named_parameters() if p.requires_grad}
 
     def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of one batch, shape ()."""
+        """Computes the mean loss of one batch, shape ()."""
         device = inputs.device
         rest = (*self.module.named_buffers(), *self.module.named_parameters())
         constants = {name: value.to(device) for name, value in rest if name not in params}
@@ -95,7 +104,7 @@ class ModuleNet(Net):
         return self.criterion(functional_call(self.module, constants | params, (inputs,)), targets)
 
     def initialise(self, runs: int, generator: torch.Generator) -> Tensor:
-        """The module's own initial weights, made anew for each run: (runs, size)."""
+        """Makes the module anew for each run, and returns its initial weights, (runs, size)."""
         seeds = torch.randint(2**62, (runs,), generator=generator).tolist()
         rows = []
         with torch.random.fork_rng(devices=[]):
@@ -106,7 +115,7 @@ class ModuleNet(Net):
         return torch.stack(rows)
 
     def check(self, inputs: Tensor, targets: Tensor) -> None:
-        """Tells what stands in the way of inner runs, before there are any.
+        """Checks that the module can be trained in inner runs.
 
         Args:
             inputs: of one batch, (B, ...).

@@ -1,4 +1,4 @@
-"""Signal and noise of gradient estimates."""
+"""GradientMoments: signal and noise of gradient estimates."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from torch import Tensor
 
 
 class SignalNoise(NamedTuple):
-    """Of one estimate: |E g|^2, and the trace of the covariance of g.
+    """Signal and noise of one estimate g of a gradient.
 
-    The signal has no bias, so of nothing but noise it is as often below zero as above.
+    Attributes:
+        signal: |E g|^2, estimated without bias, and so below zero about half of the time where there is no signal.
+        noise: trace of the covariance of g.
     """
 
     signal: float
@@ -19,33 +21,37 @@ class SignalNoise(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Signal over noise; what counts, as an estimator's scale does not."""
+        """Signal over noise, which does not depend on an estimator's scale."""
         return self.signal / self.noise if self.noise > 0 else float("inf")
 
 
 class GradientMoments:
-    """Signal and noise of a stream of estimates, the older the less they weigh.
+    """Measures signal and noise of a stream of estimates; older ones weigh less.
 
     With weights w_i that sum to 1, m = sum w_i g_i, q = sum w_i |g_i|^2 and c = sum w_i^2, of independent estimates
 
         E |m|^2 = signal + c noise,    E q = signal + noise,
 
-    which gives both. What the mean moves while the policy learns counts as noise.
+    which are solved for both. Changes of the mean while the policy learns count as noise.
 
     Args:
-        window: estimates that weigh something: weights fall by 1 - 1/window an estimate; None for equal weights.
+        window: time constant of the weights in estimates, > 1: a weight falls by 1 - 1/window with each later
+            estimate; None for equal weights.
+
+    Raises:
+        ValueError: for a window of 1 or less.
     """
 
     def __init__(self, window: float | None = None) -> None:
         if window is not None and window <= 1:
-            raise ValueError(f"window={window}: give more than one estimate, or None for all of them alike")
+            raise ValueError(f"window={window}: give a number above 1, or None for equal weights")
         self._window = window
         self.count = 0
         self._mean: Tensor | None = None
         self._square = self._concentration = 0.0
 
     def add(self, gradient: Tensor) -> None:
-        """Takes in an estimate, (n,)."""
+        """Adds an estimate, (n,)."""
         gradient = gradient.detach().double()
         self.count += 1
         weight = self._newest_weight()
@@ -61,13 +67,13 @@ class GradientMoments:
         return (1.0 - kept) / (1.0 - kept**self.count)
 
     def signal_noise(self) -> SignalNoise:
-        """Of one estimate.
+        """Returns signal and noise of one estimate.
 
         Raises:
             ValueError: before the second estimate.
         """
         if self._mean is None or self.count < 2:
-            raise ValueError(f"{self.count} estimates: of fewer than two nothing can be told")
+            raise ValueError(f"{self.count} estimates: add two or more before their noise is measured")
         size, share = float(self._mean.square().sum()), self._concentration
         noise = (self._square - size) / (1.0 - share)
         return SignalNoise(size - share * noise, noise)

@@ -1,35 +1,42 @@
-"""Networks as optimizees: R of them side by side, in three pure functions each compiled for itself.
+"""NetworkRuns: networks as optimizees, R of them side by side.
 
-`measure` is compiled once for a network, `update` once for an optimizer, whatever the number of parameters (Muon's,
-which looks at each matrix, once for a network), so that few compilations serve many tasks.
+A step is three pure functions, compiled one by one so that few compilations serve many tasks: `measure` and `validate`
+once for a network, `update` once for an optimizer, whatever the number of parameters (Muon's once for a network).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metalr.meta.architectures import Net
 from metalr.meta.batched_decision import compile_part
-from metalr.meta.optimizers import OPTIMIZERS, BatchedOptimizer, Buffers, Hyper
+from metalr.meta.hyperparameters import Hyperparameters
+from metalr.meta.net import Net
+from metalr.meta.optimizers import OPTIMIZERS, BatchedOptimizer, Buffers
+from metalr.meta.split import Split
 from metalr.meta.task import InnerTraining, Measured, Optimizees
-
-if TYPE_CHECKING:
-    from metalr.meta.network_task import NetworkTask
 
 
 class NetworkRuns(Optimizees):
-    """R runs of a task's network.
+    """Trains R = copies * P networks side by side.
+
+    Copies of an instance share initial parameters, batches and hyperparameters.
 
     Args:
-        task: P instances.
+        net: the network of all runs.
+        theta: initial parameters, (P, n).
+        scale: of the parameters inside the network, see `metalr.meta.NetworkTask`, (P, n).
+        frozen: values of the network's `frozen_shapes`, (P, their size).
+        train: samples of the P instances to train on.
+        valid: samples to validate on.
+        batch_size: samples a step.
         inner: the inner training.
-        copies: runs for each instance; they share initial parameters, batches and hyperparameters.
+        copies: runs for each instance.
         compiled: run each step through torch.compile.
 
     Attributes:
@@ -38,38 +45,53 @@ class NetworkRuns(Optimizees):
         step: updates done.
     """
 
-    def __init__(self, task: NetworkTask, inner: InnerTraining, copies: int, compiled: bool) -> None:
-        device, optimizer = task.device, OPTIMIZERS[inner.optimizer].on(task.net)
-        self.task, self.copies = task, copies
-        self.theta = task.theta.repeat(copies, 1)
+    def __init__(
+        self,
+        *,
+        net: Net,
+        theta: Tensor,
+        scale: Tensor,
+        frozen: Tensor,
+        train: Split,
+        valid: Split,
+        batch_size: int,
+        inner: InnerTraining,
+        copies: int,
+        compiled: bool,
+    ) -> None:
+        device, optimizer = theta.device, OPTIMIZERS[inner.optimizer].for_tensors(net.shapes)
+        self.copies = copies
+        self.theta = theta.repeat(copies, 1)
         self.buffers = optimizer.start(self.theta)
         self.step = 0
         # Before the first update SGD's u stands for g, and any other's for its sign.
-        kind, first = (1.0, 0.0) if optimizer.is_sgd else (-1.0, task.theta.shape[1] ** 0.5)
-        self.kind, self.first = torch.tensor(kind, device=device), torch.tensor(first, device=device)
-        self._hyper = Hyper(*(value.to(device) for value in inner.hyper.repeat(copies)))
+        kind, first_norm = (1.0, 0.0) if optimizer.is_sgd else (-1.0, theta.shape[1] ** 0.5)
+        self.kind, self.first_norm = torch.tensor(kind, device=device), torch.tensor(first_norm, device=device)
+        self._hyper = inner.hyper.repeat(copies).to(device)
         self.initial_lr = self._hyper.lr[:, 0]
-        self._scale, self._frozen = task.scale.repeat(copies, 1), task.frozen.repeat(copies, 1)
+        self._scale, self._frozen = scale.repeat(copies, 1), frozen.repeat(copies, 1)
         self._counts = torch.arange(inner.total_steps, device=device, dtype=torch.float32)
         self._optimizer = optimizer
-        self._batches = zip(batch_indices(task, inner), dropout_noise(task, inner), strict=True)
-        self._valid = task.valid.all(copies)
+        indices = batch_indices(inner, instances=len(theta), samples=train.inputs.shape[1], batch_size=batch_size)
+        noise = dropout_noise(inner, batch_size=batch_size, units=net.dropout_units)
+        self._batches = zip(indices, noise, strict=True)
+        self._train, self._valid = train, valid.all(copies)
         self._grad = torch.zeros_like(self.theta)
-        self._measure = _measure_part(task.net, compiled)
+        self._measure = _measure_part(net, compiled)
         self._update = _update_part(optimizer, compiled)
-        self._validate = _validate_part(task.net, compiled)
+        self._validate = _validate_part(net, compiled)
 
     def measure(self) -> Measured:
-        """On the next batch."""
+        """Computes the gradient on the next batch, and what the policy reads of it."""
         device = self._counts.device
         indices, noise = next(self._batches)
-        batch = self.task.train.batch(indices.to(device), self.copies)
+        batch = self._train.batch(indices.to(device), self.copies)
         inside = self._scale, self._frozen
         self._grad, seen = self._measure(self.theta, *inside, self.buffers.direction, *batch, noise.to(device))
         return seen
 
     def update(self, lr: Tensor) -> None:
-        """By the task's optimizer."""
+        """Applies the gradient measured last, at rates (R,), by the task's optimizer."""
         corrections = self._optimizer.corrections(self._hyper, self._counts[self.step])
         self.theta, self.buffers = self._update(
             self.theta, self._grad, self.buffers, self._hyper, corrections, lr[:, None]
@@ -77,11 +99,11 @@ class NetworkRuns(Optimizees):
         self.step += 1
 
     def validate(self) -> Tensor:
-        """On all validation samples."""
+        """Computes the mean loss on all validation samples, (R,)."""
         return self._validate(_inside(self.theta, self._scale, self._frozen), *self._valid)
 
     def detach(self) -> None:
-        """Cuts the graph of earlier steps."""
+        """Detaches parameters and buffers from the graph of earlier steps."""
         self._set([tensor.detach() for tensor in (self.theta, *self.buffers)])
 
     def _set(self, tensors: list[Tensor]) -> None:
@@ -89,35 +111,41 @@ class NetworkRuns(Optimizees):
         self.buffers = Buffers(*buffers)
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters, buffers, and the number of the step; batches are drawn again."""
+        """Returns parameters, buffers and the number of the step; batches follow from the seed."""
         return {"step": self.step, "tensors": [self.theta, *self.buffers]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`."""
+        """Restores `state_dict`, on runs of the same task that have not started."""
         self._set([tensor.to(self._counts.device) for tensor in state["tensors"]])
         self.step = int(state["step"])
         for _ in range(self.step):
             next(self._batches)
 
 
-def batch_indices(task: NetworkTask, inner: InnerTraining) -> Iterator[Tensor]:
-    """Samples of each step's batch, with replacement, (P, B)."""
-    generator = torch.Generator().manual_seed(inner.batch_seed)
-    own = slice(inner.first, inner.first + len(task))
-    shape = (inner.drawn or len(task), task.batch_size)
-    while True:
-        yield torch.randint(task.train.inputs.shape[1], shape, generator=generator)[own]
+def batch_indices(inner: InnerTraining, *, instances: int, samples: int, batch_size: int) -> Iterator[Tensor]:
+    """Yields the samples of each step's batch, chosen with replacement, (instances, batch_size).
 
-
-def dropout_noise(task: NetworkTask, inner: InnerTraining) -> Iterator[Tensor]:
-    """Each step's noise of the units that dropout may drop, in [0, 1), (B, units): the same for all runs.
-
-    A pair of runs then differs by its rates alone.
+    Args:
+        inner: the inner training, with the seed of the batches and the place of the instances in their task batch.
+        instances: P.
+        samples: N, of each instance.
+        batch_size: B.
     """
     generator = torch.Generator().manual_seed(inner.batch_seed)
-    shape = (task.batch_size, task.net.dropout_units)
+    own = slice(inner.first_instance, inner.first_instance + instances)
+    shape = (inner.all_instances or instances, batch_size)
     while True:
-        yield torch.rand(shape, generator=generator)
+        yield torch.randint(samples, shape, generator=generator)[own]
+
+
+def dropout_noise(inner: InnerTraining, *, batch_size: int, units: int) -> Iterator[Tensor]:
+    """Yields each step's noise of the units that dropout may drop, uniform in [0, 1), (batch_size, units).
+
+    All runs share it, so that the two runs of a pair differ by their rates alone.
+    """
+    generator = torch.Generator().manual_seed(inner.batch_seed)
+    while True:
+        yield torch.rand((batch_size, units), generator=generator)
 
 
 def _inside(theta: Tensor, scale: Tensor, frozen: Tensor) -> Tensor:
@@ -127,7 +155,7 @@ def _inside(theta: Tensor, scale: Tensor, frozen: Tensor) -> Tensor:
 
 @cache
 def _validate_part(net: Net, compiled: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Losses (R,) of the parameters inside the network, (R, n), on inputs and targets (R, N, ...)."""
+    """Maps the parameters inside the network (R, n), inputs and targets (R, N, ...) to losses (R,)."""
     return compile_part(vmap(net.flat_loss), compiled)
 
 
@@ -160,11 +188,16 @@ def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Measu
 
 
 @cache
-def _update_part(rule: BatchedOptimizer, compiled: bool) -> Callable[..., tuple[Tensor, Buffers]]:
+def _update_part(optimizer: BatchedOptimizer, compiled: bool) -> Callable[..., tuple[Tensor, Buffers]]:
     def update(
-        theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyper, corrections: tuple[Tensor, ...], lr: Tensor
+        theta: Tensor,
+        grad: Tensor,
+        buffers: Buffers,
+        hyper: Hyperparameters,
+        corrections: tuple[Tensor, ...],
+        lr: Tensor,
     ) -> tuple[Tensor, Buffers]:
-        buffers = rule.direction(theta, grad, buffers, hyper, corrections)
-        return rule.apply(theta, buffers.direction, lr, hyper), buffers
+        buffers = optimizer.direction(theta, grad, buffers, hyper, corrections)
+        return optimizer.apply(theta, buffers.direction, lr, hyper), buffers
 
-    return compile_part(update, compiled, dynamic=not rule.by_tensor)
+    return compile_part(update, compiled, dynamic=not optimizer.by_tensor)

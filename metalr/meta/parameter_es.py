@@ -1,4 +1,4 @@
-"""Evolution strategies in the space of the policy's weights: FullES, PES, NRES."""
+"""Evolution strategies with noise on the policy's weights: FullES, PES, NRES."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from metalr.meta.rollout import rollout
 
 
 def antithetic_gradient(weights: Tensor, noise: Tensor, sigma: float) -> Tensor:
-    """Antithetic evolution strategies: the mean over pairs of weight * noise / (2 sigma).
+    """Computes the gradient of antithetic evolution strategies: the mean over pairs of weight * noise / (2 sigma).
 
     With weight = L(theta + sigma eps) - L(theta - sigma eps) this is an unbiased estimate of the gradient of L
     smoothed by a Gaussian of width sigma (Nesterov and Spokoiny 2017, eq. 26).
 
     Args:
-        weights: (P,), a pair's difference of losses, squashed or not.
+        weights: differences of the pairs' losses, squashed or not, (P,).
         noise: eps, standard normal, (P, n).
-        sigma: width of the smoothing.
+        sigma: width of the smoothing, > 0.
 
     Returns:
         The gradient, (n,).
@@ -31,18 +31,18 @@ def antithetic_gradient(weights: Tensor, noise: Tensor, sigma: float) -> Tensor:
 
 
 def perturbed(theta: Tensor, noise: Tensor, sigma: float) -> Tensor:
-    """Weights of the policies of all pairs: theta + sigma eps, then theta - sigma eps, (2 P, n)."""
+    """Perturbs the weights (n,) for all pairs: theta + sigma eps, then theta - sigma eps, (2 P, n)."""
     return torch.cat((theta + sigma * noise, theta - sigma * noise))
 
 
 @dataclass(frozen=True)
 class FullES(GradientEstimator):
-    """Antithetic evolution strategies over whole inner runs (FullES).
+    """Estimates the gradient by antithetic evolution strategies over whole inner runs.
 
     Attributes:
-        pairs: P, antithetic pairs a step.
-        sigma: width of the perturbation of the policy's weights.
-        squash: what a pair's difference of losses passes through, see `metalr.meta.estimator.squashed`.
+        pairs: P, antithetic pairs a meta-step, 1 or more.
+        sigma: standard deviation of the noise on the policy's weights, > 0.
+        squash: function of a pair's difference of losses, see `metalr.meta.estimator.squashed`.
     """
 
     pairs: int = 32
@@ -54,7 +54,7 @@ class FullES(GradientEstimator):
         check_settings(self.pairs, self.sigma, self.squash)
 
     def estimate(self, policy: LRPolicy, episode: Episode) -> Estimate:
-        """One perturbation a pair, kept from the run's start to its end."""
+        """Makes whole runs with one perturbation a pair."""
         theta = parameters_to_vector(policy.parameters()).detach()
         noise = episode.noise(theta.numel())
         policies = policy.population(perturbed(theta, noise, self.sigma))
@@ -69,13 +69,13 @@ class FullES(GradientEstimator):
 
 @dataclass(frozen=True)
 class _TruncatedES(GradientEstimator):
-    """Evolution strategies over a piece of the runs a meta-step; the weights are updated between the pieces.
+    """Estimates the gradient from one truncation of the runs a meta-step; weights are updated between truncations.
 
     Attributes:
-        pairs: P, antithetic pairs a step.
-        sigma: width of the perturbation of the policy's weights.
-        truncations: pieces of a run, of even length.
-        squash: what a pair's difference of losses passes through, see `metalr.meta.estimator.squashed`.
+        pairs: P, antithetic pairs a meta-step, 1 or more.
+        sigma: standard deviation of the noise on the policy's weights, > 0.
+        truncations: number of parts of a run, of even length, 1 or more.
+        squash: function of a pair's difference of losses, see `metalr.meta.estimator.squashed`.
     """
 
     pairs: int = 32
@@ -90,34 +90,33 @@ class _TruncatedES(GradientEstimator):
             raise ValueError(f"truncations={self.truncations}: give 1 or more")
 
     def _noises(self, episode: Episode, size: int, truncation: int) -> tuple[Tensor, Tensor]:
-        """What perturbs this truncation, and what its losses weigh, (P, size) each."""
+        """Returns the noise of this truncation, and the noise that its losses weigh, (P, size) each."""
         raise NotImplementedError
 
     @torch.no_grad()
     def estimate(self, policy: LRPolicy, episode: Episode) -> Estimate:
-        """One truncation."""
+        """Advances the runs by one truncation."""
         runs = episode.start(copies=2)
         theta = parameters_to_vector(policy.parameters()).detach()
         truncation, stop = runs.truncation(self.truncations)
         noise, weighed = self._noises(episode, theta.numel(), truncation)
         policies = policy.population(perturbed(theta, noise, self.sigma))
         first = runs.step
-        loss = runs.piece(policies, stop, episode.final_weight)
+        loss = runs.advance_to(stop, policies, episode.final_weight)
         episode.done = runs.step == episode.inner.total_steps
         own = loss.view(2, -1)
         everyone = episode.gather(own)
         weights = squashed(own[0] - own[1], everyone[0] - everyone[1], self.squash)
-        return Estimate(
-            antithetic_gradient(weights, weighed, self.sigma), everyone, everyone.numel() * (runs.step - first)
-        )
+        gradient = antithetic_gradient(weights, weighed, self.sigma)
+        return Estimate(gradient, everyone, everyone.numel() * (runs.step - first))
 
 
 @dataclass(frozen=True)
 class PES(_TruncatedES):
-    """Persistent evolution strategies (Vicol et al. 2021, algorithm 2).
+    """Estimates the gradient by persistent evolution strategies (Vicol et al. 2021, algorithm 2).
 
-    Each truncation has a perturbation of its own, and its loss weighs the sum of those so far: unbiased whatever
-    the length of a truncation, with a variance that grows with their number.
+    Each truncation has noise of its own, and its loss weighs the sum of all noise so far: unbiased for any number of
+    truncations, with a variance that grows with it.
     """
 
     def _noises(self, episode: Episode, size: int, truncation: int) -> tuple[Tensor, Tensor]:
@@ -128,7 +127,10 @@ class PES(_TruncatedES):
 
 @dataclass(frozen=True)
 class NRES(_TruncatedES):
-    """Noise-reuse evolution strategies (Li et al. 2023, algorithm 3): one perturbation for all truncations of a run."""
+    """Estimates the gradient by noise-reuse evolution strategies (Li et al. 2023, algorithm 3).
+
+    All truncations of a run share one perturbation.
+    """
 
     def _noises(self, episode: Episode, size: int, truncation: int) -> tuple[Tensor, Tensor]:
         noise = episode.noise(size)

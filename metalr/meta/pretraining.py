@@ -11,13 +11,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from metalr.meta.architectures import IGNORED, MLP, ConvNet, Net, Transformer
+from metalr.meta.architectures import IGNORED, MLP, ConvNet, Transformer
 from metalr.meta.distribution import mix_seed
+from metalr.meta.hyperparameters import Hyperparameters
 from metalr.meta.languages import Language, moods
+from metalr.meta.net import Net
 from metalr.meta.network_runs import NetworkRuns
-from metalr.meta.network_task import NetworkTask, Split
-from metalr.meta.optimizers import Hyper
+from metalr.meta.network_task import NetworkTask
 from metalr.meta.scenes import Scenes
+from metalr.meta.split import Split
 from metalr.meta.starts import Starts
 from metalr.meta.task import InnerTraining
 
@@ -73,13 +75,14 @@ class Recipe(ABC):
         began = time.process_time()
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.name))
         world, theta, samples = self.begin(generator)
-        adam = Hyper.of(torch.full((self.instances, 1), self.lr), 0.9, 0.98)
+        adam = Hyperparameters.of(torch.full((self.instances, 1), self.lr), 0.9, 0.98)
         runs: NetworkRuns | None = None
         checks = []
         for first in range(0, self.steps, _CHUNK):
             train, valid = samples(self.batch_size * _CHUNK // 4), samples(256)
             task = NetworkTask(self.net, theta, train, valid, self.batch_size)
-            following = NetworkRuns(task, InnerTraining("adam", adam, self.steps, batch_seed=first), 1, False)
+            inner = InnerTraining("adam", adam, self.steps, batch_seed=first)
+            following = task.start(inner, copies=1, compiled=False)
             if runs is not None:
                 following.theta, following.buffers, following.step = runs.theta, runs.buffers, runs.step
             else:

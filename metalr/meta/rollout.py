@@ -1,4 +1,4 @@
-"""Inner runs: R optimizees trained side by side, each at the rate that its own policy sets."""
+"""Inner runs: R optimizees trained side by side, at rates that a policy sets."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Rollout:
     """Result of R inner runs.
 
     Attributes:
-        curve: log(validation loss / initial one), within `LOG_RATIO_RANGE`, at E times, (E, R).
-        evaluation_steps: steps done at these times, ascending, (E,).
+        curve: log(validation loss / initial one), within `LOG_RATIO_RANGE`, at E evaluations, (E, R).
+        evaluation_steps: number of steps before each evaluation, ascending, (E,).
         initial: validation loss before the first step, (R,).
-        records: every step's record where asked for.
+        records: of every step, with `record=True`; else empty.
     """
 
     curve: Tensor
@@ -35,60 +35,62 @@ class Rollout:
     records: list[StepRecord]
 
     def outer_loss(self, final_weight: float = 0.6) -> Tensor:
-        """final_weight * last point of the curve + the rest * its mean, (R,)."""
+        """Computes final_weight * last point of the curve + (1 - final_weight) * its mean, (R,)."""
         return curve_weights(len(self.curve), final_weight).to(self.curve) @ self.curve
 
 
 def curve_weights(evaluations: int, final_weight: float) -> Tensor:
-    """Weight of each point of a curve in the outer loss, (E,): they sum to 1."""
+    """Computes the weight of each evaluation in the outer loss, (E,), with a sum of 1."""
     weights = torch.full((evaluations,), (1.0 - final_weight) / evaluations)
     weights[-1] += final_weight
     return weights
 
 
 class Unroll:
-    """Inner runs that can be advanced piece by piece.
-
-    Attributes:
-        optimizees: what the copies * P runs train.
-        step: steps done.
+    """Advances R = copies * P inner runs step by step.
 
     Args:
-        problem: P instances. Copies of an instance share initial parameters, batches and hyperparameters.
+        task: P instances. Copies of an instance share initial parameters, batches and hyperparameters.
         inner: the inner training.
         copies: runs for each instance.
-        evaluations: number of validation losses along the run, evenly spaced, the last at its end.
+        evaluations: number of evaluations along the run, evenly spaced, the last at its end.
         compiled: run each step through torch.compile.
+
+    Attributes:
+        optimizees: that the runs train.
+        step: steps done.
+        evaluation_steps: number of steps before each evaluation, ascending.
+        initial: validation loss before the first step, (R,).
     """
 
     def __init__(
-        self, problem: Task, inner: InnerTraining, copies: int = 1, evaluations: int = 10, compiled: bool = False
+        self, task: Task, inner: InnerTraining, *, copies: int = 1, evaluations: int = 10, compiled: bool = False
     ) -> None:
         self.inner, self.copies = inner, copies
-        self.optimizees = problem.start(inner, copies, compiled)
+        self.optimizees = task.start(inner, copies, compiled)
         self.step = 0
         self.evaluation_steps = sorted(
             {max(1, round(inner.total_steps * (i + 1) / evaluations)) for i in range(evaluations)}
         )
-        self._state = RunState.empty(copies * len(problem), problem.device)
-        self._constants = RunConstants(self.optimizees.kind, self.optimizees.first, self.optimizees.initial_lr)
+        self._state = RunState.empty(copies * len(task), task.device)
+        self._constants = RunConstants(self.optimizees.kind, self.optimizees.first_norm, self.optimizees.initial_lr)
         self._decide = decide_part(compiled)
-        self._table = clock_table(inner.total_steps, inner.anytime, problem.device)
+        self._table = clock_table(inner.total_steps, inner.anytime, task.device)
         with torch.no_grad():
             self.initial = self.optimizees.validate()
 
     @property
     def log_multiplier(self) -> Tensor:
-        """S of each run, nats, (R,)."""
+        """Log multiplier s of each run, nats, (R,)."""
         return self._state.log_multiplier
 
     def log_ratio(self) -> Tensor:
-        """log(validation loss / initial one), within `LOG_RATIO_RANGE`, (R,)."""
+        """Computes log(validation loss / initial one), within `LOG_RATIO_RANGE`, (R,)."""
         ratio = torch.log(self.optimizees.validate() / self.initial)
         return torch.nan_to_num(ratio, nan=LOG_RATIO_RANGE[1]).clamp(*LOG_RATIO_RANGE)
 
     def advance(self, policy: PolicyFunction, action_noise: Tensor | None = None) -> StepRecord:
-        """One step of all runs.
+        """Makes one step of all runs.
 
         Args:
             policy: one for all runs, or one for each.
@@ -102,13 +104,17 @@ class Unroll:
         return record
 
     def truncation(self, truncations: int) -> tuple[int, int]:
-        """Number of the piece that begins here, out of so many evenly long ones, and the step where it ends."""
+        """Returns the number, from 0, of the truncation at this step, and the step where it ends.
+
+        Args:
+            truncations: number of parts, of even length, of the whole run.
+        """
         total = self.inner.total_steps
         stops = [round(total * (i + 1) / truncations) for i in range(truncations)]
         return next((i, stop) for i, stop in enumerate(stops) if stop > self.step)
 
-    def piece(self, policy: PolicyFunction, stop: int, final_weight: float) -> Tensor:
-        """Advances to step `stop`: the part of the outer loss that lies in between, (R,)."""
+    def advance_to(self, stop: int, policy: PolicyFunction, final_weight: float) -> Tensor:
+        """Advances to step `stop`, and returns the part of the outer loss that lies in between, (R,)."""
         weights = curve_weights(len(self.evaluation_steps), final_weight)
         loss = torch.zeros_like(self.log_multiplier)
         while self.step < stop:
@@ -118,12 +124,12 @@ class Unroll:
         return loss
 
     def detach(self) -> None:
-        """Cuts the graph of earlier steps."""
+        """Detaches the runs from the graph of earlier steps."""
         self.optimizees.detach()
         self._state = self._state.map(Tensor.detach)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the runs are; the problem and the training are drawn again."""
+        """Returns the state of the runs, without the task and the inner training."""
         return {
             "copies": self.copies,
             "step": self.step,
@@ -133,7 +139,7 @@ class Unroll:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`, on runs of the same problem that have not started."""
+        """Restores `state_dict`, on runs of the same task that have not started."""
         device = self.log_multiplier.device
         self.step = int(state["step"])
         stored = RunState(FeatureState(*state["features"]), state["log_multiplier"])
@@ -143,33 +149,44 @@ class Unroll:
 
 @torch.no_grad()
 def rollout(
-    problem: Task,
+    task: Task,
     inner: InnerTraining,
     policy: PolicyFunction,
+    *,
     copies: int = 1,
     evaluations: int = 10,
     compiled: bool = False,
     record: bool = False,
     action_noise: Tensor | None = None,
 ) -> Rollout:
-    """Makes copies * P runs from start to end.
+    """Makes copies * P inner runs from start to end.
+
+    Example:
+        >>> import torch
+        >>> from metalr import LRPolicy
+        >>> from metalr.meta import Hyperparameters, InnerTraining, rollout
+        >>> from metalr.meta.families import QuadraticTasks
+        >>> task = QuadraticTasks().sample(3, torch.Generator().manual_seed(0))
+        >>> inner = InnerTraining("sgd", Hyperparameters.of(torch.full((3, 1), 0.1), beta1=0.9), total_steps=20)
+        >>> rollout(task, inner, LRPolicy.load("default").function(), copies=2, evaluations=5).curve.shape
+        torch.Size([5, 6])
 
     Args:
-        problem: P instances. Copies of an instance share initial parameters, batches and hyperparameters.
+        task: P instances. Copies of an instance share initial parameters, batches and hyperparameters.
         inner: the inner training.
-        policy: one for all runs, or copies * P of them (copy by copy).
+        policy: one for all runs, or copies * P of them, one copy after another.
         copies: runs for each instance.
-        evaluations: number of validation losses along the run, evenly spaced, the last at its end.
-        compiled: run each step through torch.compile; pays off after some 100,000 inner steps on one network.
-        record: keep every step's record.
+        evaluations: number of evaluations along the run, evenly spaced, the last at its end.
+        compiled: run each step through torch.compile; it pays off after some 100,000 inner steps on one network.
+        record: keep a record of every step.
         action_noise: added to the policy's outputs, (T, R); none by default.
     """
-    runs = Unroll(problem, inner, copies, evaluations, compiled)
+    runs = Unroll(task, inner, copies=copies, evaluations=evaluations, compiled=compiled)
     curve, records = [], []
     for t in range(inner.total_steps):
-        seen = runs.advance(policy, None if action_noise is None else action_noise[t])
+        made = runs.advance(policy, None if action_noise is None else action_noise[t])
         if record:
-            records.append(seen)
+            records.append(made)
         if runs.step in runs.evaluation_steps:
             curve.append(runs.log_ratio())
     return Rollout(torch.stack(curve), torch.tensor(runs.evaluation_steps), runs.initial, records)

@@ -1,8 +1,8 @@
 """Ships a meta-trained policy: puts it among the package's weights, with a model card.
 
-python -m metalr.meta.ship logs/meta_default/version_0/policy.safetensors default \
-    --command "python train.py fit --config configs/meta/default.yaml" \
-    --figures '[results/sensitivity.txt]' --limits "On what it has not seen."
+python -m metalr.meta.ship logs/meta_boosting/version_0/best.safetensors boosting --commit "$(git rev-parse HEAD)" \
+    --command "python train.py fit --config=configs/meta/{base,tasks/...,heldout/...,boosting}.yaml" \
+    --figures '[results/heldout.txt]' --limits "On tables of more than 3,000 rows."
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
-import metalr
 from metalr.core.policy import LRPolicy
 
-_WEIGHTS = Path(metalr.__file__).parent / "weights"
+_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 _PAGE = """# Policy `{name}`
 
@@ -23,6 +22,7 @@ _PAGE = """# Policy `{name}`
 | | |
 |---|---|
 | made by | `{command}` |
+| at commit | `{commit}` |
 | seed | {seed} |
 | meta-steps | {meta_steps} |
 | inner steps | {inner_steps:,} |
@@ -37,15 +37,23 @@ _PAGE = """# Policy `{name}`
 
 
 def ship(
-    source: str, name: str, *, command: str, limits: str, figures: list[str] | None = None, weights: Path = _WEIGHTS
+    source: str,
+    name: str,
+    *,
+    command: str,
+    commit: str,
+    limits: str,
+    figures: list[str] | None = None,
+    weights: Path = _WEIGHTS,
 ) -> Path:
     """Writes `<weights>/<name>.safetensors` with its card inside, and the card as a page beside it.
 
     Args:
         source: policy file that a run of `MetaLearner` wrote.
-        name: that `policy=` takes.
-        command: that made it, from the repository's root.
-        limits: where it fails, in words.
+        name: of the policy, as `policy=` takes it.
+        command: that made the policy, from the repository's root.
+        commit: of the repository, where the command was run.
+        limits: where the policy fails, in words.
         figures: files of `name: value` lines that benchmarks wrote, the first line being the command.
         weights: folder of the shipped policies.
 
@@ -53,10 +61,10 @@ def ship(
         The policy's path.
 
     Raises:
-        FileNotFoundError: when the source or a file of figures is not there.
+        FileNotFoundError: when the source or a file of figures does not exist.
     """
     policy = LRPolicy.load(source)
-    policy.card |= {"command": command}
+    policy.card |= {"command": command, "commit": commit}
     blocks = [Path(file).read_text().strip() for file in figures or []]
     for block in blocks:
         _, *lines = block.splitlines()
@@ -80,6 +88,7 @@ def _page(policy: LRPolicy, name: str, blocks: list[str], limits: str) -> str:
         name=name,
         purpose=anytime if policy.anytime else with_horizon,
         command=card["command"],
+        commit=card["commit"],
         seed=card["seed"],
         meta_steps=card["meta_steps"],
         inner_steps=int(card["inner_steps"]),

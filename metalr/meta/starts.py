@@ -14,7 +14,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from metalr.meta.architectures import MLP, ConvNet, Net, Transformer
+from metalr.meta.architectures import MLP, ConvNet, Transformer
+from metalr.meta.net import Net
 
 VERSION = 1
 """Of the files' content; one of another version is refused."""

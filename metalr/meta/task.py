@@ -1,4 +1,4 @@
-"""What an inner run is made of: what is trained, how, and what of it the policy is told at each step."""
+"""The contract of inner runs: a task, how it is trained, and what the policy measures of it at each step."""
 
 from __future__ import annotations
 
@@ -9,40 +9,52 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metalr.meta.optimizers import Hyper
+from metalr.meta.hyperparameters import Hyperparameters
 
 
 @dataclass(frozen=True)
 class InnerTraining:
-    """How inner runs are trained.
+    """Describes how the inner runs of P instances are trained.
 
     Attributes:
-        optimizer: a name out of `metalr.meta.optimizers.HYPER`.
+        optimizer: a name out of `metalr.meta.hyperparameters.PRIORS`.
         hyper: hyperparameters of the P instances, (P, 1) each.
         total_steps: horizon T, steps.
         anytime: whether the runs are without a horizon: the policy does not see T.
         batch_seed: of the order of batches.
-        first: position of the first instance among those that batches are drawn for.
-        drawn: number of instances that batches are drawn for; 0 for just these.
+        first_instance: place of the first of the P instances in their task batch.
+        all_instances: number of instances of their task batch; 0 where these P are all of them.
     """
 
     optimizer: str
-    hyper: Hyper
+    hyper: Hyperparameters
     total_steps: int
     anytime: bool = False
     batch_seed: int = 0
-    first: int = 0
-    drawn: int = 0
+    first_instance: int = 0
+    all_instances: int = 0
 
     def select(self, instances: slice) -> InnerTraining:
-        """The training of some of the instances, with the batches that they have among all."""
-        first, _, _ = instances.indices(len(self.hyper.lr))
-        drawn = self.drawn or len(self.hyper.lr)
-        return replace(self, hyper=self.hyper.select(instances), first=self.first + first, drawn=drawn)
+        """Selects the training of some of the instances, which keep the batches that they have among all."""
+        start, _, _ = instances.indices(len(self.hyper.lr))
+        return replace(
+            self,
+            hyper=self.hyper.select(instances),
+            first_instance=self.first_instance + start,
+            all_instances=self.all_instances or len(self.hyper.lr),
+        )
 
 
 class Measured(NamedTuple):
-    """Loss, |g|, |w|, |u| and <g, u> of each run, (R,); u is the direction applied last."""
+    """Measurements of one step of R runs, (R,) each.
+
+    Attributes:
+        loss: of the batch.
+        grad_norm: |g|.
+        param_norm: |w|.
+        direction_norm: |u|, of the direction applied last.
+        product: <g, u>.
+    """
 
     loss: Tensor
     grad_norm: Tensor
@@ -52,24 +64,24 @@ class Measured(NamedTuple):
 
 
 class Optimizees(ABC):
-    """What R inner runs train, side by side (an *optimizee* is what a learned optimizer trains: Andrychowicz 2016).
+    """Trains R models side by side (an *optimizee* is what a learned optimizer trains: Andrychowicz et al. 2016).
 
-    `metalr.meta.Unroll` calls `measure`, takes the decision, and calls `update` with the rates, step by step: features,
-    policy and law are its own, and the same for whatever is trained.
+    Step by step, `metalr.meta.Unroll` calls `measure`, takes the policy's decision, and calls `update` with the rates.
+    Features, policy and update rule are the same whatever is trained.
 
     Attributes:
-        kind: +1 where an update is a gradient or a sum of them, -1 otherwise, as `Signals.optimizer`, shape ().
-        first: |u| that the signals assume before the first update, shape (); 0 stands for |g|.
+        kind: +1 where an update is a gradient or a sum of gradients, -1 otherwise, as `Signals.optimizer`, shape ().
+        first_norm: |u| that the signals assume before the first update, shape (); 0 stands for |g|.
         initial_lr: lr(0), (R,).
     """
 
     kind: Tensor
-    first: Tensor
+    first_norm: Tensor
     initial_lr: Tensor
 
     @abstractmethod
     def measure(self) -> Measured:
-        """The gradient of the step that comes, and what is measured of it."""
+        """Computes the gradient of the coming step, and what the policy reads of it."""
 
     @abstractmethod
     def update(self, lr: Tensor) -> None:
@@ -77,43 +89,43 @@ class Optimizees(ABC):
 
     @abstractmethod
     def validate(self) -> Tensor:
-        """Validation losses of the runs as they are, (R,)."""
+        """Computes the validation losses of the runs as they are, (R,)."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Where the runs are."""
+        """Returns the state of the runs."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`, on runs of the same problem that have not started."""
+        """Restores `state_dict`, on runs of the same task that have not started."""
 
     def detach(self) -> None:  # noqa: B027 - most have no graph
-        """Cuts the graph of earlier steps, where there is one."""
+        """Detaches the runs from the graph of earlier steps, where there is one."""
 
 
 class Task(ABC):
-    """P instances of something to train, with their data."""
+    """Describes P instances of something to train, with their data."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """P."""
+        """Returns P."""
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where the policy's inputs are made."""
+        """Device of the runs, and of the policy that sets their rates."""
 
     @abstractmethod
     def select(self, instances: slice | Tensor) -> Task:
-        """Some of the instances, by a slice or by their numbers."""
+        """Selects some of the instances, by a slice or by their numbers."""
 
     @abstractmethod
     def to(self, device: torch.device) -> Task:
-        """The same on a device."""
+        """Moves the task to a device."""
 
     @abstractmethod
     def start(self, inner: InnerTraining, copies: int, compiled: bool) -> Optimizees:
-        """Begins `copies` runs of each instance, copy by copy, which share everything but their rates.
+        """Begins `copies` runs of each instance, one copy after another; they differ by their rates alone.
 
         Args:
             inner: the inner training.
@@ -121,6 +133,6 @@ class Task(ABC):
             compiled: run each step through torch.compile, where there is something to compile.
         """
 
-    def reparameterised(self, nats: float, generator: torch.Generator) -> Task:
-        """The same with its parameters in other units, see `Task.reparameterised`; itself where they have none."""
+    def reparameterised(self, bound: float, generator: torch.Generator) -> Task:
+        """Expresses the parameters in other units, see `NetworkTask.reparameterised`; by default changes nothing."""
         return self

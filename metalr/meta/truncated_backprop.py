@@ -1,4 +1,4 @@
-"""Truncated backpropagation through the inner runs."""
+"""TruncatedBackprop: automatic differentiation through a part of the inner runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from metalr.meta.estimator import Episode, Estimate, GradientEstimator, flat_gra
 
 @dataclass(frozen=True)
 class TruncatedBackprop(GradientEstimator):
-    """The derivative of a truncation's loss by automatic differentiation through its inner steps.
+    """Differentiates a truncation's loss through its inner steps, for comparison with the other estimators.
 
-    Without noise, and biased: what a decision does after the truncation is not seen, and over long pieces the
-    derivative of a chaotic run explodes (Metz et al. 2019). For comparison.
+    It has no noise and is biased, since it leaves out the effect of an action after the truncation; over long
+    truncations the derivative of a chaotic run explodes (Metz et al. 2019).
 
     Attributes:
-        pairs: P, instances a step, one run each.
-        truncations: pieces of a run, of even length; 1 differentiates through the whole run.
+        pairs: P, instances a meta-step, one run each, 1 or more.
+        truncations: number of parts of a run, of even length; 1 differentiates through the whole run.
     """
 
     pairs: int = 32
@@ -31,13 +31,13 @@ class TruncatedBackprop(GradientEstimator):
             raise ValueError(f"pairs={self.pairs}, truncations={self.truncations}: give 1 or more")
 
     def estimate(self, policy: LRPolicy, episode: Episode) -> Estimate:
-        """One truncation."""
+        """Advances the runs by one truncation."""
         runs = episode.start(copies=1)
         runs.detach()
         first, (_, stop) = runs.step, runs.truncation(self.truncations)
         with torch.enable_grad():
-            loss = runs.piece(policy.function(differentiable=True), stop, episode.final_weight)
-            # A piece that is shorter than the evaluations are apart may have no part of the outer loss.
+            loss = runs.advance_to(stop, policy.function(differentiable=True), episode.final_weight)
+            # A truncation shorter than the distance of the evaluations may have no part of the outer loss.
             gradient = flat_gradient(loss.mean(), policy) if loss.requires_grad else loss.new_zeros(policy.size)
         runs.detach()
         episode.done = runs.step == episode.inner.total_steps

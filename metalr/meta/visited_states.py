@@ -1,4 +1,4 @@
-"""Which states a policy comes to on the tasks that it is meta-trained on."""
+"""The states that a policy visits on the tasks of its meta-training, from which its support is learned."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from metalr.meta.rollout import rollout
 _RUNS, _TIMES, _LEAST = 8, 48, 2000
 
 
-def visited_states(policy: LRPolicy, distribution: TaskDistribution, draws: int = 48) -> Tensor:
-    """Features along runs of the policy on tasks that its meta-training has not drawn, all features (N, F).
+def visited_states(policy: LRPolicy, distribution: TaskDistribution, batches: int = 48) -> Tensor:
+    """Collects features along runs of the policy, on task batches that its meta-training has not used.
 
-    Half of a run's times are evenly spaced and half are spaced by the logarithm: what is seen in the first steps is
-    seen nowhere else. Runs on steps that are not finite are left out.
+    Half of the steps kept of a run are evenly spaced and half are log-spaced, since the first steps have states that
+    occur nowhere else. Steps whose signals are not finite are left out.
 
     Args:
         policy: that sets the rates.
-        distribution: of the tasks; draws with negative numbers are made.
-        draws: of 8 runs each, of which 48 steps or fewer are kept; more where these give fewer than 2,000 states.
+        distribution: of the tasks; it samples task batches with negative indices.
+        batches: number of task batches of 8 runs, of each of which at most 48 steps are kept; more batches are sampled
+            where these give fewer than 2,000 states.
+
+    Returns:
+        All features of each state, (N, F).
     """
     function = policy.function()
     states: list[Tensor] = []
     index = 0
-    while index < draws or sum(map(len, states)) < _LEAST:
-        draw = distribution.sample(-1 - index, _RUNS, policy.anytime)
-        task = draw.task.to(policy.columns.device)
-        runs = rollout(task, draw.inner, function, evaluations=1, record=True)
-        for t in _times(draw.inner.total_steps):
+    while index < batches or sum(map(len, states)) < _LEAST:
+        batch = distribution.sample(-1 - index, _RUNS, policy.anytime)
+        task = batch.task.to(policy.columns.device)
+        runs = rollout(task, batch.inner, function, evaluations=1, record=True)
+        for t in _times(batch.inner.total_steps):
             states.append(runs.records[t].features[runs.records[t].finite])
         index += 1
     return torch.cat(states)

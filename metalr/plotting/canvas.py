@@ -1,4 +1,4 @@
-"""What every figure of the inspection is drawn on: one style, on light or on dark ground."""
+"""A canvas for figures of many panels: one style, on a light or a dark background."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from metalr.plotting.palette import THEMES, Theme
 
 Draw = Callable[[Theme], Figure]
-"""Draws a figure in a theme."""
+"""A function that draws a figure in a theme."""
 
 
 def image(draw: Draw, theme: Theme, dpi: int = 90) -> NDArray[np.uint8]:
-    """A figure as pixels, (height, width, 3)."""
+    """Draws a figure to pixels, uint8, (height, width, 3)."""
     with _style(theme):
         canvas = FigureCanvasAgg(draw(theme))
         canvas.figure.set_dpi(dpi)
@@ -34,7 +34,7 @@ def image(draw: Draw, theme: Theme, dpi: int = 90) -> NDArray[np.uint8]:
 
 
 def save_png(path: Path, draw: Draw, theme: Theme, dpi: int = 110) -> Path:
-    """Writes a figure as a PNG."""
+    """Writes a figure as a PNG, and returns its path; the folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     with _style(theme):
@@ -55,21 +55,21 @@ def _style(theme: Theme) -> Iterator[None]:
 
 
 def diverging(theme: Theme) -> Any:
-    """From blue (lowers the rate) through the paper to orange (raises it): told apart by the colour-blind."""
+    """Returns a colour map from blue (negative) through the background to orange, safe for the colour-blind."""
     stops: list[Any] = [_mixed(theme.series[1], theme.ink, 0.35), theme.series[1], theme.paper]
     stops += [theme.series[0], _mixed(theme.series[0], theme.ink, 0.35)]
-    made: Any = LinearSegmentedColormap.from_list("increment", stops)
+    made: Any = LinearSegmentedColormap.from_list("diverging", stops)
     return made
 
 
 def sequence(count: int, theme: Theme) -> list[Any]:
-    """Colours of so many ordered lines, all of them readable on the paper."""
+    """Returns colours for `count` ordered lines, all readable on the background."""
     low, high = (0.0, 0.82) if theme is THEMES["light"] else (0.25, 1.0)
     return [mpl.colormaps["viridis"](x) for x in np.linspace(low, high, count)]
 
 
 def panels(count: int, height: float = 1.75, columns: int = 4, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of that many small panels in a grid."""
+    """Makes a figure with a grid of `count` small panels, `height` inches each; `options` go to `subplots`."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(2.65 * columns + 0.2, height * rows + 0.7), layout="constrained")
@@ -82,7 +82,7 @@ def panels(count: int, height: float = 1.75, columns: int = 4, **options: Any) -
 
 
 def tidy(axis: Axes, theme: Theme, grid: bool = True) -> None:
-    """Takes away what need not be there."""
+    """Removes frames and long ticks, and adds a faint grid if wanted."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(length=2.5, pad=2)
     if grid:

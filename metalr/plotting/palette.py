@@ -1,23 +1,23 @@
-"""Colours that the colour-blind can tell apart, the same in every figure, on light and on dark ground."""
+"""One set of colours, markers and dashes for all figures, safe for the colour-blind, and the two themes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c8c8c")
-"""Okabe and Ito 2008; what is learned has the first."""
+"""Colours of Okabe and Ito (2008); the first is that of the learned schedule."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), "-", (0, (5, 2)), (0, (1.5, 1.5)))
 
 
 @dataclass(frozen=True)
 class Theme:
-    """What a figure is drawn in.
+    """Holds the colours of a figure, as hexadecimal strings.
 
     Attributes:
         ink: of text and axes.
-        soft: of what stands back.
-        paper: the ground.
+        soft: of secondary lines and text.
+        paper: of the background.
         series: of lines, in the order of `PALETTE`.
     """
 
@@ -33,14 +33,14 @@ THEMES = {
         "#e8eaed", "#a2a8b0", "#15171a", ("#ff8a3d", "#5ab4f0", "#2fcfa0", "#e6a0c8", "#8fd3ff", "#f2b632", "#a8a8a8")
     ),
 }
-"""By name; the report of `compare` has the same on its page."""
+"""The themes by name; the report of `compare` has the same on its page."""
 
 
 def theme_named(name: str) -> Theme:
-    """The theme of that name.
+    """Returns the theme "light" or "dark".
 
     Raises:
-        ValueError: for another than "light" and "dark".
+        ValueError: for another name.
     """
     if name not in THEMES:
         raise ValueError(f"theme={name!r}: choose one of {', '.join(THEMES)}")

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import grids_page
 from benchmarks.grids import main
 from benchmarks.grids_page import read_grid, write_page
-from metalr.compare.cell import Script, Task
+from metalr.compare.fit import FitRun, Script
 from metalr.compare.record import Record, fingerprint
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ def checkout(tmp_path, monkeypatch):
 def finish(path, later=()):
     """Records every cell of a grid; each schedule ends a hundredth below the one before it."""
     grid = read_grid(path)
-    names = [schedule.name for schedule in grid.ways]
+    names = grid.schedule_names
     for cell in grid.cells():
         if cell.schedule.name in later:
             continue
@@ -45,7 +45,7 @@ def finish(path, later=()):
             curves=curves,
             made_with={"torch": "x"},
         )
-        record.save(Task(cell, Path("logs", "compare", grid.name), Script("train.py")).folder)
+        record.save(FitRun(cell, Path("logs", "compare", grid.name), Script("train.py")).folder)
 
 
 def test_every_target_is_a_grid_with_a_threshold_and_a_baseline():
@@ -55,7 +55,7 @@ def test_every_target_is_a_grid_with_a_threshold_and_a_baseline():
         grid = read_grid(path)
         assert grid.name == f"target_{path.stem}"
         assert [workload.threshold is not None for workload in grid.workloads] == [True]
-        first, *others = [schedule.name for schedule in grid.ways]
+        first, *others = grid.schedule_names
         assert (first, len(others)) == ("metalr", 1)
 
 
@@ -80,7 +80,7 @@ def test_the_page_of_reduced_grids_compares_as_far_as_cells_are_there():
     assert "| digits: digits, val/loss ↓ | 0.95 | **0.93 (constant, 0.01)** | 0.95 | **0.93** |" in text
     assert "| adult_mlp: adult_mlp, val/loss ↓ | – | 0.92 (constant, 1e-05) | – | 0.92 |" in text
     assert text.rstrip().endswith("Not run yet.")
-    assert "The reduced twin of ../digits.yaml" in text
+    assert "The reduced version of ../digits.yaml" in text
     assert (grids_page.DOCS / "reduced" / "digits.svg").is_file()
 
 

@@ -1,37 +1,32 @@
-"""The held-out suite: its tasks and schedules, that it goes on where it was, and one tiny suite from end to end."""
+"""The held-out suite: its plan, its tasks and schedules, and the training of one run."""
 
-import csv
-import json
+import inspect
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from benchmarks.heldout import __main__ as suite
-from benchmarks.heldout import pool
 from benchmarks.heldout.data import Data, Split
-from benchmarks.heldout.runs import POINTS, Result, Run, initial_lrs, plan, train
-from benchmarks.heldout.schedules import LEARNED, TUNED, UNTUNED, Setting, check_packages, fingerprint
-from benchmarks.heldout.store import Store
+from benchmarks.heldout.runs import LOSS, POINTS, HeldOutRun, Run, metric_name, plan
+from benchmarks.heldout.schedules import LEARNED, ORDER, RIVALS, TUNED, Setting, check_packages, fingerprint
 from benchmarks.heldout.tasks import TASKS, NetworkProblem
+from metalr.compare.record import Record
 from tests.conftest import random_policy
 from tests.text import DATA, datasets_cache, needs_data
 
 __all__ = ["datasets_cache"]
 
-ALL = (*LEARNED, *TUNED, *UNTUNED)
-TINY = {"only": "digits", "rates": 2, "seeds": 1, "scale": 0.03, "jobs": 1}
 
-
-@pytest.fixture(autouse=True)
-def _denormals() -> Iterator[None]:
-    yield
-    torch.set_flush_denormal(False)  # the suite counts them as zero; other tests of this process need not
+def trained(folder: Path, key: Run, data: str | None = None) -> Record:
+    HeldOutRun(key, folder, data, key.schedule if key.schedule in LEARNED else "").run()
+    record = Record.load(HeldOutRun(key, folder).folder)
+    assert record is not None
+    return record
 
 
 def noise(seed: int = 0, dropout: float = 0.5) -> NetworkProblem:
@@ -43,17 +38,9 @@ def noise(seed: int = 0, dropout: float = 0.5) -> NetworkProblem:
     return NetworkProblem(network, Data(rows, rows.rows(slice(8))), 8, seed)
 
 
-def test_the_grid_of_rates_spans_four_decades_about_the_usual_one():
-    for optimizer, usual in (("sgd", 0.1), ("adamw", 1e-3), ("boosting", 0.1)):
-        lrs = initial_lrs(optimizer, 8)
-        assert lrs[-1] / lrs[0] == pytest.approx(1e4)
-        assert math.sqrt(lrs[0] * lrs[-1]) == pytest.approx(usual)
-        assert lrs == sorted(set(lrs))
-
-
 def test_the_plan_is_every_combination_once():
     policies = {"default": "d", "anytime": "a", "boosting": "b", "boosting_anytime": "t"}
-    runs = plan(list(TASKS), ALL, rates=8, seeds=3, scale=1.0, policies=policies)
+    runs = plan(list(TASKS), ORDER, rates=8, seeds=3, scale=1.0, policies=policies)
     assert len(set(runs)) == len(runs)
     cells = Counter(run.cell for run in runs if run.optimizer != "own")
     assert set(cells.values()) == {8 * 3 * (len(TUNED) + len(LEARNED))}
@@ -69,7 +56,27 @@ def test_the_plan_is_every_combination_once():
     assert {run.policy for run in runs if run.schedule not in LEARNED} == {""}
     own = [run for run in runs if run.optimizer == "own"]
     assert {run.task for run in own} == {*TASKS} - {"xgboost"}
-    assert {run.lr for run in own} == {None}
+    assert {(run.schedule, run.rate) for run in own} == {(name, rival.rate) for name, rival in RIVALS.items()}
+    for optimizer, usual in (("sgd", 0.1), ("adamw", 1e-3), ("boosting", 0.1)):
+        rates = sorted({run.rate for run in runs if run.optimizer == optimizer})
+        assert len(rates) == 8
+        assert rates[-1] / rates[0] == pytest.approx(1e4)
+        assert math.sqrt(rates[0] * rates[-1]) == pytest.approx(usual)
+
+
+def test_rivals_run_at_the_rate_that_their_packages_have_by_default():
+    import dadaptation
+    import prodigyopt
+    import schedulefree
+
+    classes = {
+        "prodigy_cosine": prodigyopt.Prodigy,
+        "schedule_free_adamw": schedulefree.AdamWScheduleFree,
+        "schedule_free_sgd": schedulefree.SGDScheduleFree,
+        "d_adaptation": dadaptation.DAdaptAdam,
+    }
+    published = {name: inspect.signature(each).parameters["lr"].default for name, each in classes.items()}
+    assert published == {name: rival.rate for name, rival in RIVALS.items()}
 
 
 def test_all_schedules_of_a_seed_see_the_same_weights_batches_and_dropout():
@@ -123,7 +130,7 @@ def test_schedules_have_their_shapes(optimizer: str, schedule: str, expected: di
 
 def test_schedule_free_is_evaluated_at_its_average_with_batch_norm_measured_there():
     problem = noise(dropout=0.0)
-    training = Setting("own", "schedule_free_sgd", None, 20).start(problem)
+    training = Setting("own", "schedule_free_sgd", 1.0, 20).start(problem)
     for _ in range(5):
         training.step(problem.loss())
     before, mean = problem.model[-1].weight.detach().clone(), problem.model[1].running_mean.clone()
@@ -133,15 +140,35 @@ def test_schedule_free_is_evaluated_at_its_average_with_batch_norm_measured_ther
     torch.testing.assert_close(problem.model[-1].weight.detach(), before)
 
 
-@pytest.mark.parametrize("schedule", ALL)
-def test_every_schedule_trains_the_digits(schedule: str):
-    policy = schedule if schedule in LEARNED else ""
-    optimizer, lr = ("own", None) if schedule in UNTUNED else ("adamw", 0.005)
-    run = Run("digits", optimizer, 40, schedule, lr, 0)
-    result = train(run, None, policy)
-    assert len(result.curve) == POINTS + 1
-    assert result.curve[-1] < (1.0 if schedule == "d_adaptation" else 0.7) * result.curve[0]  # that one starts slowly
-    assert train(run, None, policy).curve == result.curve
+def test_prodigy_has_a_cosine_over_the_horizon_and_the_rate_of_a_step_is_noted():
+    training = Setting("own", "prodigy_cosine", 1.0, 20).start(noise())
+    rates = []
+    for _ in range(20):
+        training.step(sum(p.square().sum() for p in training.optimizer.param_groups[0]["params"]))
+        rates.append(training.rate)
+    assert rates == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 20)) for step in range(20)])
+
+
+@pytest.mark.parametrize("schedule", ORDER)
+def test_every_schedule_trains_the_digits(schedule: str, tmp_path: Path):
+    optimizer, rate = ("own", RIVALS[schedule].rate) if schedule in RIVALS else ("adamw", 0.005)
+    key = Run("digits", optimizer, 40, schedule, rate, 0)
+    record = trained(tmp_path / "one", key)
+    steps, losses = record.curves[LOSS]
+    assert (len(steps), steps[0], steps[-1]) == (POINTS + 1, 0, 40)
+    assert losses[-1] < (1.0 if schedule == "d_adaptation" else 0.7) * losses[0]  # that one starts slowly
+    assert record.final[LOSS] == losses[-1]
+    assert 0.0 < record.final[metric_name("digits")] <= 1.0
+    assert trained(tmp_path / "two", key).curves[LOSS] == (steps, losses)
+
+
+def test_runs_of_another_policy_stand_beside_each_other_and_any_other_change_has_another_fingerprint(tmp_path: Path):
+    key = Run("digits", "sgd", 10, "default", 0.1, 0, "abc-2")
+    run = HeldOutRun(key, tmp_path)
+    assert run.folder == tmp_path / "digits-sgd-10" / "default-abc-2" / "rate=0.1" / "seed=0"
+    others = [HeldOutRun(replace(key, **change), tmp_path) for change in ({"seed": 1}, {"policy": "x"}, {"steps": 11})]
+    assert len({each.name for each in (run, *others)}) == len({each.fingerprint() for each in (run, *others)}) == 4
+    assert HeldOutRun(key, tmp_path / "elsewhere", "/data", "file").fingerprint() == run.fingerprint()
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
@@ -151,15 +178,9 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
         check_packages(["cosine", "d_adaptation"])
 
 
-def test_bad_arguments_are_named(tmp_path: Path):
+def test_an_unknown_schedule_is_named():
     with pytest.raises(ValueError, match="schedule='nope'.*cosine"):
         Setting("sgd", "nope", 0.1, 10).start(noise())
-    with pytest.raises(ValueError, match="only=digits,nope: unknown nope; choose of digits"):
-        suite.main(out=tmp_path, only="digits,nope")
-    with pytest.raises(ValueError, match="schedules=nope"):
-        suite.main(out=tmp_path, schedules="nope")
-    with pytest.raises(ValueError, match="rates=1"):
-        suite.main(out=tmp_path, rates=1)
 
 
 def test_a_fingerprint_is_of_the_weights_and_not_of_the_file(tmp_path: Path):
@@ -169,97 +190,12 @@ def test_a_fingerprint_is_of_the_weights_and_not_of_the_file(tmp_path: Path):
     assert a == b != c
 
 
-def test_results_are_read_as_they_were_written(tmp_path: Path):
-    store = Store(tmp_path / "deep" / "runs.jsonl")
-    finite = Run("digits", "sgd", 10, "cosine", 0.1, 0), Result((2.0, 1.0 / 3.0), 0.5, 0.25)
-    broken = Run("digits", "own", 10, "prodigy_cosine", None, 1, "x"), Result((2.0, math.inf), 0.5, 0.25)
-    store.add(*finite)
-    store.add(*broken)
-    read = Store(store.path).results
-    assert list(read) == [finite[0], broken[0]]
-    assert read[finite[0]] == finite[1]
-    assert math.isnan(read[broken[0]].curve[1])  # not a number either way
-
-
-def test_a_line_cut_off_is_dropped_and_a_damaged_one_is_named(tmp_path: Path):
-    path = tmp_path / "runs.jsonl"
-    first, second = (Run("digits", "sgd", 10, "cosine", 0.1, seed) for seed in range(2))
-    Store(path).add(first, Result((2.0, 1.0), 0.5, 0.25))
-    path.write_text(path.read_text() + '{"task": "dig')
-    store = Store(path)
-    store.add(second, Result((2.0, 1.0), 0.5, 0.25))
-    assert list(Store(path).results) == [first, second]
-    path.write_text(path.read_text() + "{}\n")
-    with pytest.raises(ValueError, match="line 3: no result"):
-        Store(path)
-
-
-def test_a_tiny_suite_goes_on_where_it_was_and_repeats_only_what_a_new_policy_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    lines = tmp_path / "runs.jsonl"
-    trained: list[Run] = []
-
-    def counted(run: Run, root: str | None, policy: str = "") -> Result:
-        if len(trained) == 10:
-            raise KeyboardInterrupt
-        trained.append(run)
-        return train(run, root, policy)
-
-    monkeypatch.setattr(pool, "train", counted)
-    with pytest.raises(KeyboardInterrupt):
-        suite.main(data=None, out=tmp_path, **TINY)
-    assert len(lines.read_text().splitlines()) == 10
-
-    monkeypatch.setattr(pool, "train", train)
-    suite.main(data=None, out=tmp_path, docs=tmp_path / "docs", **TINY)
-    runs = [
-        Run(**{k: v for k, v in json.loads(line).items() if k in Run.__dataclass_fields__}) for line in lines.open()
-    ]
-    assert len(set(runs)) == len(runs) == 2 * 2 * 2 * 8 + 2 * 4
-    assert runs[:10] == trained
-    printed = capsys.readouterr().out
-    assert "predicted" in printed
-    assert f"runs_done: {len(runs)} of {len(runs)}" in printed
-    for name in (
-        "default_median_over_best_cosine",
-        "anytime_worst_over_best_constant",
-        "default_wins_over_d_adaptation",
-    ):
-        assert f"\n{name}: " in printed
-    page = (tmp_path / "docs" / "heldout.md").read_text()
-    assert "| digits | adamw | 15 |" in page
-    assert page.count("| cosine | 1.000 |") == 1  # over itself
-    assert (tmp_path / "docs" / "heldout.png").stat().st_size > 10_000
-    with (tmp_path / "docs" / "heldout.csv").open() as file:
-        assert [row["task"] for row in csv.DictReader(file)] == ["digits"] * 4
-
-    random_policy(3).save(tmp_path / "new.safetensors")
-    suite.main(data=None, out=tmp_path, default=str(tmp_path / "new.safetensors"), **TINY)
-    added = [json.loads(line) for line in lines.open()][len(runs) :]
-    assert len(added) == 2 * 2 * 2
-    assert {row["schedule"] for row in added} == {"default"}
-
-    monkeypatch.setattr(pool, "train", None)  # nothing is left to do
-    suite.main(data=None, out=tmp_path, **TINY)
-
-
-def test_two_workers_give_what_one_does(tmp_path: Path):
-    for jobs in (1, 2):
-        suite.main(data=None, out=tmp_path / str(jobs), schedules="cosine", **TINY | {"jobs": jobs})
-    one, two = (Store(tmp_path / name / "runs.jsonl").results for name in "12")
-    assert {run: result.curve for run, result in one.items()} == {run: result.curve for run, result in two.items()}
-    assert len(one) == 8
-
-
 @needs_data
 @pytest.mark.parametrize("task", [name for name in TASKS if name != "digits"])
-def test_every_task_on_its_real_data(task: str):
+def test_every_task_on_its_real_data(task: str, tmp_path: Path):
     optimizer = TASKS[task].optimizers[-1]
-    lr = {"adamw": 0.005, "boosting": 0.1}[optimizer]
+    rate = {"adamw": 0.005, "boosting": 0.1}[optimizer]
     for schedule in ("cosine", "default"):
-        policy = schedule if schedule in LEARNED else ""
-        result = train(Run(task, optimizer, 24, schedule, lr, 0), DATA, policy)
-        assert all(map(math.isfinite, result.curve))
-        assert result.curve[-1] < result.curve[0] + (0.01 if task == "sst2" else 0.0)  # that one takes 80 steps
-        assert 0.0 < result.metric <= 1.0
+        losses = trained(tmp_path, Run(task, optimizer, 24, schedule, rate, 0), DATA).curves[LOSS][1]
+        assert all(map(math.isfinite, losses))
+        assert losses[-1] < losses[0] + (0.01 if task == "sst2" else 0.0)  # that one takes 80 steps

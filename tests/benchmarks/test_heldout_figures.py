@@ -5,9 +5,10 @@ import math
 import pytest
 
 from benchmarks.heldout import figures
-from benchmarks.heldout.figures import Scores, capped, share_to_reach, tabulate
-from benchmarks.heldout.runs import Cell, Result, Run
+from benchmarks.heldout.figures import BEST_METRIC, METRICS, cell_rows, ratios_of, share_to_reach
+from benchmarks.heldout.runs import Cell, Run
 from benchmarks.heldout.schedules import TUNED
+from benchmarks.heldout.table import Result, Scores, capped, read_rows, tabulate, write_rows
 
 CELL = Cell("digits", "sgd", 100)
 OTHER = Cell("digits", "adamw", 100)
@@ -40,7 +41,7 @@ def test_scores_are_means_over_seeds_in_the_order_of_the_rates():
 def test_only_what_is_complete_is_tabulated_and_an_untuned_schedule_stands_in_every_cell_of_its_task_and_horizon():
     result = Result((2.0, 1.0), 0.5, 0.1)
     cosine = [Run(*cell, "cosine", 0.1, seed) for cell in (CELL, OTHER) for seed in range(2)]
-    prodigy = [Run("digits", "own", steps, "prodigy_cosine", None, 0) for steps in (100, 500)]
+    prodigy = [Run("digits", "own", steps, "prodigy_cosine", 1.0, 0) for steps in (100, 500)]
     results = dict.fromkeys([*cosine[:3], *prodigy], result)  # the second cell lacks a seed
     table = tabulate(results, [*cosine, *prodigy])
     assert {cell: set(row) for cell, row in table.items()} == {
@@ -67,13 +68,25 @@ def test_losses_are_compared_with_the_best_rate_by_geometric_means():
         OTHER: {"default": scores(1.0, 1.0, 1.0, 2.0), "cosine": scores(6.0, 6.0, 6.0, 6.0)},  # 1 / 6, 2 / 6
         Cell("adult", "sgd", 100): {"default": scores(1.0)},
     }
-    found = figures.loss_figures(table, "default", "cosine")
-    assert found["default_median_over_best_cosine"] == pytest.approx(math.sqrt(3 / 2 * 1 / 6))
-    assert found["default_worst_over_best_cosine"] == pytest.approx(math.sqrt(8 / 2 * 2 / 6))
-    assert figures.loss_figures(table, "anytime", "constant") == {}
+    ratios = ratios_of(cell_rows(table))
+    assert ratios["default_median_over_best_cosine"] == pytest.approx([3 / 2, 1 / 6])
+    assert ratios["default_worst_over_best_cosine"] == pytest.approx([8 / 2, 2 / 6])
+    assert ratios["anytime_median_over_best_constant"] == []
+    assert figures.summary(table)["default"] == pytest.approx(
+        [math.sqrt(1 / 2 * 1 / 6), math.sqrt(3 / 2 * 1 / 6), math.sqrt(8 / 2 * 2 / 6)]
+    )
+    assert figures.ratios_by_rate(table, "cosine") == pytest.approx(
+        [math.sqrt(9 / 2), 1.0, math.sqrt(5 / 2), math.sqrt(7 / 2)]
+    )
 
 
-def test_a_cell_that_never_gets_there_counts_as_the_whole_run_and_is_told():
+def test_intervals_are_of_the_geometric_mean_over_cells():
+    """Bootstrap means of log 1 and log 4 are those of both, one of each or the other: the ends are 1 and 4."""
+    found = figures.intervals({"two": [1.0, 4.0], "one": [2.0], "none": []})
+    assert found == {"two": pytest.approx([1.0, 4.0])}
+
+
+def test_a_cell_that_never_gets_there_counts_as_the_whole_run_and_is_counted():
     fast = Scores([[2.0, 0.5, 0.4, 0.4, 0.4]] * 3, [0.5] * 3)
     half = Scores([[2.0, 2.0, 0.5, 0.5, 0.5], [2.0] * 5, [2.0, 2.0, 0.5, 0.4, 0.4]], [0.5] * 3)
     never = Scores([[2.0, 0.4, 0.4, 0.4, 0.4], [2.0] * 5, [2.0] * 5], [0.5] * 3)
@@ -96,7 +109,10 @@ def test_metric_gaps_are_points_below_the_best_of_all_tuned_schedules():
         OTHER: {**tuned, "default": Scores([[1.0]] * 3, [0.51, 0.51, 0.0])},
         Cell("adult", "sgd", 100): {"default": scores(1.0), "cosine": scores(1.0)},  # the others are not there yet
     }
-    found = figures.metric_figures(table, "default")
+    rows = cell_rows(table)
+    assert rows[0][METRICS["default"]] == pytest.approx(0.88)
+    assert rows[0][BEST_METRIC] == pytest.approx(0.9)
+    found = figures.metric_figures(rows, "default")
     assert found == pytest.approx({"default_metric_gap_points_mean": -0.5, "default_metric_gap_points_worst": -2.0})
 
 
@@ -105,7 +121,7 @@ def test_a_win_is_a_lower_loss_at_the_median_rate():
         CELL: {"default": scores(0.1, 0.2, 5.0), "prodigy_cosine": scores(0.3)},
         OTHER: {"default": scores(0.1, 0.4, 0.5), "prodigy_cosine": scores(0.3)},
     }
-    assert figures.win_figures(table, "default") == {"default_wins_over_prodigy_cosine": 0.5}
+    assert figures.win_figures(cell_rows(table), "default") == {"default_wins_over_prodigy_cosine": 0.5}
 
 
 def test_learned_runs_that_end_above_their_initial_loss_are_named():
@@ -117,3 +133,25 @@ def test_learned_runs_that_end_above_their_initial_loss_are_named():
     results[tuned] = Result((2.0, 9.0), 0.5, 0.1)
     found = figures.above_initial(results, [*runs.values(), tuned, missing])
     assert found == [runs["rises"], runs["nan"], runs["inf"]]
+
+
+def test_rows_are_read_as_they_were_written(tmp_path):
+    path = tmp_path / "heldout.csv"
+    runs = {
+        Run(*CELL, "cosine", 0.1, 0): Result((2.0, *[0.5] * 11, 1 / 3), 0.5, 0.25),
+        Run("digits", "own", 10, "prodigy_cosine", 1.0, 1, "x"): Result((2.0, *[math.inf] * 12), 0.5, 0.25),
+    }
+    write_rows(runs, path)
+    found = read_rows(path)
+    assert list(found) == list(runs)
+    for run, result in runs.items():
+        assert found[run].curve == pytest.approx(result.curve, rel=1e-5)
+        assert (found[run].metric, found[run].seconds) == (0.5, 0.25)
+
+
+def test_a_row_that_is_no_run_is_refused(tmp_path):
+    path = tmp_path / "heldout.csv"
+    write_rows({Run(*CELL, "cosine", 0.1, 0): Result((1.0,) * 13, 0.5, 0.25)}, path)
+    path.write_text(path.read_text().replace(",0.1,0,", ",best,mean,"))
+    with pytest.raises(ValueError, match="line 2: not a run of the suite.*heldout.json: give that as --source"):
+        read_rows(path)

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
-from tests.compare.problem import Line, Points
-from tests.compare.test_run import CONFIG
+from metalr.cli import MetaLRCLI
+from tests.compare.problem import CONFIG, Line, Points
 
-__all__ = ["Points", "Slow", "fit_config", "rates"]
+__all__ = ["Points", "Slow", "fit_config", "rates", "uninterrupted"]
 
 
 def fit_config(steps: int, *callbacks: dict[str, Any], **trainer: Any) -> dict[str, Any]:
@@ -41,12 +42,21 @@ class Slow(Line):
         ):
             if self.once:
                 Path(self.once).touch()
-            raise RuntimeError("told to die")
+            raise RuntimeError("made to die")
         if self.global_rank == 0:
             rate = self.optimizers().param_groups[0]["lr"]
             weight = float(self.layers[0].weight.detach().sum())
             with (Path(self.trainer.default_root_dir) / "rates.txt").open("a") as file:
                 file.write(f"{self.global_step} {rate!r} {weight!r}\n")
+
+
+def uninterrupted(folder: Path, config: dict[str, Any]) -> dict[int, str]:
+    """What each step of the same fit notes on two ranks that this process forks."""
+    folder.mkdir()
+    (folder / "fit.yaml").write_text(yaml.safe_dump(config))
+    ranks = ["--trainer.num_nodes=1", "--trainer.devices=2", "--trainer.strategy=ddp_fork"]
+    MetaLRCLI(args=["fit", f"--config={folder / 'fit.yaml'}", f"--trainer.default_root_dir={folder}", *ranks])
+    return rates(folder)
 
 
 def rates(folder: Path) -> dict[int, str]:

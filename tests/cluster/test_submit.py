@@ -26,14 +26,14 @@ def submit(*arguments: str) -> MetaLRCLI:
     return MetaLRCLI(args=["submit", *arguments])
 
 
-def told(capsys) -> dict:
-    """What a dry run printed."""
+def printed_note(capsys) -> dict:
+    """Returns what a dry run printed."""
     return yaml.safe_load(capsys.readouterr().out)
 
 
 def test_nodes_and_processes_are_the_trainers(capsys):
     submit(SLURM, "--dry_run=true", "--name=big", "--", *DIGITS, "--trainer.num_nodes=4", "--trainer.devices=8")
-    note = told(capsys)
+    note = printed_note(capsys)
     assert note["slurm"]["nodes"] == 4
     assert note["slurm"]["ntasks_per_node"] == 8
     assert note["slurm"]["gres"] == "gpu:8"
@@ -42,7 +42,7 @@ def test_nodes_and_processes_are_the_trainers(capsys):
     assert note["command"].endswith(f"--trainer.default_root_dir={ROOT / 'logs' / 'submit' / 'big'}")
 
 
-def test_what_the_cluster_is_told(tmp_path, capsys):
+def test_the_options_of_a_submission(tmp_path, capsys):
     settings = {
         "partition": "long",
         "account": "lab",
@@ -56,7 +56,7 @@ def test_what_the_cluster_is_told(tmp_path, capsys):
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(settings))
     submit(f"--cluster={path}", "--cluster.time=30", "--dry_run=true", "--", *DIGITS, "--trainer.devices=[0,1]")
-    given = told(capsys)["slurm"]
+    given = printed_note(capsys)["slurm"]
     assert given["time"] == 30
     assert given["gres"] == "gpu:h100:2"
     assert given["srun_args"] == ["--container-image=image.sqsh", "--container-mounts=/data:/data"]
@@ -67,12 +67,12 @@ def test_what_the_cluster_is_told(tmp_path, capsys):
 
 def test_a_run_on_cpus_asks_for_no_gpu(capsys):
     submit("--dry_run=true", "--", *DIGITS, "--trainer.accelerator=cpu", "--trainer.devices=2")
-    assert "gres" not in told(capsys)["slurm"]
+    assert "gres" not in printed_note(capsys)["slurm"]
 
 
 def test_a_grid_is_an_array(capsys):
     submit(SLURM, "--cluster.parallel=5", "--dry_run=true", "--", "compare", "--config=configs/compare/digits.yaml")
-    note = told(capsys)
+    note = printed_note(capsys)
     assert note["cells"] > 10
     assert note["at once"] == note["slurm"]["array_parallelism"] == 5
     assert note["slurm"]["nodes"] == note["slurm"]["ntasks_per_node"] == 1
@@ -84,7 +84,7 @@ def test_the_pages_commands_would_be_submitted(capsys):
     assert len(commands) == 3
     for _, *arguments in commands:
         submit("--dry_run=true", *arguments)
-        assert told(capsys)["slurm"]["time"] == 1440
+        assert printed_note(capsys)["slurm"]["time"] == 1440
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_the_pages_commands_would_be_submitted(capsys):
         ((), "give the command after `--`, one of fit, validate, test, predict, compare"),
         (("--", "inspect", "default"), "give the command after `--`.*got inspect default"),
         (("--", *DIGITS, "--trainer.devces=8"), r"the command after `--` does not parse: .*devces"),
-        (("--", *DIGITS, "--trainer.devices=auto"), r"trainer.devices='auto': a job asks for a number"),
+        (("--", *DIGITS, "--trainer.devices=auto"), r"trainer.devices='auto': a job needs their number"),
         (("--", "compare", "--config=configs/compare/digits.yaml", "--seeds=[]"), r"seeds=\[\]"),
     ],
 )
-def test_a_command_that_cannot_run_is_told_here(arguments, message):
+def test_a_command_that_cannot_run_is_refused_before_submission(arguments, message):
     with pytest.raises(ValueError, match=message):
         submit(SLURM, "--dry_run=true", *arguments)
 
@@ -111,7 +111,7 @@ def test_a_folder_that_has_a_job_is_refused(tmp_path):
 
 def test_without_slurm_it_says_where_to_submit_from(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(RuntimeError, match="sbatch is not here: submit from a login node"):
+    with pytest.raises(RuntimeError, match="sbatch is not installed here: submit from a SLURM login node"):
         submit(f"--folder={tmp_path}", "--", *DIGITS, "--trainer.devices=1")
 
 

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from metalr.compare import CellCallback
 from metalr.compare.callback import CHECKPOINT, PROGRESS
-from metalr.compare.record import read_scalars
+from metalr.compare.logs import read_scalars
 from tests.compare.problem import Line, Points
 
 
@@ -45,8 +45,8 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path, num_workers):
     through = fit(tmp_path / "through", num_workers=num_workers)
     flag = tmp_path / "die"
     flag.touch()
-    with pytest.raises(RuntimeError, match="told to die"):
-        fit(tmp_path / "resumed", num_workers=num_workers, die_at=6, told_by=str(flag))
+    with pytest.raises(RuntimeError, match="asked to die"):
+        fit(tmp_path / "resumed", num_workers=num_workers, die_at=6, die_flag=str(flag))
     resumed = fit(tmp_path / "resumed", num_workers=num_workers, resume=True)
     assert resumed.seen == through.seen[4:]  # from the end of the first of three epochs of four steps
     for one, other in zip(resumed.parameters(), through.parameters(), strict=True):
@@ -80,7 +80,7 @@ def test_the_rate_and_the_progress_are_noted(tmp_path):
         (lambda: CellCallback([], "train_loss"), "train_loss is not logged in training: .*train/loss"),
     ],
 )
-def test_a_metric_that_is_not_logged_is_told_before_training(tmp_path, callback, message):
+def test_a_metric_that_is_not_logged_is_refused_before_training(tmp_path, callback, message):
     L.seed_everything(0, verbose=False)
     trainer = L.Trainer(max_epochs=9, accelerator="cpu", callbacks=[callback()], logger=TensorBoardLogger(tmp_path))
     with pytest.raises(ValueError, match=message):

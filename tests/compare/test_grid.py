@@ -7,7 +7,7 @@ import pytest
 
 from metalr.cli import MetaLRCLI
 from metalr.compare import Grid, Schedule, Workload
-from metalr.compare.grid import expand, yaml_value
+from metalr.compare.shell import expand, yaml_value
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "configs" / "compare"
@@ -81,7 +81,7 @@ def test_bad_grids_are_refused(changes, message):
         grid(**changes)
 
 
-def test_what_does_not_exist_is_told():
+def test_what_does_not_exist_is_named():
     with pytest.raises(FileNotFoundError, match="'cosin' is not in configs/schedule .*cosine"):
         grid(schedules=["metalr", "cosin"])
     with pytest.raises(FileNotFoundError, match=r"configs: 'configs/digit.yaml' does not exist"):
@@ -120,6 +120,7 @@ class Parsed(Exception):
     """Stands in for the run."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paths", [*([str(path)] for path in YAMLS), DEMO], ids=str)
 def test_every_yaml_is_a_grid_whose_commands_parse(paths, monkeypatch):
     """Through the real CLI; the candidate's command of each kind of workload through that of `fit`."""
@@ -144,7 +145,7 @@ def test_every_yaml_is_a_grid_whose_commands_parse(paths, monkeypatch):
     assert str(found.value) == {"reduced": f"{stem}_reduced", "demo": "demo"}.get(folder, stem)
 
 
-def test_every_grid_of_the_plan_has_a_reduced_twin():
+def test_every_grid_has_a_reduced_version():
     full, reduced = ({p.name for p in YAMLS if (p.parent.name == "reduced") is kind} for kind in (False, True))
     assert full == reduced
     workloads = {p.name for p in (ROOT / "configs").glob("*.yaml") if "\nmodel:" in p.read_text()}

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,14 +12,16 @@ import pytest
 from rich.console import Console
 
 from metalr.compare import Grid, Workload
-from metalr.compare.analysis import analyse
-from metalr.compare.cell import CellRun, Script
+from metalr.compare.analysis import Finding, analyse
+from metalr.compare.command import compare
+from metalr.compare.fit import FitRun, Script
 from metalr.compare.grid import Schedule
-from metalr.compare.plots import overview
+from metalr.compare.options import Options
 from metalr.compare.record import Record, averaged, fingerprint, thin
 from metalr.compare.report import write_report
+from metalr.compare.report.svg import overview
+from metalr.compare.report.verdicts import Worded, in_short, short, verdicts
 from metalr.compare.runner import Outcome, clear_changed, finished, run
-from metalr.compare.verdicts import in_short, verdicts
 from metalr.core.policy import LRPolicy
 
 ROOT = Path(__file__).parents[2]
@@ -61,8 +64,8 @@ def recorded(cell):
 
 
 @pytest.fixture
-def tasks(grid, tmp_path):
-    return [CellRun(cell, tmp_path, Script("train.py")) for cell in grid.cells()]
+def cell_runs(grid, tmp_path):
+    return [FitRun(cell, tmp_path, Script("train.py")) for cell in grid.cells()]
 
 
 def test_the_figures_of_a_grid_by_hand(grid):
@@ -95,26 +98,43 @@ def test_claims_have_intervals_or_are_none(grid):
     untuned, tuned, same = analysis.claims
     assert untuned.paired.difference == pytest.approx(0.2)
     assert tuned.paired.difference == pytest.approx(0.1)
-    assert untuned.verdict == tuned.verdict == "worse"
+    assert untuned.finding is tuned.finding is Finding.WORSE
     assert same.paired.difference == pytest.approx(1.11 - 2.01)
-    assert same.verdict == "better"
+    assert same.finding is Finding.BETTER
     one_seed = analyse(grid, [recorded(cell) for cell in grid.cells() if cell.seed == 0])
-    assert {claim.verdict for claim in one_seed.claims} == {"1 common seed: no claim"}
+    assert {claim.finding for claim in one_seed.claims} == {Finding.TOO_FEW_SEEDS}
 
 
 def test_verdicts_say_who_won_with_the_figures(grid):
     analysis = analyse(grid, map(recorded, grid.cells()))
     (verdict,) = verdicts(analysis)
-    assert verdict.kind == "worse"
-    assert [(line.who, line.value) for line in verdict.lines] == [
+    assert verdict.finding is Finding.WORSE
+    assert [(line.standing.schedule, line.tuned) for line in verdict.lines] == [
+        ("metalr", False),
+        ("cosine", True),
+        ("cosine", False),
+        ("metalr", True),
+    ]
+    assert [line.value for line in verdict.lines] == pytest.approx([1.11, 0.91, 2.01, 1.01])
+    findings = [line.claim and line.claim.finding for line in verdict.lines]
+    assert findings == [None, Finding.WORSE, Finding.BETTER, Finding.WORSE]
+
+
+def test_verdicts_are_put_into_words(grid):
+    analysis = analyse(grid, map(recorded, grid.cells()))
+    (worded,) = map(Worded, verdicts(analysis))
+    assert (worded.kind, worded.workload) == ("worse", "lines, val/loss ↓")
+    assert worded.lead == "metalr, untuned, is worse than the best-tuned baseline"
+    lines = list(worded.lines())
+    assert [(who, value) for who, value, _ in lines] == [
         ("metalr, one run, the median of 3 initial rates", "1.11"),
         ("cosine at 0.1, the best of 3 runs", "0.91"),
         ("cosine, one run, the median of 3 initial rates", "2.01"),
         ("metalr at 0.01, the best of 3 runs", "1.01"),
     ]
-    said = [line.said.partition(",")[0] for line in verdict.lines]
+    said = [said.partition(",")[0] for *_, said in lines]
     assert said == ["", "worse", "better", "against cosine at 0.1: worse"]
-    assert in_short(analysis) == (
+    assert in_short(short(analysis)) == (
         "One untuned run of metalr against the best-tuned baseline: worse on 1 of 1 workload. "
         "From the same initial rate it wins 67% of the runs."
     )
@@ -123,8 +143,10 @@ def test_verdicts_say_who_won_with_the_figures(grid):
 def test_before_there_is_anything_to_compare(grid):
     analysis = analyse(grid, [recorded(cell) for cell in grid.cells() if cell.schedule.name == "cosine"])
     (verdict,) = verdicts(analysis)
-    assert (verdict.kind, [line.value for line in verdict.lines]) == ("none", ["0.91"])
-    assert "no claim on 1 of 1 workload." in in_short(analysis)
+    assert verdict.finding is Finding.NOTHING_TO_COMPARE
+    assert [line.value for line in verdict.lines] == pytest.approx([0.91])
+    assert Worded(verdict).kind == "none"
+    assert "no claim on 1 of 1 workload." in in_short(short(analysis))
 
 
 def test_the_overview_has_every_workload_and_colours_of_its_own(grid):
@@ -147,7 +169,7 @@ def test_wins_are_counted_at_tuned_and_at_the_same_rates(grid):
     assert math.isnan(analysis.tuned_wins[0, 0])
 
 
-def test_runs_that_start_apart_are_told(grid):
+def test_runs_that_start_apart_are_reported(grid):
     from dataclasses import replace
 
     records = [recorded(cell) for cell in grid.cells()]
@@ -189,10 +211,12 @@ class Page(HTMLParser):
             self.cells.append(data)
 
 
-def test_the_page_stands_alone_and_says_it_all(grid, tasks, tmp_path):
-    failed = tasks.pop()
-    outcome = Outcome({task.cell.name: recorded(task.cell) for task in tasks}, {failed.cell.name: "<b>boom</b> & more"})
-    page = write_report(grid, [*tasks, failed], outcome, tmp_path)
+def test_the_page_stands_alone_and_says_it_all(grid, cell_runs, tmp_path):
+    failed = cell_runs.pop()
+    outcome = Outcome(
+        {cell_run.name: recorded(cell_run.cell) for cell_run in cell_runs}, {failed.cell.name: "<b>boom</b> & more"}
+    )
+    page = write_report(grid, [*cell_runs, failed], outcome, tmp_path)
     text = page.read_text()
     parsed = Page(text)
     assert len(parsed.ids) == len(set(parsed.ids))
@@ -207,8 +231,8 @@ def test_the_page_stands_alone_and_says_it_all(grid, tasks, tmp_path):
     assert text.count("<svg") == 4 + 2
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
-    for task in tasks:
-        assert f"--trainer.logger.save_dir={task.folder}" in text
+    for cell_run in cell_runs:
+        assert f"--trainer.logger.save_dir={cell_run.folder}" in text
     markdown = (tmp_path / "report.md").read_text()
     for said in ("best rate | 1.01 | **0.91** |", "python train.py fit --config=configs/digits.yaml", "boom"):
         assert said in markdown
@@ -216,9 +240,9 @@ def test_the_page_stands_alone_and_says_it_all(grid, tasks, tmp_path):
         assert (tmp_path / plot).read_text().startswith("<svg")
 
 
-def test_the_numbers_are_there_as_csv_and_parquet(grid, tasks, tmp_path):
-    outcome = Outcome({task.cell.name: recorded(task.cell) for task in tasks[1:]})
-    write_report(grid, tasks, outcome, tmp_path)
+def test_the_numbers_are_there_as_csv_and_parquet(grid, cell_runs, tmp_path):
+    outcome = Outcome({cell_run.name: recorded(cell_run.cell) for cell_run in cell_runs[1:]})
+    write_report(grid, cell_runs, outcome, tmp_path)
     for name, rows in (("cells", 18), ("curves", 17 * 4 * 10), ("summary", 2 * 7)):
         stored = pd.read_parquet(tmp_path / f"{name}.parquet")
         assert len(stored) == rows
@@ -233,27 +257,27 @@ def test_a_report_needs_a_cell(grid):
         analyse(grid, [])
 
 
-def test_records_come_back_and_damage_is_told(tasks):
-    record = recorded(tasks[0].cell)
-    record.save(tasks[0].folder)
-    assert Record.load(tasks[0].folder) == record
-    assert finished(tasks).records.keys() == {tasks[0].cell.name}
-    (tasks[0].folder / "record.json").write_text("{")
+def test_records_come_back_and_damage_is_named(cell_runs):
+    record = recorded(cell_runs[0].cell)
+    record.save(cell_runs[0].folder)
+    assert Record.load(cell_runs[0].folder) == record
+    assert finished(cell_runs).records.keys() == {cell_runs[0].cell.name}
+    (cell_runs[0].folder / "record.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged .*delete it, and the cell runs again"):
-        finished(tasks)
+        finished(cell_runs)
 
 
-def test_a_run_of_another_grid_is_told(grid, tasks):
+def test_a_run_of_another_grid_is_refused(grid, cell_runs):
     from dataclasses import replace
 
-    other = replace(tasks[0].cell, workload=replace(grid.workloads[0], overrides={"trainer.max_epochs": 1}))
-    replace(recorded(tasks[0].cell), fingerprint=fingerprint(other)).save(tasks[0].folder)
+    other = replace(cell_runs[0].cell, workload=replace(grid.workloads[0], overrides={"trainer.max_epochs": 1}))
+    replace(recorded(cell_runs[0].cell), fingerprint=fingerprint(other)).save(cell_runs[0].folder)
     with pytest.raises(ValueError, match="is a run of another grid .*(.|\n)* --redo_changed true"):
-        finished(tasks)
-    recorded(tasks[1].cell).save(tasks[1].folder)
-    clear_changed(tasks, quiet())
-    assert finished(tasks).records.keys() == {tasks[1].cell.name}
-    assert not tasks[0].folder.exists()
+        finished(cell_runs)
+    recorded(cell_runs[1].cell).save(cell_runs[1].folder)
+    clear_changed(cell_runs, quiet())
+    assert finished(cell_runs).records.keys() == {cell_runs[1].cell.name}
+    assert not cell_runs[0].folder.exists()
 
 
 def test_another_policy_makes_another_run_of_the_learned_schedule_alone(grid, tmp_path, monkeypatch):
@@ -281,27 +305,27 @@ class Recorder:
     def __init__(self):
         self.launched, self.done = [], []
 
-    def launch(self, tasks):
-        self.launched += tasks
-        self.done += tasks
-        for task in tasks:
-            recorded(task.cell).save(task.folder)
+    def launch(self, cell_runs):
+        self.launched += cell_runs
+        self.done += cell_runs
+        for cell_run in cell_runs:
+            recorded(cell_run.cell).save(cell_run.folder)
 
     def ended(self):
         done, self.done = self.done, []
-        return [(task, True) for task in done]
+        return [(cell_run, True) for cell_run in done]
 
     def stop(self):
         assert not self.done
 
 
-def test_some_schedules_alone_are_run_and_all_that_is_finished_is_reported(tasks):
+def test_some_schedules_alone_are_run_and_all_that_is_finished_is_reported(cell_runs):
     first, second = Recorder(), Recorder()
-    assert len(run(tasks, first, quiet(), only=["cosine"]).records) == 9
-    assert {task.cell.schedule.name for task in first.launched} == {"cosine"}
-    outcome = run(tasks, second, quiet())
-    assert {task.cell.schedule.name for task in second.launched} == {"metalr"}
-    assert list(outcome.records) == [task.cell.name for task in tasks]
+    assert len(run(cell_runs, finished(cell_runs), first, quiet(), only=["cosine"]).records) == 9
+    assert {cell_run.schedule for cell_run in first.launched} == {"cosine"}
+    outcome = run(cell_runs, finished(cell_runs), second, quiet())
+    assert {cell_run.schedule for cell_run in second.launched} == {"metalr"}
+    assert list(outcome.records) == [cell_run.name for cell_run in cell_runs]
 
 
 def quiet():
@@ -316,3 +340,58 @@ def test_long_curves_are_thinned():
     assert (picked[0][0], picked[0][-1], at[-1]) == (1, 1000, 1000)
     assert means[0] == pytest.approx(50.5)
     assert thin(curve, 1000) == averaged(curve, 1000) == curve
+
+
+def test_hostile_names_are_shown_and_do_nothing(grid, cell_runs, tmp_path):
+    from dataclasses import replace
+
+    name = "</h1><script>alert(1)</script> `x` | $y_"
+    workload = replace(grid.workloads[0], overrides={"data.path": '$METALR_DATA"; touch x; echo "'})
+    hostile = replace(grid, name=name, workloads=[workload])
+    runs = [FitRun(cell, tmp_path, Script("train.py")) for cell in hostile.cells()]
+    log = "```\n# not a heading"
+    outcome = Outcome({each.name: recorded(each.cell) for each in runs[1:]}, {runs[0].name: log})
+    page = write_report(hostile, runs, outcome, tmp_path).read_text()
+    Page(page)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith(r"# \</h1\>\<script\>alert(1)\</script\> \`x\` \| $y\_" + "\n")
+    assert f"````\n{log}\n````" in text
+    command = next(line for line in text.splitlines() if line.startswith("python train.py fit"))
+    assert shlex.split(command) == runs[0].command()
+    assert """'"; touch x; echo "'""" in command
+
+
+def test_a_metric_with_dollars_is_no_mathematics(grid):
+    from dataclasses import replace
+
+    odd = replace(grid, workloads=[replace(grid.workloads[0], metric="val/$x^$")])
+    records = [recorded(cell) for cell in grid.cells()]
+    renamed = [
+        replace(
+            r, final=r.final | {"val/$x^$": r.final["val/loss"]}, curves=r.curves | {"val/$x^$": r.curves["val/loss"]}
+        )
+        for r in records
+    ]
+    assert "val/$x^$" in overview(analyse(odd, renamed), "odd")
+
+
+def test_a_resumed_grid_reads_and_digests_each_cell_once(cell_runs, monkeypatch):
+    """Not once for each of the others: the work of resuming is linear in the number of cells."""
+    for cell_run in cell_runs[:-1]:
+        recorded(cell_run.cell).save(cell_run.folder)
+    reads, digests = [], []
+    load = Record.load
+    monkeypatch.setattr(Record, "load", lambda folder: reads.append(folder) or load(folder))
+    monkeypatch.setattr(FitRun, "fingerprint", lambda self: digests.append(self.name) or fingerprint(self.cell))
+    grid = Grid("g", [cell_runs[0].cell.workload], ["metalr", "cosine"], RATES, SEEDS)
+    out = cell_runs[0].out
+    (out / "grid.yaml").write_text("name: g\n")
+    parsed = []
+    compare(grid, Options(str(out), script="train.py"), parsed.append, Recorder(), quiet())
+    assert len(parsed) == 1
+    assert sorted(reads) == sorted(
+        [*(each.folder for each in cell_runs[:-1]), cell_runs[-1].folder, cell_runs[-1].folder]
+    )
+    assert sorted(digests) == sorted(each.name for each in cell_runs)

@@ -9,29 +9,12 @@ import pytest
 import yaml
 from rich.console import Console
 
-from metalr.compare import Grid, Schedule, Workload
-from metalr.compare.cell import CellRun
+from metalr.compare import Grid, Workload
 from metalr.compare.command import compare
 from metalr.compare.executor import LocalExecutor
+from metalr.compare.fit import FitRun, Script
 from metalr.compare.options import Options
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = "from metalr.cli import MetaLRCLI\n\nif __name__ == '__main__':\n    MetaLRCLI()\n"
-CONFIG = {
-    "model": {"class_path": "tests.compare.problem.Line"},
-    "data": {"class_path": "tests.compare.problem.Points"},
-    "trainer": {
-        "accelerator": "cpu",
-        "max_epochs": 3,
-        "log_every_n_steps": 1,
-        "enable_model_summary": False,
-        "callbacks": [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}],
-    },
-}
-SGD = {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1.0}}}
-STEP = {"lr_scheduler": {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 6}}}
-HALVED = Schedule("halved", SGD | STEP)
-LEARNED = Schedule("learned", SGD | {"trainer": {"callbacks+": [{"class_path": "metalr.MetaLRCallback"}]}})
+from tests.compare.problem import CONFIG, HALVED, LEARNED, ROOT, SCRIPT
 
 
 @pytest.fixture
@@ -82,6 +65,7 @@ class Interrupted(LocalExecutor):
         return done
 
 
+@pytest.mark.slow
 def test_interrupted_failed_and_resumed_it_ends_as_if_it_had_run_through(grid, tmp_path):
     through = run(grid, "through")
     cells, curves = through
@@ -110,13 +94,13 @@ def test_interrupted_failed_and_resumed_it_ends_as_if_it_had_run_through(grid, t
     cell = Path("dying/line/halved/rate=0.1/seed=0")
     dying = Grid(
         "g",
-        [Workload("line", ["line.yaml"], {"model.told_by": str(flag), "model.die_at": 6}, test=True)],
+        [Workload("line", ["line.yaml"], {"model.die_flag": str(flag), "model.die_at": 6}, test=True)],
         [HALVED],
         rates=[0.1],
         seeds=[0],
         candidate="halved",
     )
-    with pytest.raises(RuntimeError, match="no cell .* is finished(.|\n)*told to die"):
+    with pytest.raises(RuntimeError, match="no cell .* is finished(.|\n)*asked to die"):
         run(dying, "dying")
     assert (cell / "resume.ckpt").is_file()
     resumed = run(dying, "dying", keep_checkpoints=True)
@@ -141,7 +125,7 @@ def test_folders_of_something_else_are_refused(grid, tmp_path):
         run(grid, "other")
 
 
-def test_a_full_disk_is_told_before_the_first_cell(grid, monkeypatch):
+def test_a_full_disk_is_refused_before_the_first_cell(grid, monkeypatch):
     monkeypatch.setattr("metalr.compare.runner.FREE", 2**62)
     with pytest.raises(OSError, match="MB are free: make room"):
         run(grid, "out")
@@ -155,7 +139,7 @@ def test_a_folder_has_one_grid_at_a_time(grid):
         run(grid, "out")
 
 
-def test_a_command_that_does_not_parse_is_told_before_the_first_cell(grid):
+def test_a_command_that_does_not_parse_is_refused_before_the_first_cell(grid):
     def parse(arguments):
         raise ValueError("no such option")
 
@@ -164,7 +148,7 @@ def test_a_command_that_does_not_parse_is_told_before_the_first_cell(grid):
     assert not list(Path("out").rglob("log.txt"))
 
 
-def test_schedules_that_the_grid_has_not_are_told(grid):
+def test_schedules_that_the_grid_has_not_are_refused(grid):
     with pytest.raises(ValueError, match=r"only=\['cosin'\]: choose of the grid's schedules, learned, halved"):
         run(grid, "out", only=["cosin"])
 
@@ -182,13 +166,11 @@ def test_cores_and_devices_are_shared_out():
         LocalExecutor(workers=0)
 
 
-def test_tasks_are_resumed_where_there_is_a_checkpoint(grid, tmp_path):
-    from metalr.compare.cell import Script
-
-    task = CellRun(grid.cells()[0], tmp_path, Script("own.py"))
-    fit, test = task.commands()
+def test_a_cell_is_resumed_where_there_is_a_checkpoint(grid, tmp_path):
+    cell_run = FitRun(grid.cells()[0], tmp_path, Script("own.py"))
+    fit, test = cell_run.arguments()
     assert not any(argument.startswith("--ckpt_path") for argument in fit)
     assert test[0] == "test"
-    task.folder.mkdir(parents=True)
-    (task.folder / "resume.ckpt").touch()
-    assert task.commands()[0][-1] == f"--ckpt_path={task.folder / 'resume.ckpt'}"
+    cell_run.folder.mkdir(parents=True)
+    (cell_run.folder / "resume.ckpt").touch()
+    assert cell_run.arguments()[0][-1] == f"--ckpt_path={cell_run.folder / 'resume.ckpt'}"

@@ -160,6 +160,7 @@ def damage(whole: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 def test_four_thousand_damaged_files_end_in_an_error_each(saved):
     """Never another exception, a crash, or a policy that is not the one that was saved."""
     whole, rng = saved.read_bytes(), random.Random(0)

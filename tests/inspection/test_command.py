@@ -8,8 +8,7 @@ import pytest
 from metalr import LRPolicy
 from metalr.cli import MetaLRCLI
 from metalr.inspection.folder import Inspected, save_history, save_run
-from tests.inspection.runs import marked, recorded
-from tests.inspection.test_figures import history
+from tests.inspection.runs import history, marked, recorded
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,14 +27,14 @@ def inspect(monkeypatch, capsys):
 
 
 def test_a_shipped_policy(inspect, tmp_path):
-    pictures, told = inspect("default", "--out", tmp_path, "--theme", "dark")
+    pictures, printed = inspect("default", "--out", tmp_path, "--theme", "dark")
     assert pictures == ["responses.png"]
     policy = LRPolicy.load("default")
-    assert all(name in told for name in policy.features)
-    assert policy.fingerprint() in told
-    assert f"{policy.size:,} weights" in told
-    assert policy.card["seed"] in told
-    assert any(bar in told for bar in "▁▂▃▅▆▇")
+    assert all(name in printed for name in policy.features)
+    assert policy.fingerprint() in printed
+    assert f"{policy.size:,} weights" in printed
+    assert policy.card["seed"] in printed
+    assert any(bar in printed for bar in "▁▂▃▅▆▇")
 
 
 def test_a_run_whose_last_version_was_inspected(inspect, policy, tmp_path):
@@ -46,24 +45,24 @@ def test_a_run_whose_last_version_was_inspected(inspect, policy, tmp_path):
     counts[-1, 1] = 7
     save_run(tmp_path / "version_10", [Inspected(policy, replace(longer, counts=counts))])
     (tmp_path / "version_11").mkdir()
-    pictures, told = inspect(tmp_path)
+    pictures, printed = inspect(tmp_path)
     assert pictures == ["decisions.png", "features.png", "responses.png"]
     assert (tmp_path / "version_10" / "inspection" / "optimizer-0" / "decisions.png").is_file()
-    assert "70, of which" in told
-    assert "limit 7 times" in told
-    assert "reached val/loss 0.2" in told
+    assert f"70 ({len(longer)} recorded)" in printed
+    assert "limit 7 times" in printed
+    assert "reached val/loss 0.2" in printed
 
 
 def test_a_meta_training(inspect, policy, tmp_path):
     policy.save(tmp_path / "best.safetensors")
     save_history(tmp_path, replace(history(policy, runs=False)))
-    pictures, told = inspect(tmp_path, "--out", tmp_path / "pictures")
+    pictures, printed = inspect(tmp_path, "--out", tmp_path / "pictures")
     assert pictures == ["responses.png", "responses_over_time.png"]
-    assert policy.fingerprint() in told
+    assert policy.fingerprint() in printed
     assert (tmp_path / "pictures" / "responses_over_time.png").is_file()
 
 
-def test_what_cannot_be_shown_is_told(inspect, tmp_path):
+def test_what_cannot_be_shown_is_refused(inspect, tmp_path):
     with pytest.raises(ValueError, match="has no inspection: train with --config configs/inspect.yaml"):
         inspect(tmp_path)
     with pytest.raises(FileNotFoundError, match="neither a file nor a shipped policy"):

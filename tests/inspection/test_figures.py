@@ -1,17 +1,15 @@
-"""Figures say what they show: labels, units, every feature and guard, on light and on dark ground."""
+"""Figures say what they show: labels, units, every feature and guard, on a light and on a dark background."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from metalr.inspection import MetaHistory, TaskRuns, figures, responses
-from metalr.inspection.decimation import Decimation
-from metalr.inspection.response import known_states
+from metalr.inspection import MetaHistory, figures
 from metalr.plotting.canvas import diverging, image, save_png
 from metalr.plotting.palette import THEMES
 from tests.conftest import random_policy
-from tests.inspection.runs import marked, recorded
+from tests.inspection.runs import history, marked, recorded
 
 
 @pytest.fixture(scope="module")
@@ -29,44 +27,34 @@ def texts(figure) -> str:
     return "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
 
 
-def history(policy, runs: bool = True) -> MetaHistory:
-    found = responses(policy, known_states(policy), whole=True)
-    kept = MetaHistory.start(10, found)
-    for step in range(20, 200, 10):
-        kept = kept.add(step, found, Decimation(2, 6))
-    curve = -np.linspace(0.1, 1.0, 6).reshape(2, 3)
-    one = TaskRuns("task_a", np.array([0.01, 0.1]), np.arange(4), np.ones((2, 4)), np.array([1, 2, 4]), curve, curve)
-    return replace(kept, runs=(one, replace(one, name="task_b")) if runs else (), runs_at=190)
-
-
 def test_the_decisions_are_labelled(run):
     figure = figures.of_run(*run)["decisions"](THEMES["light"])
-    told = texts(figure)
+    shown = texts(figure)
     for words in (
         "applied rate",
         "reference schedule",
         "nats",
         "optimizer step",
-        "increment (sum)",
+        "change of s (sum)",
         "constant (biases)",
     ):
-        assert words in told
+        assert words in shown
     for words in ("share of the largest change allowed", "val/loss 0.2", "guard limit", "first 32 steps"):
-        assert words in told
-    assert "guard climb" not in told  # it did not act
-    assert all(name in told for name in run[0].features)
+        assert words in shown
+    assert "guard divergence" not in shown  # it did not act
+    assert all(name in shown for name in run[0].features)
 
 
 def test_every_figure_of_a_run_names_every_feature(run):
     drawn = figures.of_run(*run)
     assert set(drawn) == {"decisions", "features", "responses"}
     for name in ("features", "responses"):
-        told = texts(drawn[name](THEMES["light"]))
-        assert all(feature in told for feature in run[0].features)
-        assert "dimensionless" in told
+        shown = texts(drawn[name](THEMES["light"]))
+        assert all(feature in shown for feature in run[0].features)
+        assert "dimensionless" in shown
 
 
-def test_a_figure_is_drawn_on_light_and_on_dark_ground(run, tmp_path):
+def test_a_figure_is_drawn_on_light_and_on_dark(run, tmp_path):
     draw = figures.of_run(*run)["decisions"]
     light, dark = (image(draw, THEMES[name], dpi=30) for name in ("light", "dark"))
     assert light.shape == dark.shape
@@ -105,7 +93,7 @@ def test_a_history_is_stored_and_drawn(policy, tmp_path):
     drawn = figures.of_meta(read)
     assert set(drawn) == {"responses_over_time", "fixed_tasks"}
     assert "meta-step" in texts(drawn["responses_over_time"](THEMES["light"]))
-    told = texts(drawn["fixed_tasks"](THEMES["light"]))
+    shown = texts(drawn["fixed_tasks"](THEMES["light"]))
     for words in ("task_a", "task_b", "initial rate", "reference schedule", "inner step", "meta-step 190"):
-        assert words in told
+        assert words in shown
     assert set(figures.of_meta(history(policy, runs=False))) == {"responses_over_time"}

@@ -1,13 +1,13 @@
-"""What is kept of a run is what happened in it."""
+"""What is recorded of a run is what happened in it."""
 
 import numpy as np
 import pytest
 import torch
 
 from metalr.core.update_rule import log_reference
-from metalr.inspection import Recorder, Trace
+from metalr.inspection import MetaHistory, Recorder, Trace, store
 from metalr.inspection.decimation import Decimation
-from tests.inspection.runs import marked, recorded
+from tests.inspection.runs import history, marked, recorded
 from tests.problem import batches, make_run
 
 
@@ -15,12 +15,12 @@ from tests.problem import batches, make_run
 def test_a_trace_is_what_was_explained(policy, anytime_policy, horizon):
     chosen = policy if horizon else anytime_policy
     run = make_run("adam", chosen, 12 if horizon else None)
-    recorder, told = Recorder(run.meta_lr, Decimation()), []
+    recorder, explained = Recorder(run.meta_lr, Decimation()), []
     for batch in batches(12):
         run.train([batch])
         assert recorder.offer()
         assert not recorder.offer()  # no new decision
-        told.append(run.meta_lr.explain())
+        explained.append(run.meta_lr.explain())
     recorder.state_dict()  # a checkpoint takes nothing away from what is to be logged
     fresh = recorder.drain()
     trace = recorder.trace
@@ -30,18 +30,18 @@ def test_a_trace_is_what_was_explained(policy, anytime_policy, horizon):
     np.testing.assert_allclose(trace.lr, [rates[0] for rates in run.rates], rtol=1e-5)
     reference = [1e-2 * np.exp(log_reference(t, 12 if horizon else None)) for t in range(12)]
     np.testing.assert_allclose(trace.reference, reference, rtol=1e-6)
-    np.testing.assert_allclose(trace.log_multiplier, [each.log_multiplier for each in told], atol=1e-6)
+    np.testing.assert_allclose(trace.log_multiplier, [each.log_multiplier for each in explained], atol=1e-6)
     np.testing.assert_allclose(np.diff(trace.log_multiplier), trace.change[1:], atol=1e-5)
-    for row, each in enumerate(told):
+    for row, each in enumerate(explained):
         assert trace.step[row] == each.step
         values = [(part.value, part.contribution) for part in each.features.values()]
-        np.testing.assert_allclose(np.column_stack((trace.values[row], trace.nats[row])), values, atol=1e-5)
+        np.testing.assert_allclose(np.column_stack((trace.values[row], trace.contributions[row])), values, atol=1e-5)
         assert trace.constant[row] == pytest.approx(each.constant, abs=1e-5)
-    assert np.all(np.abs(trace.nats.sum(1) + trace.constant) <= trace.bound + 1e-5)
+    assert np.all(np.abs(trace.contributions.sum(1) + trace.constant) <= trace.bound + 1e-5)
     assert np.all(trace.loss > 0)
 
 
-def test_a_long_run_is_thinned_and_its_guards_are_all_counted(policy):
+def test_a_long_run_is_decimated_and_its_guards_are_all_counted(policy):
     run = make_run("sgd", policy, 90)
     recorder = Recorder(run.meta_lr, Decimation(8, 16))
     for index, batch in enumerate(batches(90)):
@@ -69,13 +69,37 @@ def test_a_trace_is_stored_and_read(policy, tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["trace.safetensors"]
 
 
-def test_what_is_no_trace_is_told(policy, tmp_path):
+def test_what_is_no_trace_is_refused(policy, tmp_path):
     (tmp_path / "junk").write_bytes(b"\x00" * 64)
     with pytest.raises(ValueError, match="junk is damaged"):
         Trace.load(tmp_path / "junk")
     policy.save(tmp_path / "policy.safetensors")
-    with pytest.raises(ValueError, match=r"policy.safetensors is (damaged|no)"):
+    with pytest.raises(ValueError, match=r"policy.safetensors (is damaged|holds)"):
         Trace.load(tmp_path / "policy.safetensors")
+
+
+def test_a_trace_of_another_version_is_refused_in_one_line(policy, tmp_path):
+    trace = recorded(policy)[1].trace
+    arrays = {"nats" if name == "contributions" else name: array for name, array in trace.arrays.items()}
+    words = {"features": trace.features, "guards": trace.guards, "marks": []}
+    store.write(tmp_path / "old.safetensors", "metalr.trace", arrays, words)
+    with pytest.raises(ValueError, match=r"old.safetensors was written by another version of metalr") as refusal:
+        Trace.load(tmp_path / "old.safetensors")
+    assert "contributions, nats differ" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    state = {"stride": 1, "arrays": {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}}
+    recorder = Recorder(make_run("adam", policy, 90).meta_lr)
+    with pytest.raises(ValueError, match="recorder's state was written by another version"):
+        recorder.load_state_dict(state)
+
+
+def test_a_history_of_another_version_is_refused(policy, tmp_path):
+    kept = history(policy)
+    arrays = {"grid": kept.grid, "step": kept.step, "curves": kept.curves, "0.marks": kept.runs[0].evaluation_steps}
+    words = {"features": kept.features, "runs": ["task_a"], "runs_at": 0}
+    store.write(tmp_path / "old.safetensors", "metalr.meta-history", arrays, words)
+    with pytest.raises(ValueError, match=r"old.safetensors was written by another version of metalr"):
+        MetaHistory.load(tmp_path / "old.safetensors")
 
 
 def test_a_resumed_recorder_goes_on(policy, tmp_path):
@@ -98,15 +122,15 @@ def test_a_resumed_recorder_goes_on(policy, tmp_path):
     recorder.resolve()
     assert recorder.trace.step[-1] == 89
     assert recorder.trace.step.tolist() == whole.step.tolist()
-    np.testing.assert_allclose(recorder.trace.nats, whole.nats, atol=1e-5)
+    np.testing.assert_allclose(recorder.trace.contributions, whole.contributions, atol=1e-5)
 
 
 def test_its_cost_is_measured(capsys):
     from benchmarks.inspection import main
 
     main(steps=130)
-    told = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
-    assert set(told) == {"metalr_step_us", "left_out_us", "kept_us", "written_us", "bytes_a_decision"}
-    assert 500 < float(told["bytes_a_decision"]) < 3000
+    printed = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert set(printed) == {"metalr_step_us", "left_out_us", "kept_us", "written_us", "bytes_a_decision"}
+    assert 500 < float(printed["bytes_a_decision"]) < 3000
     with pytest.raises(ValueError, match="steps=3"):
         main(steps=3)

@@ -6,7 +6,7 @@ import torch
 
 from metalr import LRPolicy
 from metalr.inspection import responses
-from metalr.inspection.response import known_states
+from metalr.inspection.response import support_states
 
 
 def linear_policy(name: str, slope: float) -> LRPolicy:
@@ -54,7 +54,7 @@ def test_states_of_a_region_are_distributed_as_it_was():
     mixing = 0.3 * torch.randn(len(policy.features), len(policy.features), generator=generator)
     states = (torch.randn(4000, len(policy.features), generator=generator) @ mixing).clip(-3, 3)
     policy.learn_support(states)
-    known = known_states(policy, 4000)
+    known = support_states(policy, 4000)
     kept = [i for i, name in enumerate(policy.features) if name != "optimizer"]
     assert float((known - states).mean(0)[kept].abs().max()) < 0.2
     spread = known.T.cov()[kept][:, kept], states.T.cov()[kept][:, kept]
@@ -65,7 +65,7 @@ def test_states_of_a_region_are_distributed_as_it_was():
 
 
 def test_without_a_region_states_are_anywhere():
-    states = known_states(LRPolicy())
+    states = support_states(LRPolicy())
     assert -3.0 <= float(states.min()) < -2.9
     assert 2.9 < float(states.max()) <= 3.0
 

@@ -1,7 +1,10 @@
 """A Hugging Face Trainer: the plain loop's rates, accumulation, clipping, its scheduler, resumption and two ranks."""
 
+import copy
+import gc
 import json
 import logging
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +15,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from metalr import Guards, LRPolicy, MetaLR
+from metalr.integrations.attachments import attach, release
 from metalr.integrations.huggingface import MetaLRTrainerCallback
 from tests.conftest import random_policy
 from tests.problem import batches, make_model
@@ -57,7 +61,7 @@ def rows() -> list[dict]:
     return [{"x": x, "labels": y} for xs, ys in batches(STEPS) for x, y in zip(xs, ys, strict=True)]
 
 
-def train(folder, callback, trainer=InOrder, resume=None, data=None, **options) -> Trainer:
+def make(folder, callback, trainer=InOrder, data=None, **options) -> Trainer:
     defaults = {
         "learning_rate": 0.01,
         "lr_scheduler_type": "constant",
@@ -73,9 +77,40 @@ def train(folder, callback, trainer=InOrder, resume=None, data=None, **options) 
         "optim": "adamw_torch",
     }
     args = TrainingArguments(str(folder), **(defaults | options))
-    made = trainer(Model(), args, train_dataset=data or rows(), callbacks=[callback])
+    return trainer(Model(), args, train_dataset=data or rows(), callbacks=[callback])
+
+
+def train(folder, callback, trainer=InOrder, resume=None, data=None, **options) -> Trainer:
+    made = make(folder, callback, trainer, data, **options)
     made.train(resume_from_checkpoint=resume)
     return made
+
+
+def hooks(trainer) -> list[int]:
+    """Hooks on the model, on the optimizer and on accelerate's wrapper of it, and rates that are still reported."""
+    optimizer = trainer.optimizer
+    while hasattr(optimizer, "accelerator_state"):
+        optimizer = optimizer.optimizer
+    of = lambda thing: [len(value) for name, value in vars(thing).items() if name.endswith("_hooks")]  # noqa: E731
+    return [sum(of(thing)) for thing in (trainer.model, optimizer, trainer.accelerator)]
+
+
+CLEAN = [0, 0, 0]
+
+
+class Interrupt(TrainerCallback):
+    """Ends the training the first time that it comes to a step, as Ctrl-C or a full memory does."""
+
+    def __init__(self, error=KeyboardInterrupt, step: int = 7, times: int = 1) -> None:
+        self.error, self.step, self.times = error, step, times
+
+    def on_substep_end(self, *arguments, **kwargs) -> None:
+        self.on_step_end(*arguments, **kwargs)
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if state.global_step == self.step and self.times:
+            self.times -= 1
+            raise self.error
 
 
 def plain_rates(policy, max_norm: float = 0.0, count: int = STEPS) -> list[float]:
@@ -143,6 +178,7 @@ def test_a_loss_of_ones_own_is_told(tmp_path, policy):
         train(tmp_path, Recorder(policy), Own, label_names=["labels"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restore", [False, True])
 def test_a_resumed_training_has_the_same_rates_to_the_last_bit(tmp_path, restore, policy):
     """From the Trainer's own checkpoint, whether it makes the callbacks anew or not."""
@@ -191,6 +227,7 @@ def on_ranks(rank: int, folder) -> list[float]:
     return callback.rates
 
 
+@pytest.mark.slow
 def test_two_ranks_set_the_rates_of_one(tmp_path):
     """DDP over gloo: the same on both ranks, to the last bit, and one process's up to rounding."""
     first, second = run_ranks(on_ranks, 2, tmp_path / "ranks", tmp_path)
@@ -206,3 +243,202 @@ def test_its_default_is_the_shipped_policy(tmp_path):
     train(tmp_path, callback, max_steps=2)
     assert callback.meta_lr.policy.fingerprint() == LRPolicy.load("default").fingerprint()
     assert callback.meta_lr.total_steps == 2
+
+
+def losses_a_step(monkeypatch) -> list[int]:
+    """Fills with the number of losses that each decision was taken on."""
+    seen, own = [], MetaLRTrainerCallback.on_pre_optimizer_step
+
+    def counted(self, *arguments, **kwargs):
+        seen.append(len(self._losses))
+        own(self, *arguments, **kwargs)
+
+    monkeypatch.setattr(MetaLRTrainerCallback, "on_pre_optimizer_step", counted)
+    return seen
+
+
+SAVING = {"save_strategy": "steps", "save_steps": 5}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("a broken batch")])
+def test_an_interrupted_training_goes_on_in_the_same_trainer(tmp_path, error, policy, monkeypatch):
+    """With the rates of the one that nobody interrupted, one loss a step, and no hook that is left."""
+    whole = Recorder(policy)
+    train(tmp_path / "whole", whole)
+    callback, stop, seen = Recorder(policy), Interrupt(error), losses_a_step(monkeypatch)
+    made = make(tmp_path / "run", callback, **SAVING)
+    made.add_callback(stop)
+    with pytest.raises(type(error) if isinstance(error, Exception) else error):
+        made.train()
+    callback.rates.clear()
+    made.train(resume_from_checkpoint=True)
+    assert callback.rates == whole.rates[5:]
+    assert set(seen) == {1}
+    assert hooks(made) == CLEAN
+
+
+def test_a_second_training_of_a_trainer_begins_anew_and_leaves_no_hook(tmp_path, policy, monkeypatch):
+    callback, seen = Recorder(policy), losses_a_step(monkeypatch)
+    made = train(tmp_path, callback)
+    made.train()
+    assert hooks(made) == CLEAN
+    assert seen == [1] * 2 * STEPS
+    assert callback.meta_lr.last_step == callback.meta_lr.total_steps == STEPS
+
+
+def test_batch_sizes_that_do_not_fit_leave_no_hooks(tmp_path, policy, monkeypatch):
+    """auto_find_batch_size begins the training anew with each batch size that it tries."""
+    callback, seen = Recorder(policy), losses_a_step(monkeypatch)
+    made = make(tmp_path, callback, auto_find_batch_size=True)
+    made.add_callback(Interrupt(RuntimeError("CUDA out of memory."), step=1, times=3))
+    made.train()
+    assert hooks(made) == CLEAN
+    assert set(seen) == {1}
+    assert callback.meta_lr.last_step == callback.meta_lr.total_steps == made.state.global_step > STEPS
+
+
+def test_a_trainer_takes_over_a_model_that_another_left_with_a_hook(tmp_path, policy, monkeypatch):
+    first, seen = make(tmp_path, Recorder(policy)), losses_a_step(monkeypatch)
+    first.add_callback(Interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    second = Recorder(policy)
+    made = InOrder(first.model, first.args, train_dataset=rows(), callbacks=[second])
+    made.train()
+    assert set(seen) == {1}
+    assert hooks(made) == CLEAN
+    (left,) = [c for c in first.callback_handler.callbacks if isinstance(c, Recorder)]
+    assert not left._losses
+
+
+def test_the_hook_of_a_callback_that_is_gone_takes_itself_off(tmp_path, policy):
+    made = make(tmp_path, Recorder(policy))
+    made.add_callback(Interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        made.train()
+    assert hooks(made)[0] == 1
+    pickle.loads(pickle.dumps(made.model))
+    other = copy.deepcopy(made.model)
+    other(rows()[0]["x"][None], torch.zeros(1, dtype=torch.long))["loss"].backward()
+    (callback,) = [c for c in made.callback_handler.callbacks if isinstance(c, Recorder)]
+    assert not callback._losses  # a copy of the model is another model
+    made.remove_callback(Recorder)
+    del callback
+    gc.collect()
+    made.model(rows()[0]["x"][None], torch.zeros(1, dtype=torch.long))
+    assert hooks(made) == CLEAN
+
+
+def test_a_scheduler_of_ones_own_has_its_say_again_afterwards(tmp_path, policy):
+    """Whether the training came to its end, or its callback is gone."""
+    model = Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+    args = make(tmp_path, TrainerCallback(), max_steps=3).args
+    callback = Recorder(policy)
+    made = InOrder(model, args, train_dataset=rows(), callbacks=[callback], optimizers=(optimizer, scheduler))
+    made.train()
+    assert callback.logged == pytest.approx(callback.rates)
+    assert [factor(3) for factor in scheduler.lr_lambdas] == [0.5]
+    made.add_callback(Interrupt(step=1))
+    with pytest.raises(KeyboardInterrupt):
+        made.train()
+    assert [factor(3) for factor in scheduler.lr_lambdas] != [0.5]
+    made.remove_callback(Recorder)
+    del callback
+    gc.collect()
+    assert [factor(3) for factor in scheduler.lr_lambdas] == [0.5]
+
+
+def test_a_search_of_hyperparameters_leaves_no_hook_on_any_trials_model(tmp_path, policy):
+    """A trial that is given up with an exception included."""
+    models, callback = [], Recorder(policy)
+
+    def init():
+        models.append(Model())
+        return models[-1]
+
+    args = make(tmp_path, TrainerCallback()).args
+    made = InOrder(
+        args=args, model_init=init, train_dataset=rows(), callbacks=[callback, Interrupt(ValueError("given up"))]
+    )
+    with pytest.raises(ValueError, match="given up"):
+        made.train()
+    for rate in (0.02, 0.03):  # model_init makes each trial's model anew
+        args.learning_rate = rate
+        made.train()
+        assert callback.meta_lr.base_lrs == [rate] * 2
+    assert callback.meta_lr.last_step == STEPS
+    assert [len(model._forward_hooks) for model in models[-2:]] == [0, 0]
+
+
+def test_an_attachment_is_taken_off_before_the_next():
+    class Target:
+        pass
+
+    target, log = Target(), []
+    attach(target, lambda: log.append(1))
+    attach(target, lambda: log.append(2))
+    assert log == [1]
+    release(target)
+    release(target)
+    assert log == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"per_device_train_batch_size": ROWS // 2},
+        {"per_device_train_batch_size": ROWS * 2},
+        {"gradient_accumulation_steps": 2},
+        {"num_train_epochs": 5},
+        {"max_steps": 40},
+        {"ignore_data_skip": True},
+    ],
+    ids=str,
+)
+def test_a_resumed_training_ends_where_its_steps_do(tmp_path, changed, policy):
+    """Two epochs of twelve steps, resumed after ten: the horizon is the steps done and those to come."""
+    train(tmp_path, Recorder(policy), num_train_epochs=2, save_strategy="steps", save_steps=10, save_total_limit=1)
+    callback = Recorder(policy)
+    options = {"num_train_epochs": 2} | changed
+    resumed = train(tmp_path / "again", callback, resume=str(next(tmp_path.glob("checkpoint-*"))), **options)
+    assert callback.meta_lr.total_steps == callback.meta_lr.last_step == resumed.state.global_step
+
+
+def test_a_callback_that_joined_late_and_was_resumed_has_its_own_end(tmp_path, policy):
+    train(tmp_path / "none", TrainerCallback(), **SAVING)
+    late = Recorder(policy)
+    train(tmp_path / "late", late, resume=str(tmp_path / "none" / "checkpoint-5"), **SAVING)
+    again = Recorder(policy)
+    train(tmp_path / "again", again, resume=str(tmp_path / "late" / "checkpoint-10"))
+    assert again.meta_lr.total_steps == again.meta_lr.last_step == STEPS - 5
+    assert again.rates == late.rates[5:]
+
+
+def test_a_finished_training_is_resumed_to_do_nothing(tmp_path, policy):
+    train(tmp_path, TrainerCallback(), save_strategy="steps", save_steps=STEPS)
+    callback = Recorder(policy)
+    train(tmp_path / "again", callback, resume=str(tmp_path / f"checkpoint-{STEPS}"))
+    assert callback.rates == []
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(rows())
+
+
+def test_a_stream_without_a_length_ends_at_max_steps(tmp_path, policy):
+    """Also after more rounds through it; without max_steps the Trainer itself says what to give."""
+    callback = Recorder(policy)
+    train(tmp_path, callback, Trainer, data=Stream(), max_steps=STEPS + 5)
+    assert callback.meta_lr.total_steps == callback.meta_lr.last_step == STEPS + 5
+    with pytest.raises(ValueError, match="max_steps has to be specified"):
+        train(tmp_path, Recorder(policy), Trainer, data=Stream(), max_steps=-1)
+
+
+def test_two_callbacks_in_one_trainer_are_refused(tmp_path, policy):
+    made = make(tmp_path, MetaLRTrainerCallback(policy))
+    made.add_callback(Recorder(policy))
+    with pytest.raises(ValueError, match="2 callbacks MetaLRTrainerCallback set the learning rate of one Trainer"):
+        made.train()

@@ -75,14 +75,17 @@ def test_a_loss_told_after_the_step_lags_one_step(policy):
     framework = Framework("sgd", policy, "step").train(batches(STEPS))
     model = make_model()
     optimizer = OPTIMIZERS["sgd"](model.parameters())
-    meta_lr, first = MetaLR(optimizer, STEPS, policy), MetaLR(optimizer, STEPS, policy)
+    first = MetaLR(optimizer, STEPS, policy)
     rates, last = [], None
     for x, y in batches(STEPS):
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()
         if last is None:
-            first.step(loss)  # what loss is told makes no difference to a first decision
+            first.step(loss)  # the value of a loss makes no difference to a first decision
+            optimizer.param_groups[0]["lr"] = 0.1
+            first, meta_lr = first.last_lr[0], MetaLR(optimizer, STEPS, policy)
+            optimizer.param_groups[0]["lr"] = first
         else:
             meta_lr.step(last)
         optimizer.step()
@@ -117,7 +120,7 @@ def test_losses_before_one_step_are_one_mean(policy):
 
 
 def test_a_loss_that_nobody_tells_is_asked_for(policy):
-    with pytest.raises(RuntimeError, match=r"told no loss: call scheduler.observe\(loss\) before optimizer.step"):
+    with pytest.raises(RuntimeError, match=r"given no loss: call scheduler.observe\(loss\) before optimizer.step"):
         Framework("sgd", policy, "never").train(batches(2))
 
 

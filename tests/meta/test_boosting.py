@@ -12,7 +12,7 @@ from metalr.core.guards import Guards
 from metalr.core.policy import LRPolicy
 from metalr.meta import Component, HeldOutTask, InnerTraining, TaskDistribution, Unroll, rollout
 from metalr.meta.families import BoostedTreesTasks
-from metalr.meta.optimizers import HYPER, Hyper
+from metalr.meta.hyperparameters import PRIORS, Hyperparameters
 from models import BoostedTrees, Boosting
 from tests.conftest import random_policy
 
@@ -25,7 +25,7 @@ def problem(instances: int = 3, **changes):
 
 
 def inner(rates, steps: int = STEPS) -> InnerTraining:
-    return InnerTraining("boosting", Hyper.of(torch.tensor(rates)[:, None]), steps)
+    return InnerTraining("boosting", Hyperparameters.of(torch.tensor(rates)[:, None]), steps)
 
 
 @pytest.mark.parametrize("lr", [0.01, 0.3, 3.0])
@@ -117,10 +117,10 @@ def test_tables_have_both_classes_and_sometimes_categories_and_gaps():
 def test_a_family_names_its_optimizer():
     component = Component(BoostedTreesTasks((40,), 20), horizons=(3, 5))
     for index in range(3):
-        draw = TaskDistribution({"trees": component}, decades=4.0).sample(index, 4)
-        assert draw.inner.optimizer == "boosting"
-        assert bool(((draw.inner.hyper.lr >= 1e-3) & (draw.inner.hyper.lr <= 10.0)).all())
-    assert HYPER["boosting"].usual_lr == Boosting(BoostedTrees().parameters()).defaults["lr"]
+        batch = TaskDistribution({"trees": component}, decades=4.0).sample(index, 4)
+        assert batch.inner.optimizer == "boosting"
+        assert bool(((batch.inner.hyper.lr >= 1e-3) & (batch.inner.hyper.lr <= 10.0)).all())
+    assert PRIORS["boosting"].usual_lr == Boosting(BoostedTrees().parameters()).defaults["lr"]
 
 
 def test_an_untrained_policy_is_as_good_as_cosine_on_a_held_out_set():

@@ -24,7 +24,7 @@ from metalr.meta import (
 from metalr.meta.action_es import hold_blocks, loss_to_go
 from metalr.meta.architectures import MLP, Quadratic
 from metalr.meta.estimator import squashed
-from metalr.meta.optimizers import Hyper
+from metalr.meta.hyperparameters import Hyperparameters
 from metalr.meta.parameter_es import perturbed
 from tests.conftest import random_policy
 
@@ -38,8 +38,8 @@ def make_episode(pairs: int = PAIRS, seed: int = 0) -> Episode:
     inputs = torch.stack((torch.linspace(0.2, 2.0, 6).expand_as(centres), centres), dim=2)
     split = Split(inputs, torch.zeros(1, 40))
     task = NetworkTask(net, net.initialise(1, generator), split, split, batch_size=4).select(torch.zeros(pairs).long())
-    inner = InnerTraining("sgd", Hyper.of(torch.full((pairs, 1), 0.03), 0.5), STEPS)
-    return Episode(task, inner, range(pairs), (seed,))
+    inner = InnerTraining("sgd", Hyperparameters.of(torch.full((pairs, 1), 0.03), 0.5), STEPS)
+    return Episode(task, inner, pairs=range(pairs), seed=(seed,))
 
 
 def make_policy() -> LRPolicy:
@@ -79,6 +79,7 @@ def test_backpropagation_through_the_whole_run_agrees_with_finite_differences():
         assert slope / (2 * step) == pytest.approx(float(gradient @ axis), abs=0.03 * float(gradient.norm()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
     [
@@ -100,7 +101,7 @@ def test_the_mean_estimate_is_the_analytic_gradient(estimator, analytic):
     assert error < 0.25 * float(analytic.norm())
 
 
-def test_decisions_say_more_than_weights(analytic):
+def test_noise_on_decisions_is_less_noisy_than_noise_on_weights(analytic):
     """At as many pairs, noise on the decisions gives a gradient that points better than noise on the weights."""
     cosine = {}
     for estimator in (FullES(sigma=0.002, squash="none"), ActionES(sigma=0.02, squash="none")):
@@ -147,7 +148,7 @@ def test_an_interrupted_episode_goes_on_to_the_last_bit(estimator):
     assert resumed.done
 
 
-def test_a_piece_without_an_evaluation_has_no_gradient():
+def test_a_truncation_without_an_evaluation_has_no_gradient():
     """Ten evaluations lie in ten of twenty pieces."""
     episode = make_episode(3)
     episode.inner = replace(episode.inner, total_steps=40)
@@ -168,7 +169,7 @@ def test_backpropagation_is_finite_where_a_gradient_is_zero(optimizer):
     split = Split(inputs, torch.randint(3, (2, 20), generator=generator))
     task = NetworkTask(net, net.initialise(2, generator), split, split, batch_size=4)
     episode = Episode(
-        task, InnerTraining(optimizer, Hyper.of(torch.full((2, 1), 0.01), 0.9, 0.99), STEPS), range(2), (0,)
+        task, InnerTraining(optimizer, Hyperparameters.of(torch.full((2, 1), 0.01), 0.9, 0.99), STEPS), range(2), (0,)
     )
     gradient = whole(TruncatedBackprop(pairs=2, truncations=1), make_policy(), episode)
     assert bool(torch.isfinite(gradient).all())
@@ -186,11 +187,11 @@ def test_noise_is_held_for_a_share_of_the_span():
     assert int(hold_blocks(5000, True, 128).bincount()[-2]) > int(lengths.max())
 
 
-def test_a_decision_answers_for_what_comes_after_it():
+def test_a_decision_is_credited_with_the_loss_after_it():
     """Outer loss to go: the whole of it at the first step, the last point's share at the last."""
     episode, policy = make_episode(3), make_policy()
     action_noise = torch.randn(STEPS, 6, generator=torch.Generator().manual_seed(0))
-    runs = rollout(episode.task, episode.inner, policy.function(), 2, 4, action_noise=action_noise)
+    runs = rollout(episode.task, episode.inner, policy.function(), copies=2, evaluations=4, action_noise=action_noise)
     to_go = loss_to_go(runs, 0.75)
     plus, minus = runs.outer_loss(0.75).chunk(2)
     assert to_go.shape == (STEPS, 3)

@@ -6,9 +6,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.utils import parameters_to_vector
 
-from datamodules import MetaTasksDataModule
 from metalr import LRPolicy
-from metalr.meta import PES, ActionES, Component, Episode, FullES, HeldOutTask, MetaLearner
+from metalr.meta import PES, ActionES, Component, Episode, FullES, HeldOutTask, MetaLearner, MetaTasksDataModule
 from metalr.meta.families import MLPTasks, QuadraticTasks
 from metalr.meta.visited_states import visited_states
 
@@ -16,8 +15,8 @@ from metalr.meta.visited_states import visited_states
 def make_data() -> MetaTasksDataModule:
     small = {"train_sizes": (32,), "valid_size": 16}
     components = {
-        "quadratic": Component(QuadraticTasks(**small), 1, (5, 9)),
-        "mlp": Component(MLPTasks(**small), 1, (5, 9)),
+        "quadratic": Component(QuadraticTasks(**small), horizons=(5, 9)),
+        "mlp": Component(MLPTasks(**small), horizons=(5, 9)),
     }
     heldout = [
         HeldOutTask("quadratic", QuadraticTasks(**small), "sgd", 8, instances=2, rates=3),
@@ -67,8 +66,8 @@ def test_the_gradient_of_the_surrogate_is_the_estimate(tmp_path, estimator):
     learner = MetaLearner(hidden=(8, 4), estimator=estimator, optimizer=lambda p: torch.optim.SGD(p, lr=1.0), seed=5)
     before = parameters_to_vector(learner.policy.parameters()).detach().clone()
     after = fit(tmp_path, learner, steps=1)
-    draw = make_data().distribution.sample(0, 4)
-    episode = Episode(draw.task, draw.inner, range(4), (5, 0))
+    batch = make_data().distribution.sample(0, 4)
+    episode = Episode(batch.task, batch.inner, pairs=range(4), seed=(5, 0))
     estimate = estimator.estimate(LRPolicy(hidden=(8, 4), seed=5), episode).gradient
     assert float(estimate.norm()) > 0
     assert torch.allclose(before - after, estimate, atol=1e-6)
@@ -77,6 +76,7 @@ def test_the_gradient_of_the_surrogate_is_the_estimate(tmp_path, estimator):
 ESTIMATORS = [ActionES(pairs=4), FullES(pairs=4), PES(pairs=4, truncations=3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 def test_two_ranks_give_the_gradient_of_one(tmp_path, estimator):
     alone = fit(tmp_path / "one", make_learner(estimator))
@@ -87,6 +87,7 @@ def test_two_ranks_give_the_gradient_of_one(tmp_path, estimator):
     assert not torch.allclose(alone, parameters_to_vector(make_learner().policy.parameters()), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 def test_a_crashed_run_goes_on_to_the_last_bit(tmp_path, estimator):
     """Also in the middle of an episode, where an estimator takes three meta-steps for one."""
@@ -144,13 +145,13 @@ def test_the_support_holds_the_states_of_the_training(tmp_path):
     learner = make_learner()
     fit(tmp_path, learner)
     policy = LRPolicy.load(tmp_path / "policy.safetensors")
-    states = policy.select(visited_states(learner.policy, make_data().distribution, draws=60))
-    strange = policy.support.out_of_distribution_score(states)
-    assert float((strange > 0).float().mean()) < 0.05
+    states = policy.select(visited_states(learner.policy, make_data().distribution, batches=60))
+    scores = policy.support.out_of_distribution_score(states)
+    assert float((scores > 0).float().mean()) < 0.05
     assert float(policy.support.out_of_distribution_score(torch.full((1, len(policy.features)), -3.0))) == 1.0
 
 
-def test_pairs_that_do_not_split_over_ranks_are_told(tmp_path):
+def test_pairs_that_do_not_split_over_ranks_are_refused(tmp_path):
     learner = MetaLearner(hidden=(4,), estimator=ActionES(pairs=3))
     with pytest.raises(Exception, match="estimator.pairs=3 must be a multiple of the number of ranks, 2"):
         fit(tmp_path, learner, strategy="ddp_fork", devices=2)
@@ -166,7 +167,7 @@ def test_it_can_start_from_a_policy(tmp_path):
 
 def test_meta_training_improves_the_outer_loss(tmp_path):
     """On quadratics from rates far too small, a dozen steps are enough to do better than the reference."""
-    components = {"q": Component(QuadraticTasks(train_sizes=(64,), valid_size=32), 1, (20, 20))}
+    components = {"q": Component(QuadraticTasks(train_sizes=(64,), valid_size=32), horizons=(20, 20))}
     heldout = [HeldOutTask("q", QuadraticTasks(train_sizes=(64,), valid_size=32), "sgd", 20, instances=2, rates=4)]
     data = MetaTasksDataModule(components, heldout, decades=3.0)
     learner = MetaLearner(optimizer=lambda p: torch.optim.Adam(p, lr=0.01))

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from metalr import LRPolicy
 from metalr.meta import InnerTraining, ModuleNet, rollout
 from metalr.meta.families import ModuleTasks
-from metalr.meta.optimizers import Hyper
+from metalr.meta.hyperparameters import Hyperparameters
 
 
 class Net(nn.Sequential):
@@ -99,7 +99,7 @@ def test_instances_have_weights_and_samples_of_their_own_from_the_generator_alon
 
 def test_its_runs_learn():
     task = tasks().sample(4, generator())
-    inner = InnerTraining("adam", Hyper.of(torch.full((4, 1), 3e-2), 0.9, 0.999), 60)
+    inner = InnerTraining("adam", Hyperparameters.of(torch.full((4, 1), 3e-2), 0.9, 0.999), 60)
     policy = LRPolicy()
     assert float(rollout(task, inner, policy.function()).curve[-1].mean()) < -0.3
 
@@ -132,12 +132,12 @@ class Branches(Net):
         ({"data": data(20)}, "train_dataloader has 20 samples, and 48 are asked for"),
     ],
 )
-def test_what_cannot_be_a_task_is_told_when_it_is_made(arguments, word):
+def test_what_cannot_be_a_task_is_refused_when_it_is_made(arguments, word):
     with pytest.raises(ValueError, match=word):
         tasks(**arguments)
 
 
-def test_a_network_is_compiled_once_for_all_draws():
+def test_a_network_is_compiled_once_for_all_task_batches():
     family = tasks()
     assert family.sample(1, generator()).net is family.sample(2, generator()).net
     assert len({ModuleNet(Net, F.cross_entropy), ModuleNet(Net, F.cross_entropy)}) == 2

@@ -35,7 +35,7 @@ def test_equal_weights_give_the_sample_covariance():
     assert found.signal == pytest.approx(float(gradients.mean(0).square().sum()) - noise / 7)
 
 
-def test_of_nothing_but_noise_the_signal_is_about_zero_on_the_mean():
+def test_the_signal_of_pure_noise_is_zero_on_average():
     signals = []
     for seed in range(60):
         moments = GradientMoments(8.0)
@@ -46,14 +46,14 @@ def test_of_nothing_but_noise_the_signal_is_about_zero_on_the_mean():
     assert min(signals) < 0.0 < max(signals)
 
 
-def test_what_is_old_is_forgotten():
+def test_old_estimates_lose_their_weight():
     moments = GradientMoments(10.0)
     for gradient in torch.cat((estimates(100, 3.0, 0.1), -estimates(100, 3.0, 0.1, 1))):
         moments.add(gradient)
     assert moments.signal_noise().signal == pytest.approx(9.0, rel=0.05)
 
 
-def test_of_one_estimate_nothing_is_told():
+def test_one_estimate_has_no_noise_to_measure():
     moments = GradientMoments()
     moments.add(torch.ones(3))
     with pytest.raises(ValueError, match="1 estimates"):

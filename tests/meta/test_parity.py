@@ -6,10 +6,11 @@ import torch
 from metalr import MetaLR
 from metalr.core.features import FEATURES
 from metalr.meta.architectures import MLP
+from metalr.meta.hyperparameters import Hyperparameters
 from metalr.meta.network_runs import batch_indices
-from metalr.meta.network_task import NetworkTask, Split
-from metalr.meta.optimizers import Hyper
+from metalr.meta.network_task import NetworkTask
 from metalr.meta.rollout import rollout
+from metalr.meta.split import Split
 from metalr.meta.task import InnerTraining
 from tests.conftest import random_policy
 
@@ -18,9 +19,10 @@ INSTANCES, STEPS = 3, 40
 LRS = (0.03, 0.1, 0.2)
 
 
-def hyper(lr_scale=1.0, beta1=0.0, beta2=0.0, coupled=0.0, decoupled=0.0, nesterov=0.0) -> Hyper:
+def hyper(lr_scale=1.0, beta1=0.0, beta2=0.0, coupled=0.0, decoupled=0.0, nesterov=0.0) -> Hyperparameters:
     lr = lr_scale * torch.tensor(LRS)[:, None]
-    return Hyper(lr, *(torch.full_like(lr, v) for v in (beta1, beta2, coupled, decoupled, nesterov)))
+    rest = {"beta1": beta1, "beta2": beta2, "coupled": coupled, "decoupled": decoupled, "nesterov": nesterov}
+    return Hyperparameters(lr=lr, **{name: torch.full_like(lr, value) for name, value in rest.items()})
 
 
 class MomentumRule(torch.optim.Optimizer):
@@ -109,7 +111,7 @@ def test_a_real_run_and_a_batched_one_see_and_do_the_same(case, anytime):
     task, policy = make_task(), random_policy(4, anytime=anytime, strength=0.1)
     inner = InnerTraining(name, hypers, STEPS, anytime, batch_seed=7)
     batched = rollout(task, inner, policy.function(), record=True)
-    indices = batch_indices(task, inner)
+    indices = batch_indices(inner, instances=INSTANCES, samples=task.train.inputs.shape[1], batch_size=task.batch_size)
     order = [next(indices) for _ in range(STEPS)]
     for i in range(INSTANCES):
         params = {k: torch.nn.Parameter(v.to(dtype, copy=True)) for k, v in NET.unflatten(task.theta[i]).items()}

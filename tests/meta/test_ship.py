@@ -14,16 +14,24 @@ def test_a_shipped_policy_has_its_card_inside_and_beside_it(tmp_path):
         str(tmp_path / "best.safetensors"),
         "mine",
         command="python train.py fit --config mine.yaml",
+        commit="0123abc",
         limits="On what it has not seen.",
         figures=[str(tmp_path / "figures.txt")],
         weights=tmp_path,
     )
     assert LRPolicy.load(path).card["ratio"] == "0.9"
     page = path.with_suffix(".md").read_text()
-    for part in ("mine.yaml", "12,345", "python benchmarks/x.py", "| ratio | 0.9 |", "On what it has not seen."):
+    for part in (
+        "mine.yaml",
+        "0123abc",
+        "12,345",
+        "python benchmarks/x.py",
+        "| ratio | 0.9 |",
+        "On what it has not seen.",
+    ):
         assert part in page
 
 
-def test_a_missing_source_is_told(tmp_path):
+def test_a_missing_source_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
-        ship(str(tmp_path / "nothing"), "mine", command="c", limits="l", weights=tmp_path)
+        ship(str(tmp_path / "nothing"), "mine", command="c", commit="0", limits="l", weights=tmp_path)

@@ -20,7 +20,8 @@ from metalr.meta.families import (
     TabularTasks,
     TransformerTasks,
 )
-from metalr.meta.optimizers import OPTIMIZERS, orthogonalised
+from metalr.meta.hyperparameters import PRIORS
+from metalr.meta.optimizers import orthogonalised
 from metalr.meta.rollout import LOG_RATIO_RANGE
 
 FAMILIES = [
@@ -56,19 +57,20 @@ def test_every_network_of_the_pool_has_a_finite_loss_and_gradient(family):
         assert float(grad.norm()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tasks_can_be_learned(family):
     """From the usual rate, the reference schedule brings the validation loss down on average over instances."""
     train_size = 4096 if family is SentenceTasks else 256  # a vocabulary of 1,500 takes more than a few sentences
     task = family(train_sizes=(train_size,), valid_size=64).sample(6, generator(1))
-    hyper = OPTIMIZERS["adam"].sample(6, generator(), decades=0.01)
+    hyper = PRIORS["adam"].sample(6, generator(), decades=0.01)
     hyper = hyper._replace(lr=torch.full((6, 1), 1e-2))
     policy = LRPolicy()
     result = rollout(task, InnerTraining("adam", hyper, 60), policy.function())
     assert float(result.curve[-1].mean()) < -0.01
 
 
-def test_the_hidden_tokens_alone_are_asked_for():
+def test_the_hidden_tokens_alone_count_in_the_loss():
     family = MaskedTransformerTasks(train_sizes=(200,), valid_size=40)
     net, _ = family.pool[0]
     train, _ = family.data(net, 3, 200, generator())
@@ -77,7 +79,7 @@ def test_the_hidden_tokens_alone_are_asked_for():
     assert int(hidden.sum(-1).min()) >= 1
     assert 0.1 < float(hidden.float().mean()) < 0.4
     assert int(train.targets[hidden].max()) < net.vocabulary
-    # What is not hidden has no say: other targets there, the same loss.
+    # The other tokens do not count: with other targets there, the loss is the same.
     theta = net.initialise(3, generator())
     others = torch.where(hidden, train.targets, IGNORED)
     visible = torch.where(hidden, IGNORED, train.inputs)
@@ -101,11 +103,11 @@ def test_dropout_takes_units_out_of_training_alone(net):
     noise = torch.rand(6, net.dropout_units, generator=generator())
     assert plain.dropout_units == 0 < net.dropout_units
     assert torch.equal(net.flat_loss(theta, inputs, targets), plain.flat_loss(theta, inputs, targets))
-    trained = [net.flat_training_loss(theta, inputs, targets, drawn) for drawn in (noise, noise, noise.flip(0))]
+    trained = [net.flat_training_loss(theta, inputs, targets, each) for each in (noise, noise, noise.flip(0))]
     assert torch.equal(*trained[:2])
     assert not torch.equal(*trained[1:])
     assert not torch.allclose(trained[0], net.flat_loss(theta, inputs, targets), rtol=1e-5)
-    if isinstance(net, MLP):  # where all units are dropped, inputs have no say; kept ones are scaled up
+    if isinstance(net, MLP):  # where all units are dropped, inputs do not count; kept ones are scaled up
         dropped = [net.flat_training_loss(theta, seen, targets, 0.0 * noise) for seen in (inputs, inputs.flip(0))]
         assert torch.equal(*dropped)
         doubled = replace(net, depth=1, dropout=0.5)
@@ -118,7 +120,7 @@ def test_a_pair_of_runs_drops_the_same_units():
     """So that nothing but their rates sets them apart."""
     task = DropoutTasks(sources=["clusters"], train_sizes=(64,), valid_size=16).sample(2, generator())
     policy = LRPolicy()
-    inner = InnerTraining("adam", OPTIMIZERS["adam"].sample(2, generator(), 1.0), 12)
+    inner = InnerTraining("adam", PRIORS["adam"].sample(2, generator(), 1.0), 12)
     run = rollout(task, inner, policy.function(), copies=2)
     assert torch.equal(*run.curve.chunk(2, dim=1))
     assert torch.equal(run.curve, rollout(task, inner, policy.function(), copies=2).curve)
@@ -155,7 +157,7 @@ def test_other_units_leave_the_networks_as_functions():
     assert torch.allclose(*losses, rtol=1e-4)
     assert float((other.theta - task.theta).abs().max()) > 0.1
     assert float(other.scale.log().abs().max()) <= 1.5 + 1e-5
-    inner = InnerTraining("adam", OPTIMIZERS["adam"].sample(3, generator(), 0.01), 20)
+    inner = InnerTraining("adam", PRIORS["adam"].sample(3, generator(), 0.01), 20)
     policy = LRPolicy()
     ends = [rollout(t, inner, policy.function()).curve[-1] for t in (task, other)]
     assert not torch.allclose(*ends, atol=1e-3)
@@ -172,7 +174,7 @@ def test_a_curriculum_grows_the_horizons_and_not_those_of_later_tasks():
         TaskDistribution(components, curriculum=-1)
 
 
-def test_a_draw_depends_on_seed_and_index_alone():
+def test_a_task_batch_depends_on_seed_and_index_alone():
     distribution = TaskDistribution({"q": Component(QuadraticTasks()), "m": Component(MLPTasks())}, seed=3)
     first, again, other = distribution.sample(5, 4), distribution.sample(5, 4), distribution.sample(6, 4)
     assert torch.equal(first.task.theta, again.task.theta)
@@ -181,40 +183,42 @@ def test_a_draw_depends_on_seed_and_index_alone():
     assert not torch.equal(first.inner.hyper.lr, other.inner.hyper.lr)
 
 
-def test_draws_follow_weights_and_horizons():
+def test_task_batches_follow_weights_and_horizons():
     parts = {"q": Component(QuadraticTasks(), 3, (10, 20)), "m": Component(MLPTasks(), 1, (30, 40))}
-    draws = [TaskDistribution(parts, decades=4.0).sample(i, 2) for i in range(120)]
-    share = sum(d.name == "q" for d in draws) / len(draws)
+    distribution = TaskDistribution(parts, decades=4.0)
+    batches = [distribution.sample(i, 2) for i in range(120)]
+    share = sum(batch.name == "q" for batch in batches) / len(batches)
     assert 0.6 < share < 0.9
-    for d in draws:
+    for i, d in enumerate(batches):
         low, high = parts[d.name].horizons
-        assert low <= d.inner.total_steps <= high
-        usual = OPTIMIZERS[d.inner.optimizer].usual_lr
+        assert low <= d.inner.total_steps == distribution.horizon(i) <= high
+        usual = PRIORS[d.inner.optimizer].usual_lr
         assert bool((d.inner.hyper.lr / usual).log10().abs().le(2.001).all())
 
 
 def test_selected_instances_do_what_they_do_among_all():
-    draw = TaskDistribution({"m": Component(MLPTasks(), horizons=(12, 12))}).sample(0, 4)
+    batch = TaskDistribution({"m": Component(MLPTasks(), horizons=(12, 12))}).sample(0, 4)
     policy = LRPolicy()
     run = {"policy": policy.function()}
-    whole = rollout(draw.task, draw.inner, **run)
-    part = rollout(draw.task.select(slice(2, 4)), draw.inner.select(slice(2, 4)), **run)
+    whole = rollout(batch.task, batch.inner, **run)
+    part = rollout(batch.task.select(slice(2, 4)), batch.inner.select(slice(2, 4)), **run)
     assert torch.allclose(part.curve, whole.curve[:, 2:], atol=1e-4)
 
 
 def test_a_run_that_diverges_has_a_finite_score():
     task = QuadraticTasks(train_sizes=(64,), valid_size=16).sample(2, generator())
-    hyper = OPTIMIZERS["sgd"].sample(2, generator(), 0.01)._replace(lr=torch.full((2, 1), 1e6))
+    hyper = PRIORS["sgd"].sample(2, generator(), 0.01)._replace(lr=torch.full((2, 1), 1e6))
     policy = LRPolicy()
     result = rollout(task, InnerTraining("sgd", hyper, 30), policy.function())
     assert result.curve[-1].tolist() == [LOG_RATIO_RANGE[1]] * 2
     assert bool(torch.isfinite(result.outer_loss()).all())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
 def test_compiled_and_eager_steps_agree():
     task = MLPTasks(sources=["clusters"], train_sizes=(64,), valid_size=16).sample(2, generator())
-    hyper = OPTIMIZERS["adam"].sample(2, generator(), 1.0)
+    hyper = PRIORS["adam"].sample(2, generator(), 1.0)
     policy = LRPolicy()
     run = (task, InnerTraining("adam", hyper, 8), policy.function())
     eager, compiled = rollout(*run), rollout(*run, compiled=True)

@@ -14,16 +14,10 @@ from datamodules.adult import Arrays
 from metalr import MetaLRCallback
 from models import BoostedTrees, Boosting
 from tests.conftest import random_policy
+from tests.models.trees import Trees
 from tests.real import DATA, datasets_cache, needs_data  # noqa: F401
 
 ROUNDS = 20
-
-
-class Trees(BoostedTrees):
-    """With an optimizer of its own, as the CLI gives it one."""
-
-    def configure_optimizers(self):
-        return Boosting(self.parameters(), lr=0.3)
 
 
 def table(rows=400, seed=0):

@@ -13,7 +13,7 @@ from datamodules.loaders import make_loader
 from metalr import MetaLRCallback
 from models import ImageClassifier, LanguageModel, TabularMLP, TextClassifier
 from tests.conftest import random_policy
-from tests.models.test_boosted_trees import Trees
+from tests.models.trees import Trees
 from tests.real import DATA
 from tests.text import BERT, GPT2, TINY_BERT, TINY_GPT2, datasets_cache, needs_data, small_glue, small_squad  # noqa: F401
 
@@ -64,6 +64,7 @@ def text(folder):
     return LanguageModel(GPT2, False, TINY_GPT2), data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [digits, *(pytest.param(make, marks=needs_data) for make in (adult, glue, text))])
 def test_metrics_are_exact(tmp_path, make):
     def run(ranks):

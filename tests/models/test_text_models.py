@@ -229,7 +229,7 @@ def test_a_missing_folder_and_an_unreachable_hub():
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        ({}, {"tokenizer": GPT2, "pad_token": END}, r"has 50257 tokens, and the network of .* knows 30522"),
+        ({}, {"tokenizer": GPT2, "pad_token": END}, r"has 50257 tokens, and the network of .* has 30522"),
         ({}, {"max_length": 600}, "max_length=600: .* takes 512 tokens at most"),
         ({"metrics": ["pearson"]}, {}, "metrics='pearson' with 2 classes"),
         ({"metrics": ["accuracy"]}, {"task": "stsb"}, "metrics='accuracy' with a regression"),

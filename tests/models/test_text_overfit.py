@@ -6,8 +6,8 @@ How near to 0 a learned schedule comes is the policy's affair, and differs from 
 import pytest
 
 from benchmarks.grids import write_questions
-from tests.test_text_configs import run
 from tests.text import BERT, GPT2, datasets_cache, needs_data  # noqa: F401
+from tests.text_cli import run
 
 NO_DROPOUT = {
     BERT: {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0},
@@ -39,6 +39,7 @@ def _overfit(folder, config, path, model, schedule, *more):
     return {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("schedule", ["cosine", "metalr"])
 @pytest.mark.parametrize(("config", "model"), [("squad_bert", BERT), ("squad_gpt2", GPT2)], ids=["bert", "gpt2"])
@@ -53,6 +54,7 @@ def test_squad(tmp_path, batch, config, model, schedule):
         assert figures["train/loss"] < 4.5  # of the 5.3 of an even guess
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("schedule", ["cosine", "metalr"])
 def test_gpt2(tmp_path, batch, schedule):

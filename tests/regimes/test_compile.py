@@ -49,6 +49,7 @@ def train(
     return rates, [p.detach().clone() for p in model.parameters()], counter.frame_count - early
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_a_tensor_rate_is_filled_without_recompilation(name):
     rates, weights, recompiled = train(name, torch.tensor(0.01), compiled=True)

@@ -93,6 +93,7 @@ def lightning_fit(rank: int, ranks: int, name: str, path: Path, killed: int | No
     return {"start": start, "rates": seen.rates, "features": seen.features, "weights": list(module.parameters())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", "sgd_plain", "rmsprop"])
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("loop", [plain_loop, lightning_fit])

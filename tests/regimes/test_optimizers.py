@@ -13,7 +13,7 @@ from metalr.core.sample import ParameterSample
 from tests.conftest import random_policy
 from tests.fit import BATCHES, Module, loader, make_trainer
 from tests.problem import batches, make_model
-from tests.regimes.optimizers import OTHERS, TORCH
+from tests.regimes.optimizers import OTHERS, STEP_FINDERS, TORCH
 
 ALL = TORCH | OTHERS
 KNOWN = {*TORCH, "LBFGS", "Muon", "SparseAdam", "SGD", "Optimizer"}
@@ -95,6 +95,58 @@ def test_a_wrapped_optimizer_in_a_fit(tmp_path, policy):
     callback = MetaLRCallback(policy)
     make_trainer(tmp_path, callback, max_epochs=1).fit(Wrapped(), loader())
     assert callback.controllers[0].last_step == BATCHES
+
+
+@pytest.mark.parametrize("name", STEP_FINDERS)
+def test_what_finds_its_own_step_is_refused(name, policy):
+    with pytest.raises(ValueError, match="use it without MetaLR") as refusal:
+        MetaLR(STEP_FINDERS[name](make_model().parameters()), 10, policy)
+    assert "\n" not in str(refusal.value)
+
+
+def test_it_is_refused_by_its_kind_not_by_its_class(policy):
+    """An optimizer of nobody's package, that keeps an estimate `d` of its step in the group."""
+
+    class Own(torch.optim.SGD):
+        def __init__(self, params) -> None:
+            super().__init__(params, lr=1.0)
+            self.param_groups[0]["d"] = 1e-6
+
+    with pytest.raises(ValueError, match=r"optimizer is Own, which estimates its own step size \(group\['d'\]\)"):
+        MetaLR(Own(make_model().parameters()), 10, policy)
+
+
+@pytest.mark.parametrize("clears", [True, False])
+def test_updates_inside_backward_are_refused(clears, policy):
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watched = optimizer if not clears else torch.optim.SGD(model.parameters(), lr=0.1)  # or one that is never stepped
+    meta_lr = MetaLR(watched, 10, policy)
+
+    def hook(_):
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for p in model.parameters():
+        p.register_post_accumulate_grad_hook(hook)
+    x, y = batches(1)[0]
+
+    def train():
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        meta_lr.step(loss)
+
+    with pytest.raises(RuntimeError, match=r"inside backward\(\).*call optimizer.step\(\) after loss.backward\(\)"):
+        train()
+
+
+def test_torchs_own_way_of_that_is_refused(policy):
+    from torch.distributed.optim import _apply_optimizer_in_backward
+
+    model = make_model()
+    _apply_optimizer_in_backward(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+    with pytest.raises(ValueError, match=r"stepped inside backward\(\)"):
+        MetaLR(torch.optim.SGD(model.parameters(), lr=0.1), 10, policy)
 
 
 def test_lbfgs_in_a_fit_is_refused(tmp_path, policy):

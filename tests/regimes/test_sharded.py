@@ -83,6 +83,7 @@ def shard_and_train(rank: int) -> dict:
     return found
 
 
+@pytest.mark.slow
 def test_shards_have_the_rates_of_one_process(tmp_path, monkeypatch):
     monkeypatch.setattr("metalr.core.sample.LEAST", 8)
     first, second = run_ranks(shard_and_train, 2, tmp_path)
@@ -117,6 +118,7 @@ def fit_sharded(rank: int, folder, policy) -> dict:
     return {"whole": whole.rates, "resumed": resumed.rates}
 
 
+@pytest.mark.slow
 def test_fsdp2_in_a_fit_has_one_processs_rates_and_resumes(tmp_path):
     policy = random_policy(strength=0.1)
     first, second = run_ranks(fit_sharded, 2, tmp_path / "ranks", tmp_path / "checkpoints", policy)

@@ -18,12 +18,8 @@ def functions(path: Path) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
 
 
-FOLDERS = (ROOT / "tests", ROOT / "tests" / "regimes")
-TESTS = {
-    path.stem: functions(path)
-    for folder in (ROOT / "tests", ROOT / "tests" / "regimes")
-    for path in folder.glob("*.py")
-}
+FOLDERS = tuple(ROOT / "tests" / folder for folder in (".", "integrations", "lightning", "regimes"))
+TESTS = {path.stem: functions(path) for folder in FOLDERS for path in folder.glob("*.py")}
 
 
 def texts(node: ast.AST) -> list[str]:
@@ -39,7 +35,7 @@ def texts(node: ast.AST) -> list[str]:
 
 MESSAGES = [
     text
-    for path in (ROOT / "metalr").glob("*.py")
+    for path in (ROOT / "metalr").rglob("*.py")
     for node in ast.walk(ast.parse(path.read_text()))
     if isinstance(node, ast.Raise)
     for text in texts(node)

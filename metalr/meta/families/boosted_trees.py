@@ -11,26 +11,26 @@ from torch import Tensor
 
 from metalr.meta.boosting_task import BoostingTask, Table
 from metalr.meta.families.pool import log_uniform, pick, uniform
-from metalr.meta.network_task import TaskFamily
+from metalr.meta.family import TaskFamily
 
 _DEPTHS = (2, 3, 4, 5, 6, 6, 7, 8)
 _BINS = 64
 
 
 class BoostedTreesTasks(TaskFamily):
-    """XGBoost on random tables of numbers and categories, or on the real ones that scikit-learn brings.
+    """Samples boosted trees on random tables of numbers and categories, or on scikit-learn's real ones.
 
-    A random table's log-odds are a sum of random terms of one to three columns: slopes, steps, waves, products, and
-    an effect of each category; from certain labels to nearly random ones, of equal shares to 1 in 20. Half of the
-    tables are of clusters instead, in a few factors that all columns are noisy views of, as pixels are: a cluster's
-    rows have one label, and most of it can be learned. Trees are 2 to 8 deep, with XGBoost's other parameters at their
-    defaults in half of the instances and about them in the others.
+    In half of the random tables the log-odds are a sum of random terms of one to three columns (slopes, steps, waves,
+    products) and of an effect of each category; labels are from certain to nearly random, and their shares from equal
+    to 1 in 20. The other half are clusters in a few factors, which all columns are noisy views of, as pixels are: the
+    rows of a cluster share a label, and most of it can be learned. Trees are 2 to 8 deep; XGBoost's other parameters
+    are at their defaults in half of the instances, and vary about them in the others.
 
     Args:
-        train_sizes: numbers of training rows, one drawn for a problem.
+        train_sizes: numbers of training rows, one of which is chosen for a task.
         valid_size: number of validation rows.
-        real: draw from scikit-learn's digits and breast cancer, some classes of which against the others, in place of
-            random tables; needs scikit-learn, and as many rows as `train_sizes` and `valid_size` ask for.
+        real: sample from scikit-learn's digits and breast cancer, some classes against the others, in place of random
+            tables. It needs scikit-learn; `train_sizes` and `valid_size` are bounded by the sets' rows.
     """
 
     optimizer = "boosting"
@@ -41,7 +41,11 @@ class BoostedTreesTasks(TaskFamily):
         self.train_sizes, self.valid_size, self.real = tuple(train_sizes), valid_size, real
 
     def sample(self, instances: int, generator: torch.Generator) -> BoostingTask:
-        """Tables and parameters, an instance at a time."""
+        """Samples tables and parameters, an instance at a time.
+
+        Raises:
+            ValueError: with `real`, for more rows than the real sets have.
+        """
         size = pick(generator, self.train_sizes)
         tables = [self._table(size, size + self.valid_size, generator) for _ in range(instances)]
         train = [Table(t.features[:size], t.labels[:size], t.types) for t in tables]
@@ -49,22 +53,22 @@ class BoostedTreesTasks(TaskFamily):
         return BoostingTask(train, valid, [_params(generator) for _ in range(instances)])
 
     def _table(self, train: int, samples: int, generator: torch.Generator) -> Table:
-        """Rows of which the first are for training, with both classes on either side."""
-        draw = _real_table if self.real else (_additive_table, _clusters_table)[pick(generator, (0, 1))]
-        features, labels, types = draw(samples, generator)
+        """Rows, of which the first `train` are for training, with both classes in training and in validation."""
+        make = _real_table if self.real else (_additive_table, _clusters_table)[pick(generator, (0, 1))]
+        features, labels, types = make(samples, generator)
         wrong = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
         labels = torch.where(wrong, 1.0 - labels, labels)
         labels[[0, train]], labels[[1, train + 1]] = 0.0, 1.0
         return Table(features.float().numpy(), labels.numpy(), types)
 
 
-Drawn = tuple[Tensor, Tensor, tuple[str, ...]]
+Rows = tuple[Tensor, Tensor, tuple[str, ...]]
 """Features (N, F), labels (N,), and types of the columns as in `Table`."""
 
 
 def _params(generator: torch.Generator) -> dict[str, Any]:
     params: dict[str, Any] = {"max_depth": pick(generator, _DEPTHS), "max_bin": _BINS, "tree_method": "hist"}
-    params |= {"seed": pick(generator, range(2**16)), "seed_per_iteration": True}  # the latter lets runs go on
+    params |= {"seed": pick(generator, range(2**16)), "seed_per_iteration": True}  # the latter lets runs resume
     if pick(generator, (0, 1)):
         return params
     weight = float(log_uniform((), 0.1, 30.0, generator))
@@ -73,8 +77,8 @@ def _params(generator: torch.Generator) -> dict[str, Any]:
     return params | {"min_child_weight": weight, "lambda": l2, "subsample": rows, "colsample_bytree": columns}
 
 
-def _additive_table(samples: int, generator: torch.Generator) -> Drawn:
-    """Labels drawn by chance from the log-odds of a random model."""
+def _additive_table(samples: int, generator: torch.Generator) -> Rows:
+    """Labels sampled from the log-odds of a random additive model."""
     numbers, categories = pick(generator, (*range(3, 16), 24, 32)), pick(generator, range(7))
     x = torch.randn(samples, numbers, generator=generator)
     mixing = torch.randn(numbers, numbers, generator=generator) / numbers**0.5
@@ -93,7 +97,7 @@ def _additive_table(samples: int, generator: torch.Generator) -> Drawn:
     return features, labels, ("q",) * numbers + ("c",) * categories
 
 
-def _clusters_table(samples: int, generator: torch.Generator) -> Drawn:
+def _clusters_table(samples: int, generator: torch.Generator) -> Rows:
     """Rows about the centres of clusters, each of one label, seen through many noisy columns."""
     factors, clusters = pick(generator, range(2, 9)), pick(generator, range(2, 13))
     columns = pick(generator, (4, 8, 16, 32, 48))
@@ -122,7 +126,7 @@ def _term(x: Tensor, generator: torch.Generator) -> Tensor:
     return size * torch.tanh(2.0 * parts.sum(1))
 
 
-def _real_table(samples: int, generator: torch.Generator) -> Drawn:
+def _real_table(samples: int, generator: torch.Generator) -> Rows:
     """Some classes of a real set against the others, in a random order of its rows."""
     from sklearn.datasets import load_breast_cancer, load_digits
 

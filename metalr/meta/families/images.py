@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from metalr.meta.architectures import ConvNet, Net
+from metalr.meta.architectures import ConvNet
 from metalr.meta.families.pool import CLASSES, PooledFamily, corrupt, log_uniform, split, uniform
-from metalr.meta.network_task import Split
+from metalr.meta.net import Net
+from metalr.meta.split import Split
 
 
 class ConvNetTasks(PooledFamily):
-    """Convnets on synthetic images of 8x8 or 12x12 pixels.
+    """Samples convnets on synthetic images of 8x8 or 12x12 pixels.
 
-    Smooth templates, two a class, shifted, scaled in contrast, with noise: some are learned in a hundred steps, and of
-    others, as of photographs, only a part can be.
+    Images are smooth templates, two a class, shifted, scaled in contrast, with noise. Some tasks are learned in a
+    hundred steps; of others, as of photographs, only a part can be learned.
     """
 
     pool = (
@@ -27,7 +28,7 @@ class ConvNetTasks(PooledFamily):
     )
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
-        """Templates and the images made from them."""
+        """Samples templates and makes images from them."""
         if not isinstance(net, ConvNet):
             raise TypeError(f"net={net}: image tasks need a ConvNet")
         samples, side = train_size + self.valid_size, net.side

@@ -1,4 +1,4 @@
-"""Your own module and data as a task family."""
+"""ModuleTasks: your own module and data as a task family."""
 
 from __future__ import annotations
 
@@ -10,14 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from metalr.meta.families.pool import pick
+from metalr.meta.family import TaskFamily
 from metalr.meta.module_net import Criterion, ModuleNet
-from metalr.meta.network_task import NetworkTask, Split, TaskFamily
+from metalr.meta.network_task import NetworkTask
+from metalr.meta.split import Split
 
 
 class ModuleTasks(TaskFamily):
-    """Trainings of one torch module on parts of one data set: what to fine-tune a policy on for your own work.
+    """Samples trainings of one torch module on parts of one data set, to fine-tune a policy for your own work.
 
-    Each instance has initial weights of its own and a random part of the training samples. In YAML:
+    Each instance has initial weights of its own and a random part of the training samples.
+
+    Example:
+        >>> import lightning as L
+        >>> import torch
+        >>> from torch import nn
+        >>> from torch.utils.data import TensorDataset
+        >>> from metalr.meta.families import ModuleTasks
+        >>> x = torch.randn(400, 8)
+        >>> samples = TensorDataset(x, (x.sum(1) > 0).long())
+        >>> data = L.LightningDataModule.from_datasets(samples, samples, batch_size=32)
+        >>> family = ModuleTasks(lambda: nn.Linear(8, 2), data, nn.functional.cross_entropy)
+        >>> len(family.sample(3, torch.Generator().manual_seed(0)))
+        3
+
+    In YAML:
 
         family:
           class_path: metalr.meta.families.ModuleTasks
@@ -25,22 +42,21 @@ class ModuleTasks(TaskFamily):
             module: own_tasks.MyLightningModule
             data: {class_path: own_tasks.MyDataModule}
 
-    What inner runs make of dropout, batch norm and other buffers is told at `ModuleNet`.
+    `ModuleNet` describes how inner runs treat dropout, batch norm and other buffers.
 
     Args:
-        module: a module's class, or a function that makes one, with fresh weights each time it is called.
-        data: its training and validation samples. Their batches are pairs of tensors, (inputs, targets); in Python,
-            `LightningDataModule.from_datasets(train, valid)` makes one of two data sets.
-        loss: mean loss of a batch from outputs and targets, above 0; None for a LightningModule, whose training_step
-            is the loss.
-        batch_sizes: one drawn for a task; the data module's own by default.
-        train_sizes: numbers of training samples, one drawn for a task.
+        module: a module's class, or a function that makes one, with fresh weights at each call.
+        data: training and validation samples, in batches that are pairs of tensors, (inputs, targets).
+        loss: maps outputs and targets to the mean loss, above 0; None for a LightningModule, whose training_step is
+            the loss.
+        batch_sizes: one of which is chosen for a task; the data module's own by default.
+        train_sizes: numbers of training samples, one of which is chosen for a task.
         valid_size: number of validation samples.
-        limit: samples that are read of each split, at most; all are held in memory.
+        limit: largest number of samples that are read of each split; all are held in memory.
 
     Raises:
-        ValueError: when it is made, for batches that are no pairs of tensors, too few samples, or a module that cannot
-            be trained many at once.
+        ValueError: at construction, for batches that are not pairs of tensors, for too few samples, or for a module
+            that `torch.func.vmap` cannot batch.
     """
 
     def __init__(
@@ -64,7 +80,7 @@ class ModuleTasks(TaskFamily):
         self.net.check(*(part[: self.batch_sizes[0]] for part in self._train))
 
     def sample(self, instances: int, generator: torch.Generator) -> NetworkTask:
-        """Draws initial weights, parts of the data, and the batch size."""
+        """Samples the batch size, parts of the data, and initial weights."""
         batch_size = pick(generator, self.batch_sizes)
         train_size = pick(generator, self.train_sizes)
         train = _parts(self._train, instances, train_size, generator)
@@ -73,7 +89,7 @@ class ModuleTasks(TaskFamily):
 
 
 def _read(loader: Any, stage: str, least: int, limit: int) -> tuple[Tensor, Tensor]:
-    """Samples of a loader, inputs (N, ...) and targets (N, ...), in an order that depends on nothing."""
+    """Samples of a loader, inputs (N, ...) and targets (N, ...), in the same order whatever the global seed."""
     inputs: list[Tensor] = []
     targets: list[Tensor] = []
     with torch.random.fork_rng(devices=[]):

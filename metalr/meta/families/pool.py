@@ -1,4 +1,4 @@
-"""What the families that ship have in common: a pool of networks, and random numbers by the instance."""
+"""PooledFamily and random numbers: what the shipped families have in common."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from metalr.meta.architectures import Net
-from metalr.meta.network_task import NetworkTask, Split, TaskFamily
+from metalr.meta.family import TaskFamily
+from metalr.meta.net import Net
+from metalr.meta.network_task import NetworkTask
+from metalr.meta.split import Split
 
 CLASSES = 10
-"""Of the classification tasks, where nothing else is said."""
+"""Default number of classes of the classification tasks."""
 
 
 def pick(generator: torch.Generator, options: Sequence[int]) -> int:
-    """One of the options, each as likely as another."""
+    """Chooses one of the options, with equal probability."""
     return options[int(torch.randint(len(options), (1,), generator=generator))]
 
 
 def uniform(shape: Sequence[int], low: float, high: float, generator: torch.Generator) -> Tensor:
-    """Uniform in [low, high]."""
+    """Samples uniformly in [low, high]."""
     return torch.empty(tuple(shape)).uniform_(low, high, generator=generator)
 
 
 def log_uniform(shape: Sequence[int], low: float, high: float, generator: torch.Generator) -> Tensor:
-    """Log-uniform in [low, high]."""
+    """Samples log-uniformly in [low, high]."""
     return uniform(shape, math.log(low), math.log(high), generator).exp()
 
 
 def split(inputs: Tensor, targets: Tensor, train: int) -> tuple[Split, Split]:
-    """The first `train` samples for training, the others for validation."""
+    """Splits samples (P, N, ...): the first `train` for training, the others for validation."""
     return Split(inputs[:, :train], targets[:, :train]), Split(inputs[:, train:], targets[:, train:])
 
 
 def corrupt(split: Split, generator: torch.Generator, classes: int = CLASSES) -> Split:
-    """Random labels for up to 30 % of the samples, in half of the instances."""
+    """Replaces up to 30 % of the labels by random ones, in half of the instances."""
     labels = split.targets
     share = uniform((len(labels), 1), -0.3, 0.3, generator).clamp_min(0.0)
     wrong = torch.rand(labels.shape, generator=generator) < share
@@ -45,11 +47,13 @@ def corrupt(split: Split, generator: torch.Generator, classes: int = CLASSES) ->
 
 
 class PooledFamily(TaskFamily):
-    """A family whose networks and batch sizes come from a pool.
+    """Samples tasks whose network and batch size are from a pool.
+
+    Attributes:
+        pool: (network, batch size), chosen with equal probability.
 
     Args:
-        pool: (network, batch size), each as likely as another.
-        train_sizes: numbers of training samples, one drawn for a task.
+        train_sizes: numbers of training samples, one of which is chosen for a task.
         valid_size: number of validation samples.
     """
 

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 from metalr.meta.adapters import Adapted
-from metalr.meta.architectures import MLP, ConvNet, Net, Transformer
+from metalr.meta.architectures import MLP, ConvNet, Transformer
 from metalr.meta.families.pool import log_uniform, pick, uniform
+from metalr.meta.family import TaskFamily
 from metalr.meta.languages import Language, moods, split_words
-from metalr.meta.network_task import NetworkTask, Split, TaskFamily
+from metalr.meta.net import Net
+from metalr.meta.network_task import NetworkTask
 from metalr.meta.pretraining import as_inputs
 from metalr.meta.scenes import Scenes
+from metalr.meta.split import Split
 from metalr.meta.starts import Starts, StartsFolder
 
 TUNED = ("full", "adapter", "head")
@@ -139,9 +142,9 @@ class PretrainedTasks(TaskFamily):
 class PretrainedLanguageTasks(PretrainedTasks):
     """Transformers that know a language by masked modeling, and classify a few of its sentences.
 
-    The class is the sentence's mood (which valence prevails, turned around by negations); more seldom whether a good mood and a group
-    of topics come together or apart, or the group alone.
-    Training sentences are written with some words of each kind, validation with all others.
+    The class is the sentence's mood (which valence prevails, turned around by negations); more seldom whether a good
+    mood and a group of topics come together or apart, or the group alone. Training sentences are written with some
+    words of each kind, validation with all others.
     """
 
     kind = "language"

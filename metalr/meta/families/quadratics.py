@@ -1,21 +1,22 @@
-"""Noisy quadratics."""
+"""QuadraticTasks: noisy quadratics."""
 
 from __future__ import annotations
 
 import torch
 
-from metalr.meta.architectures import Net, Quadratic
+from metalr.meta.architectures import Quadratic
 from metalr.meta.families.pool import PooledFamily, log_uniform, split
-from metalr.meta.network_task import Split
+from metalr.meta.net import Net
+from metalr.meta.split import Split
 
 
 class QuadraticTasks(PooledFamily):
-    """Noisy quadratics with condition numbers from 10 to 10,000."""
+    """Samples noisy quadratics with condition numbers from 10 to 10,000."""
 
     pool = ((Quadratic(48), 8), (Quadratic(96), 1))
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
-        """Curvatures, log-uniform within the condition number, and noisy centres."""
+        """Samples curvatures, log-uniform within the condition number, and noisy centres."""
         samples = train_size + self.valid_size
         condition = log_uniform((instances, 1), 10.0, 1e4, generator)
         curvature = condition ** -torch.rand(instances, net.size, generator=generator)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from metalr.meta.architectures import Net, TabularNet
+from metalr.meta.architectures import TabularNet
 from metalr.meta.families.pool import PooledFamily, corrupt, log_uniform, split
 from metalr.meta.families.tokens import zipf
-from metalr.meta.network_task import Split
+from metalr.meta.net import Net
+from metalr.meta.split import Split
 
 
 class TabularTasks(PooledFamily):
-    """Perceptrons over embeddings of long-tailed categories and over numbers, with two or four classes."""
+    """Samples perceptrons on embeddings of long-tailed categories and on numbers, with two or four classes."""
 
     pool = (
         (TabularNet(), 64),
@@ -20,13 +21,13 @@ class TabularTasks(PooledFamily):
     )
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
-        """Labels of a random additive model with products of its terms, drawn by chance: the best loss is not 0."""
+        """Samples labels from a random additive model with products of its terms, so that the best loss is above 0."""
         if not isinstance(net, TabularNet):
             raise TypeError(f"net={net}: tabular tasks need a TabularNet")
         samples = train_size + self.valid_size
         shares = torch.stack([zipf(instances, net.cardinality, generator) for _ in range(net.columns)], dim=1)
-        drawn = shares.flatten(0, 1).multinomial(samples, replacement=True, generator=generator)
-        categories = drawn.view(instances, net.columns, samples)
+        codes = shares.flatten(0, 1).multinomial(samples, replacement=True, generator=generator)
+        categories = codes.view(instances, net.columns, samples)
         effects = torch.randn(instances, net.columns, net.cardinality, net.outputs, generator=generator)
         index = categories[..., None].expand(*categories.shape, net.outputs)
         numbers = torch.randn(instances, samples, net.numbers, generator=generator)

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalr.meta.architectures import IGNORED, Net, Transformer
+from metalr.meta.architectures import IGNORED, Transformer
 from metalr.meta.families.pool import PooledFamily, corrupt, log_uniform, split, uniform
-from metalr.meta.network_task import Split
+from metalr.meta.net import Net
+from metalr.meta.split import Split
 
 
 def zipf(instances: int, vocabulary: int, generator: torch.Generator) -> Tensor:
-    """Shares of tokens by Zipf's law with an exponent of 0 to 1.2, in random order, (instances, vocabulary)."""
+    """Samples shares of tokens by Zipf's law, exponent 0 to 1.2, in random order: (instances, vocabulary)."""
     rank = torch.rand(instances, vocabulary, generator=generator).argsort(-1) + 1.0
     share = rank ** -uniform((instances, 1), 0.0, 1.2, generator)
     normalised: Tensor = share / share.sum(-1, keepdim=True)
@@ -37,8 +38,8 @@ def _sequences(net: Transformer, instances: int, samples: int, generator: torch.
     rows = torch.arange(instances)[:, None]
     for position in range(net.length):
         edges = chain[rows, tokens[-1]].cumsum(-1)
-        draw = torch.rand(instances, samples, 1, generator=generator)
-        following = (draw > edges).sum(-1).clamp_max(vocabulary - 1)
+        chance = torch.rand(instances, samples, 1, generator=generator)
+        following = (chance > edges).sum(-1).clamp_max(vocabulary - 1)
         if position >= 3:
             repeated = torch.rand(instances, samples, generator=generator) < copy
             following = torch.where(repeated, tokens[position - 3], following)
@@ -47,7 +48,7 @@ def _sequences(net: Transformer, instances: int, samples: int, generator: torch.
 
 
 class TransformerTasks(PooledFamily):
-    """Tiny causal transformers on random Markov chains, where some tokens are rare and some repeat the fourth last."""
+    """Samples tiny causal transformers on random Markov chains; some tokens are rare, some repeat the fourth last."""
 
     pool = (
         (Transformer(), 16),
@@ -57,16 +58,16 @@ class TransformerTasks(PooledFamily):
     )
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
-        """Sequences of the chain."""
+        """Samples sequences of the chain."""
         samples = train_size + self.valid_size
         sequences = _sequences(_transformer(net), instances, samples, generator)
         return split(sequences, torch.zeros(instances, samples), train_size)
 
 
 class MaskedTransformerTasks(PooledFamily):
-    """Tiny transformers that tell the hidden tokens of such sequences, as BERT's pre-training does.
+    """Samples tiny transformers that predict the hidden tokens of such sequences, as BERT's pre-training does.
 
-    An eighth to a third of a sequence's tokens are hidden, one or more, the same ones in each epoch.
+    An eighth to a third of a sequence's tokens, at least one, are hidden; they are the same in each epoch.
     """
 
     pool = (
@@ -75,14 +76,14 @@ class MaskedTransformerTasks(PooledFamily):
     )
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
-        """Sequences with hidden tokens, and what these are."""
+        """Samples sequences with hidden tokens; the targets are the hidden tokens."""
         net = _transformer(net)
         tokens = _sequences(net, instances, train_size + self.valid_size, generator)[..., 1:]
         share = uniform((instances, 1, 1), 0.125, 0.333, generator)
-        draws = torch.rand(tokens.shape, generator=generator)
-        hidden = (draws < share) | (draws == draws.amin(-1, keepdim=True))
-        seen, asked = torch.where(hidden, net.vocabulary, tokens), torch.where(hidden, tokens, IGNORED)
-        return split(seen, asked, train_size)
+        chances = torch.rand(tokens.shape, generator=generator)
+        hidden = (chances < share) | (chances == chances.amin(-1, keepdim=True))
+        inputs, targets = torch.where(hidden, net.vocabulary, tokens), torch.where(hidden, tokens, IGNORED)
+        return split(inputs, targets, train_size)
 
 
 def _classifier(classes: int, norm: str = "post", **sizes: Any) -> Transformer:
@@ -90,11 +91,11 @@ def _classifier(classes: int, norm: str = "post", **sizes: Any) -> Transformer:
 
 
 class SentenceTasks(PooledFamily):
-    """Tiny transformers that classify sequences of long-tailed tokens, as a sentiment would be.
+    """Samples tiny transformers that classify sequences of long-tailed tokens, as of a sentiment.
 
-    Some tokens speak for a class, and some turn the word of the token after them around; labels are noisy. With the
-    largest vocabulary the loss stays where it is until the embeddings have learned something, and a rate that is too
-    high in that time does harm that is not made good.
+    Some tokens are evidence for a class, and some invert the evidence of the token after them; labels are noisy. With
+    the largest vocabulary the loss is constant until the embeddings have learned something, and a rate that is too high
+    in that time does lasting harm.
     """
 
     pool = (
@@ -106,7 +107,7 @@ class SentenceTasks(PooledFamily):
     )
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
-        """Sequences, and the classes that their tokens speak for."""
+        """Samples sequences, and the classes that their tokens are evidence for."""
         if not isinstance(net, Transformer):
             raise TypeError(f"net={net}: sentence tasks need a Transformer")
         samples, vocabulary = train_size + self.valid_size, net.vocabulary

@@ -10,26 +10,31 @@ import torch
 from torch import Tensor
 
 from metalr.core.policy import LRPolicy
-from metalr.meta.architectures import MLP, Net
+from metalr.meta.architectures import MLP
 from metalr.meta.families.pool import CLASSES, PooledFamily, corrupt, log_uniform, pick, split, uniform
+from metalr.meta.hyperparameters import Hyperparameters
+from metalr.meta.net import Net
 from metalr.meta.network_runs import NetworkRuns
-from metalr.meta.network_task import NetworkTask, Split
-from metalr.meta.optimizers import Hyper
+from metalr.meta.network_task import NetworkTask
 from metalr.meta.rollout import Unroll
+from metalr.meta.split import Split
 from metalr.meta.task import InnerTraining
 
 _INPUTS = 64
 
 
 class MLPTasks(PooledFamily):
-    """Perceptrons, shallow to deep, on teachers, clusters or digits: 64 inputs, 10 classes or real targets.
+    """Samples perceptrons, shallow to deep, on 64 inputs, with 10 classes or real targets.
 
     Args:
-        sources: out of "teacher" (labels or values of a random network), "values" (of one whose inputs may be nearly
-            in a few directions, with less noise and in other units), "clusters" (a Gaussian for each class) and
-            "digits" (scikit-learn's bundled 8x8 images).
-        train_sizes: numbers of training samples, one drawn for a task.
+        sources: out of "teacher" (labels or values of a random network), "values" (values of one, with inputs of
+            nearly low rank, less noise and other units), "clusters" (two Gaussians for each class) and "digits"
+            (scikit-learn's bundled 8x8 images).
+        train_sizes: numbers of training samples, one of which is chosen for a task.
         valid_size: number of validation samples.
+
+    Raises:
+        ValueError: for an unknown source, or none.
     """
 
     pool: Sequence[tuple[Net, int]] = (
@@ -58,7 +63,7 @@ class MLPTasks(PooledFamily):
         self.sources = tuple(sources)
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
-        """From one of the sources."""
+        """Samples data from one of the sources."""
         source = self.sources[pick(generator, range(len(self.sources)))]
         inputs, targets = _SOURCES[source](instances, train_size + self.valid_size, generator)
         train, valid = split(inputs, targets, train_size)
@@ -68,7 +73,7 @@ class MLPTasks(PooledFamily):
 def _network_outputs(
     instances: int, samples: int, steepest: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Inputs whose spectrum falls by a power of up to `steepest`, and what a random network makes of them."""
+    """Inputs whose spectrum falls by a power of up to `steepest`, and the outputs of a random network."""
     spectrum = torch.arange(1, _INPUTS + 1) ** -uniform((instances, 1, 1), 0.0, steepest, generator)
     inputs = torch.randn(instances, samples, _INPUTS, generator=generator) * spectrum
     inputs = inputs / inputs.square().mean((1, 2), keepdim=True).sqrt()
@@ -127,18 +132,18 @@ _SOURCES = {"teacher": _teacher, "values": _values, "clusters": _clusters, "digi
 
 
 class AutoencoderTasks(PooledFamily):
-    """Autoencoders on digits, with a bottleneck. Not drawn in meta-training: a kind that is held out."""
+    """Samples autoencoders of digits, with a bottleneck. No mixture of meta-training has them: they are held out."""
 
     pool = ((MLP(width=12, depth=3, outputs=_INPUTS, activation="gelu"), 32),)
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
-        """The images are inputs and targets."""
+        """Samples images, which are inputs and targets."""
         images, _ = _real_digits(instances, train_size + self.valid_size, generator)
         return split(images, images, train_size)
 
 
 class DropoutTasks(MLPTasks):
-    """Perceptrons with dropout, on the data of `MLPTasks`: wider than the others, as dropout has them."""
+    """Samples perceptrons with dropout on the data of `MLPTasks`; they are wider, as is usual with dropout."""
 
     pool = (
         (MLP(width=64, depth=1, dropout=0.5), 16),
@@ -148,13 +153,13 @@ class DropoutTasks(MLPTasks):
 
 
 class FineTuningTasks(MLPTasks):
-    """Perceptrons that were trained on a neighbouring task first: other inputs' axes, some classes swapped.
+    """Samples perceptrons that were trained before on a similar task, with turned inputs and two classes swapped.
 
     Args:
-        sources: as for `MLPTasks`.
-        train_sizes: numbers of training samples, one drawn for a task.
+        sources: as of `MLPTasks`.
+        train_sizes: numbers of training samples, one of which is chosen for a task.
         valid_size: number of validation samples.
-        steps: of the training on the neighbouring task, with Adam at 3e-3 and the cosine schedule.
+        steps: number of steps of the training before, with Adam at 3e-3 and the cosine schedule.
     """
 
     pool = ((MLP(width=32, depth=2), 32), (MLP(width=32, depth=3, activation="gelu", norm="layer"), 32))
@@ -170,9 +175,9 @@ class FineTuningTasks(MLPTasks):
         self.steps = steps
 
     def sample(self, instances: int, generator: torch.Generator) -> NetworkTask:
-        """Trains on the first task, and turns it into its neighbour."""
+        """Trains on a first task, and turns it into a similar one."""
         task = super().sample(instances, generator)
-        hyper = Hyper.of(torch.full((instances, 1), 3e-3), 0.9, 0.999)
+        hyper = Hyperparameters.of(torch.full((instances, 1), 3e-3), 0.9, 0.999)
         schedule = LRPolicy()  # untrained, it is the reference schedule
         runs = Unroll(task, InnerTraining("adam", hyper, self.steps), evaluations=1)
         with torch.no_grad():

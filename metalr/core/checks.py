@@ -1,0 +1,88 @@
+"""What MetaLR refuses of its arguments: horizons that are none, and optimizers whose rate it cannot set."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from torch.optim import LBFGS, Optimizer
+
+from metalr.core.sample import trained
+
+STEP_FINDERS = {
+    "d": "estimates its own step size (group['d'])",
+    "rbar": "finds its own step size from the distance it has gone (group['rbar'])",
+}
+"""Keys of a parameter group in which an optimizer keeps a step size that it finds itself, whatever its class."""
+
+AVERAGERS = ("weight_sum", "train_mode")
+"""Keys of one that averages its iterates in place of a schedule (schedule-free)."""
+
+
+def checked_horizon(total_steps: Any) -> int | None:
+    """Reads a horizon.
+
+    Args:
+        total_steps: a whole number of 1 or more, of any type (int, float, NumPy's, a tensor with one element); or None,
+            infinity or -1, as frameworks say of a run without an end.
+
+    Returns:
+        An int, or None: the anytime mode.
+
+    Raises:
+        ValueError: for anything else, NaN among it.
+    """
+    if total_steps is None:
+        return None
+    try:
+        number = math.nan if isinstance(total_steps, (bool, np.bool_, str, bytes)) else float(total_steps)
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several elements
+        number = math.nan
+    if number in (math.inf, -1.0):
+        return None
+    if not number >= 1.0 or not number.is_integer():
+        raise ValueError(
+            f"total_steps={total_steps}: give the number of optimizer steps of the whole run, 1 or more, "
+            "or None where it is unknown"
+        )
+    return int(number)
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Refuses an optimizer that MetaLR cannot drive.
+
+    Raises:
+        ValueError: for one without parameters, one that finds its own step or schedule, and one that is stepped inside
+            `backward()`.
+    """
+    groups = optimizer.param_groups
+    if not any(group["params"] for group in groups):
+        raise ValueError("optimizer has no parameters: give it the model's, as in SGD(model.parameters(), lr=0.1)")
+    name = type(optimizer).__name__
+    if isinstance(optimizer, LBFGS):
+        raise ValueError(f"optimizer is {name}, which searches for its own step size; use it without MetaLR")
+    for key, how in STEP_FINDERS.items():
+        # The d of torch's Adafactor is a bound on the size of an update; it is the one that has a beta2_decay.
+        if any(key in group and "beta2_decay" not in group for group in groups):
+            raise ValueError(
+                f"optimizer is {name}, which {how}, and two controllers of one step work against each other: use it "
+                "without MetaLR, or give MetaLR an optimizer with a rate to set, such as AdamW"
+            )
+    if any(group.get("relative_step") and group.get("lr") is not None for group in groups):
+        raise ValueError(f"optimizer is {name}, which sets its own rate (relative_step=True): give relative_step=False")
+    if any("lr_power" in group for group in groups):
+        raise ValueError(
+            f"optimizer is {name}, whose weights are its rate times a sum of gradients (FTRL), and would go to zero "
+            "with it: use it without MetaLR, or give MetaLR an optimizer that adds updates up, such as Adagrad"
+        )
+    if any(key in group for group in groups for key in AVERAGERS):
+        raise ValueError(
+            f"optimizer is {name}, which averages its iterates in place of a schedule: use it without MetaLR, or give "
+            "MetaLR the optimizer that it is made from, such as AdamW or SGD"
+        )
+    if any(hasattr(p, "_in_backward_optimizers") for group in groups for p in trained(group)):
+        raise ValueError(
+            f"optimizer is {name}, which is stepped inside backward(), where MetaLR cannot decide: call "
+            "optimizer.step() after loss.backward()"
+        )

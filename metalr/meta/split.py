@@ -1,0 +1,46 @@
+"""Split: the samples of several instances of a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Holds the samples that P instances train on, or are validated on.
+
+    Attributes:
+        inputs: (P, N, ...).
+        targets: (P, N, ...).
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def batch(self, indices: Tensor, copies: int = 1) -> tuple[Tensor, Tensor]:
+        """Takes each instance's samples with indices (P, B), for `copies` runs an instance: (copies * P, B, ...)."""
+        first = torch.arange(len(indices), device=indices.device) * self.inputs.shape[1]
+        rows = (indices + first[:, None]).flatten()
+        return _rows(self.inputs, rows, copies, indices.shape), _rows(self.targets, rows, copies, indices.shape)
+
+    def all(self, copies: int = 1) -> tuple[Tensor, Tensor]:
+        """Takes all samples of each instance, for `copies` runs an instance: (copies * P, N, ...)."""
+        inputs = self.inputs.repeat(copies, *[1] * (self.inputs.dim() - 1))
+        return inputs, self.targets.repeat(copies, *[1] * (self.targets.dim() - 1))
+
+    def select(self, instances: slice | Tensor) -> Split:
+        """Selects some of the instances, by a slice or by their numbers."""
+        return Split(self.inputs[instances], self.targets[instances])
+
+    def to(self, device: torch.device) -> Split:
+        """Moves the samples to a device."""
+        return Split(self.inputs.to(device), self.targets.to(device))
+
+
+def _rows(samples: Tensor, rows: Tensor, copies: int, shape: torch.Size) -> Tensor:
+    """Rows of samples (P, N, ...) with P and N flattened, as (copies * P, B, ...); twice as fast as by two indices."""
+    batch = samples.flatten(0, 1).index_select(0, rows).view(*shape, *samples.shape[2:])
+    return batch.repeat(copies, *[1] * (batch.dim() - 1)) if copies > 1 else batch

@@ -1,0 +1,77 @@
+"""Workers that stay: one cell after another, each with its log; one that dies takes nothing else along for good."""
+
+import io
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from metalr.compare.cell import LOG, CellRun
+from metalr.compare.pool import PoolExecutor
+from metalr.compare.record import Record
+from metalr.compare.runner import finished, run
+
+
+@dataclass(frozen=True)
+class Short(CellRun):
+    """A run of no time at all: it ends well, raises, or ends its process once."""
+
+    out: Path
+    number: int
+    how: str = "well"
+    workload = "w"
+    schedule = "s"
+    rate = 0.1
+    metric = "loss"
+
+    @property
+    def seed(self) -> int:
+        return self.number
+
+    def fingerprint(self) -> str:
+        return f"{self.seed}"
+
+    def command(self) -> list[str]:
+        return ["true"]
+
+    def train(self) -> Record:
+        print("training in", os.getpid())
+        if self.how == "raise":
+            raise RuntimeError("no luck")
+        mark = self.out / f"died-{self.seed}"
+        if self.how == "die once" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        final = {"loss": float(os.environ["OMP_NUM_THREADS"])}
+        curves = {"loss": ([0], [1.0])}
+        return Record(self.fingerprint(), "w", "s", 0.1, self.seed, 1, None, 0.0, 1.0, final, {}, curves)
+
+
+def outcome_of(runs, workers):
+    return run(runs, finished(runs), PoolExecutor(workers), Console(file=io.StringIO()))
+
+
+def test_cells_share_workers_and_a_cell_that_raises_fails_by_itself(tmp_path):
+    runs = [Short(tmp_path, seed, "raise" if seed == 1 else "well") for seed in range(4)]
+    outcome = outcome_of(runs, 1)
+    assert list(outcome.records) == [each.name for each in runs if each.seed != 1]
+    assert "RuntimeError: no luck" in outcome.failed[runs[1].name]
+    assert {record.final["loss"] for record in outcome.records.values()} == {1.0}
+    logs = [(each.folder / LOG).read_text().splitlines()[0] for each in runs]
+    assert len(set(logs)) == 1  # one process
+
+
+def test_after_a_worker_has_died_the_next_cells_have_new_ones(tmp_path):
+    runs = [Short(tmp_path, seed, "die once" if seed == 0 else "well") for seed in range(3)]
+    outcome = outcome_of(runs, 1)
+    assert list(outcome.records) == [each.name for each in runs[1:]]
+    assert list(outcome.failed) == [runs[0].name]
+    assert list(outcome_of(runs, 1).records) == [each.name for each in runs]
+
+
+def test_no_worker_is_refused():
+    with pytest.raises(ValueError, match="workers=0: give 1 or more"):
+        PoolExecutor(0)
