@@ -181,7 +181,8 @@ def table(rows: list[dict[str, Any]], minilm: list[float]) -> str:
     for r in rows:
         lines.append(
             f"| {r['cell']} | {r['best']:.0e} | {r['step']:.1e} | {r['loss']:.3f} | {r['high']:.3f} "
-            f"| {r['lost']:.0%} | {r['early']:.3f} | {r['chance']:.3f} | {r['scratch']:.3f} | {r['scratch_rate']:.0e}, {r['scratch_step']:.1e} |"
+            f"| {r['lost']:.0%} | {r['early']:.3f} | {r['chance']:.3f} | {r['scratch']:.3f} "
+            f"| {r['scratch_rate']:.0e}, {r['scratch_step']:.1e} |"
         )
     if minilm:
         low, middle, high = minilm

@@ -149,7 +149,9 @@ def _digest(file: Path) -> str:
 @cache
 def _loaded(file: Path, digest: str, net: str, name: str) -> Starts:
     """The content of a file, kept for the next draw by its digest."""
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(net).items()}
+    described: dict[str, Any] = json.loads(net)
+    made = _NETS[described.pop("class")]
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in described.items()}
     tensors = load_file(file)
     world = {key.removeprefix("world."): value for key, value in tensors.items() if key != "theta"}
-    return Starts(name, _NETS[fields.pop("class")](**fields), tensors["theta"], world)
+    return Starts(name, made(**fields), tensors["theta"], world)

@@ -90,8 +90,8 @@ class PretrainedTasks(TaskFamily):
             raise ValueError(f"train_sizes={train_sizes}: give (smallest, largest), 1 or more")
         if not 0.0 < head_gain[0] <= head_gain[1]:
             raise ValueError(f"head_gain={head_gain}: give (lowest, highest), above 0")
-        self.tuned, self.train_sizes, self.valid_size = tuple(tuned), tuple(train_sizes), valid_size
-        self.batch_sizes, self.head_gain = tuple(batch_sizes), tuple(head_gain)
+        self.tuned, self.train_sizes, self.valid_size = tuple(tuned), train_sizes, valid_size
+        self.batch_sizes, self.head_gain = tuple(batch_sizes), head_gain
         self._folder = StartsFolder(folder)
         known = self._folder.names(self.kind)
         self.starts = tuple(starts or known)
