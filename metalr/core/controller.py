@@ -90,7 +90,7 @@ class MetaLR:
         self._direction = direction_of(optimizer)
         self._sample_limit = sample
         self._sample = ParameterSample(optimizer, sample)
-        self.steps = StepWatch(optimizer, self._direction, self._sample)
+        self.steps = StepWatch(optimizer, self._direction, self._sample, self._rates)
         self._step = 0
         self._warned = False
 

@@ -91,6 +91,10 @@ class GroupRates:
                 lr.copy_((factor * base).reshape(lr.shape))
             else:
                 lr.fill_(base * float(factor))
+        self.note()
+
+    def note(self) -> None:
+        """Takes the present rates for known: only what is written from here on is somebody else's."""
         self._noted = _noted(self._optimizer.param_groups)
 
     def rebase(self, base: Sequence[float]) -> None:
