@@ -8,11 +8,12 @@ A start that the folder already holds is not made again, so that what was interr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from jsonargparse import auto_cli
-from tqdm import tqdm
+from rich.progress import Progress
 
 from metalr.meta.pretraining import DEFAULT, TINY, Recipe
 from metalr.meta.starts import StartsFolder
@@ -21,10 +22,11 @@ from metalr.meta.starts import StartsFolder
 def make(folder: StartsFolder, recipes: Sequence[Recipe]) -> None:
     """Makes what the folder does not hold yet."""
     missing = [recipe for recipe in recipes if not folder.made(recipe.name, recipe.describe())]
-    with tqdm(total=sum(recipe.steps for recipe in missing), desc="pretraining", unit="step") as bar:
+    with Progress() as progress:
+        bar = progress.add_task("pretraining", total=sum(recipe.steps for recipe in missing))
         for recipe in missing:
-            bar.set_postfix_str(recipe.name)
-            starts, facts = recipe.make(bar.update)
+            progress.update(bar, description=recipe.name)
+            starts, facts = recipe.make(partial(progress.advance, bar))
             folder.write(starts, recipe.describe(), facts)
 
 
