@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metalr.meta.families.tokens import zipf
-
 PARTS = 5
 """Parts of speech: three of content words, function words, and negations."""
 
@@ -56,7 +54,8 @@ class Language:
         grammar[..., _NEGATION] = grammar[..., :_FUNCTION].sum(-1) / 6.0
         grammar[..., _FUNCTION] = grammar[..., :_FUNCTION].sum(-1) / 4.0
         grammar[:, _NEGATION, _FUNCTION:] = 0.0  # what a negation turns around comes right after it
-        share = zipf(instances, vocabulary, generator).sqrt()
+        rank = torch.rand(instances, vocabulary, generator=generator).argsort(-1) + 1.0
+        share = rank ** -torch.empty(instances, 1).uniform_(0.0, 0.6, generator=generator)  # Zipf's law, or flatter
         return cls(part, topic, valence, share, grammar / grammar.sum(-1, keepdim=True), topics)
 
     @classmethod
