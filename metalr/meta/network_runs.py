@@ -31,6 +31,7 @@ class NetworkRuns(Optimizees):
         net: the network of all runs.
         theta: initial parameters, (P, n).
         scale: of the parameters inside the network, see `metalr.meta.NetworkTask`, (P, n).
+        frozen: values of the network's `frozen_shapes`, (P, their size).
         train: samples of the P instances to train on.
         valid: samples to validate on.
         batch_size: samples a step.
@@ -50,6 +51,7 @@ class NetworkRuns(Optimizees):
         net: Net,
         theta: Tensor,
         scale: Tensor,
+        frozen: Tensor,
         train: Split,
         valid: Split,
         batch_size: int,
@@ -66,7 +68,7 @@ class NetworkRuns(Optimizees):
         self.elements = torch.tensor(float(theta.shape[1]), device=device)
         self._hyper = inner.hyper.repeat(copies).to(device)
         self.initial_lr = self._hyper.lr[:, 0]
-        self._scale = scale.repeat(copies, 1)
+        self._scale, self._frozen = scale.repeat(copies, 1), frozen.repeat(copies, 1)
         self._counts = torch.arange(inner.total_steps, device=device, dtype=torch.float32)
         self._optimizer = optimizer
         indices = batch_indices(inner, instances=len(theta), samples=train.inputs.shape[1], batch_size=batch_size)
@@ -85,7 +87,14 @@ class NetworkRuns(Optimizees):
         indices, noise = next(self._batches)
         batch = self._train.batch(indices.to(device), self.copies)
         self._grad, self._sum, seen = self._measure(
-            self.theta, self._origin, self._sum, self._scale, self.buffers.direction, *batch, noise.to(device)
+            self.theta,
+            self._origin,
+            self._sum,
+            self._scale,
+            self._frozen,
+            self.buffers.direction,
+            *batch,
+            noise.to(device),
         )
         return seen
 
@@ -99,7 +108,7 @@ class NetworkRuns(Optimizees):
 
     def validate(self) -> Tensor:
         """Computes the mean loss on all validation samples, (R,)."""
-        return self._validate(self.theta * self._scale, *self._valid)
+        return self._validate(_inside(self.theta, self._scale, self._frozen), *self._valid)
 
     def detach(self) -> None:
         """Detaches parameters and buffers from the graph of earlier steps."""
@@ -147,6 +156,11 @@ def dropout_noise(inner: InnerTraining, *, batch_size: int, units: int) -> Itera
         yield torch.rand((batch_size, units), generator=generator)
 
 
+def _inside(theta: Tensor, scale: Tensor, frozen: Tensor) -> Tensor:
+    """What the networks compute with: the trained parameters in their units, and the frozen ones."""
+    return torch.cat((theta * scale, frozen), dim=1) if frozen.shape[1] else theta * scale
+
+
 @cache
 def _validate_part(net: Net, compiled: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Maps the parameters inside the network (R, n), inputs and targets (R, N, ...) to losses (R,)."""
@@ -157,8 +171,10 @@ def _validate_part(net: Net, compiled: bool) -> Callable[[Tensor, Tensor, Tensor
 def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Tensor, Measured]]:
     batched = vmap(net.flat_training_loss, in_dims=(0, 0, 0, None))
 
-    def total(theta: Tensor, scale: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        losses = batched(theta * scale, inputs, targets, noise)
+    def total(
+        theta: Tensor, scale: Tensor, frozen: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        losses = batched(_inside(theta, scale, frozen), inputs, targets, noise)
         return losses.sum(), losses
 
     gradient = torch.func.grad_and_value(total, has_aux=True)
@@ -168,12 +184,13 @@ def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Tenso
         origin: Tensor,
         gradients: Tensor,
         scale: Tensor,
+        frozen: Tensor,
         direction: Tensor,
         inputs: Tensor,
         targets: Tensor,
         noise: Tensor,
     ) -> tuple[Tensor, Tensor, Measured]:
-        grad, (_, loss) = gradient(theta, scale, inputs, targets, noise)
+        grad, (_, loss) = gradient(theta, scale, frozen, inputs, targets, noise)
         gradients, travelled = gradients + grad, origin - theta
         measured = Measured(
             loss=loss,
