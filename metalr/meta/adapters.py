@@ -60,15 +60,15 @@ class Adapted(Net):
 
     @property
     def dropout_units(self) -> int:
-        """The network's."""
+        """Computes the network's loss."""
         return self.net.dropout_units
 
     def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The network's."""
+        """Computes the network's loss."""
         return self.net.loss(self._merged(params), inputs, targets)
 
     def training_loss(self, params: Params, inputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-        """The network's, with dropout."""
+        """Computes the network's loss with dropout."""
         return self.net.training_loss(self._merged(params), inputs, targets, noise)
 
     def _merged(self, params: Params) -> Params:

@@ -22,7 +22,7 @@ class Language:
 
     A sentence has a topic and a mood. Its parts of speech follow a Markov chain; a content word is mostly of the
     sentence's topic, and its valence is mostly the mood, or the opposite right after a negation. Which words are alike
-    can thus be told from their company alone.
+    can thus be inferred from their company alone.
 
     Attributes:
         part: of speech, (P, V), below `PARTS`.
@@ -60,19 +60,19 @@ class Language:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Language:
-        """Of `tensors`."""
+        """Makes languages of `tensors`."""
         return cls(**{name: tensors[name] for name in _TENSORS}, topics=int(tensors["topic"].max()) + 1)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that makes the language, by name."""
+        """Returns all that makes the language, by name."""
         return {name: getattr(self, name) for name in _TENSORS}
 
     def __len__(self) -> int:
-        """P."""
+        """Counts the P languages."""
         return len(self.part)
 
     def select(self, instances: Tensor) -> Language:
-        """Some of them, by number."""
+        """Selects some of the languages, by number."""
         return Language(**{name: value[instances] for name, value in self.tensors().items()}, topics=self.topics)
 
     def write(
@@ -113,7 +113,7 @@ class Language:
         return torch.stack(words, -1)
 
     def _words(self, allowed: Tensor | None, focus: float) -> Tensor:
-        """Cumulative chance of each word, given part, topic and mood, each row plus its number: (P, rows, V)."""
+        """Computes the cumulative chance of each word by part, topic and mood, each row plus its number: (P, rows, V)."""
         content = self.part < _FUNCTION
         may = torch.ones_like(content) if allowed is None else allowed | ~content
         part, topic, mood = torch.meshgrid(
@@ -130,7 +130,7 @@ class Language:
         return cumulative + first
 
     def feeling(self, sentences: Tensor) -> Tensor:
-        """Sum of the words' valences, each turned around right after a negation, (P, N)."""
+        """Sums the words' valences, each turned around right after a negation, (P, N)."""
         rows = torch.arange(len(self))[:, None, None]
         valence, turned = self.valence[rows, sentences], (self.part[rows, sentences] == _NEGATION).roll(1, -1)
         turned[..., 0] = False
@@ -138,7 +138,7 @@ class Language:
 
 
 def split_words(language: Language, seen: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two sets of content words without a word in common, (P, V) each; the first has a share `seen` of each kind.
+    """Samples two disjoint sets of content words, (P, V) each; the first has a share `seen` of each kind.
 
     A kind is what a sentence can ask for: part of speech, topic and valence.
     """
@@ -152,5 +152,5 @@ def split_words(language: Language, seen: float, generator: torch.Generator) -> 
 
 
 def moods(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Each -1 or 1."""
+    """Samples moods, each -1 or 1."""
     return 1 - 2 * torch.randint(2, shape, generator=generator)

@@ -157,7 +157,7 @@ def dropout_noise(inner: InnerTraining, *, batch_size: int, units: int) -> Itera
 
 
 def _inside(theta: Tensor, scale: Tensor, frozen: Tensor) -> Tensor:
-    """What the networks compute with: the trained parameters in their units, and the frozen ones."""
+    """Returns what the networks compute with: the trained parameters in their units, and the frozen ones."""
     return torch.cat((theta * scale, frozen), dim=1) if frozen.shape[1] else theta * scale
 
 

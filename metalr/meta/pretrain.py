@@ -1,8 +1,8 @@
-"""Makes the trained starts that `metalr.meta.families.PretrainedLanguageTasks` and `PretrainedSceneTasks` draw.
+"""Makes the trained starts that `metalr.meta.families.PretrainedLanguageTasks` and `PretrainedSceneTasks` sample.
 
 python -m metalr.meta.pretrain --out ~/.cache/metalr/starts
 
-A start that the folder already holds is not made again, so that what was interrupted goes on.
+A start that the folder already holds is not made again, so that an interrupted command resumes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pretraining: how the starts come to know what they know, many networks of a kind side by side."""
+"""Pretraining: how the trained starts are made, many networks of a kind side by side."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class Recipe(ABC):
 
     @abstractmethod
     def begin(self, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor, Callable[[int], Split]]:
-        """A world's tensors, initial parameters (P, n), and what gives so many fresh samples of that world."""
+        """Returns a world's tensors, initial parameters (P, n), and what gives so many fresh samples of that world."""
 
     def describe(self) -> dict[str, Any]:
-        """All that decides what the recipe makes, JSON."""
+        """Describes all that decides what the recipe makes, as JSON."""
         fields = {key: value for key, value in asdict(self).items() if key != "net"}
         return {"kind": self.kind, "net": repr(self.net), **fields}
 
@@ -101,7 +101,7 @@ class Recipe(ABC):
         return Starts(self.name, self.net, runs.theta, world), facts
 
     def _share(self, step: int) -> float:
-        """Of the highest rate: a linear warm-up, and a linear way down to zero."""
+        """Computes the share of the highest rate: a linear warm-up, and a linear decay to zero."""
         warm = max(1.0, _WARMUP * self.steps)
         return min((step + 1) / warm, (self.steps - step) / max(1.0, self.steps - warm))
 
@@ -124,7 +124,7 @@ class LanguageRecipe(Recipe):
     kind: ClassVar[str] = "language"
 
     def begin(self, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor, Callable[[int], Split]]:
-        """A language for each network."""
+        """Samples a language for each network."""
         net = self.net
         if not isinstance(net, Transformer) or net.task != "masked":
             raise ValueError(f"net={net} of {self.name}: give a Transformer with task='masked'")
@@ -163,7 +163,7 @@ class ScenesRecipe(Recipe):
     kind: ClassVar[str] = "scenes"
 
     def begin(self, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor, Callable[[int], Split]]:
-        """A world for each network."""
+        """Samples a world for each network."""
         net = self.net
         if not isinstance(net, ConvNet | MLP) or net.outputs != self.shapes * self.textures:
             raise ValueError(
@@ -215,7 +215,7 @@ DEFAULT: tuple[Recipe, ...] = (
     ScenesRecipe("perceptron", MLP(width=64, depth=3, outputs=72), steps=1500),
     ScenesRecipe("perceptron_layer_norm", MLP(width=64, depth=4, outputs=72, norm="layer"), steps=1500),
 )
-"""The starts that the families draw from: half an hour of one core at most."""
+"""The starts that the families sample from: half an hour of one core at most."""
 
 TINY: tuple[Recipe, ...] = (
     LanguageRecipe("tiny_post", Transformer(96, 8, 16, 2, 2, "post", "masked"), 2, 150, topics=2),

@@ -1,4 +1,4 @@
-"""Synthetic images of two factors, a shape and a texture, of which only many noisy samples tell how they look."""
+"""Synthetic images of two factors, a shape and a texture, whose looks only many noisy samples show."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Scenes:
         return cls(smooth[:, :shapes], smooth[:, shapes:], noise)
 
     def __len__(self) -> int:
-        """P."""
+        """Counts the P worlds."""
         return len(self.shape)
 
     def select(self, instances: Tensor) -> Scenes:
-        """Some of them, by number."""
+        """Selects some of the worlds, by number."""
         return Scenes(self.shape[instances], self.texture[instances], self.noise[instances])
 
     def draw(self, shape: Tensor, texture: Tensor, generator: torch.Generator) -> Tensor:

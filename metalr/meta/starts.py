@@ -1,4 +1,4 @@
-"""Trained starts on disk: networks that know something, made once by `python -m metalr.meta.pretrain`."""
+"""Trained starts on disk: networks trained on large synthetic data, made once by `python -m metalr.meta.pretrain`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NETS: dict[str, type[Any]] = {net.__name__: net for net in (MLP, ConvNet, Trans
 
 
 def default_folder() -> Path:
-    """Where starts lie if nothing else is said: $METALR_STARTS, or metalr/starts in the user's cache folder."""
+    """Returns the folder of starts where none is given: $METALR_STARTS, or metalr/starts in the user's cache folder."""
     if given := os.environ.get(VARIABLE):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metalr" / "starts"
@@ -69,7 +69,7 @@ class StartsFolder:
         return f"make it by `{COMMAND} --out {self.path}`"
 
     def manifest(self) -> dict[str, Any]:
-        """What the folder holds, by name of the recipe; empty where there is no folder.
+        """Reads what the folder holds, by name of the recipe; empty where there is no folder.
 
         Raises:
             ValueError: for a manifest that cannot be read or is of another version.
@@ -133,7 +133,7 @@ class StartsFolder:
         return _loaded(self._file(name), entry["sha256"], json.dumps(entry["net"]), name)
 
     def made(self, name: str, recipe: Mapping[str, Any]) -> bool:
-        """Whether the starts of this recipe, and of no other of its name, are there and whole."""
+        """Tests whether the starts of this recipe, and of no other of its name, are there and whole."""
         entry = self.manifest().get(name)
         file = self._file(name)
         return bool(entry and entry["recipe"] == recipe and file.is_file() and _digest(file) == entry["sha256"])
@@ -148,7 +148,7 @@ def _digest(file: Path) -> str:
 
 @cache
 def _loaded(file: Path, digest: str, net: str, name: str) -> Starts:
-    """The content of a file, kept for the next draw by its digest."""
+    """Loads the content of a file, cached by its digest."""
     described: dict[str, Any] = json.loads(net)
     made = _NETS[described.pop("class")]
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in described.items()}

@@ -129,7 +129,7 @@ def test_a_dataloader_that_grows_moves_the_horizon_at_each_epoch(tmp_path):
 
 def test_steps_that_a_gradscaler_skips_are_not_waited_for(tmp_path):
     """The horizon comes down by one for each, so that the reference comes to its end with the run."""
-    horizons = Horizons(random_policy())
+    horizons = Horizons(random_policy(strength=0.1))
     trainer = make_trainer(tmp_path, horizons, max_epochs=3, plugins=[scaled(2.0**22)])
     trainer.fit(Module(), DataLoader(dataset(), 16))
     (controller,) = horizons.controllers

@@ -1,4 +1,4 @@
-"""Trained starts: what is on disk, what the tasks draw, and that a rate that destroys costs the run."""
+"""Trained starts: what is on disk, what the tasks sample, and that a rate that destroys costs the run."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class PretrainedTasks(TaskFamily):
         """Draws tasks for the chosen networks, (P,) numbers out of the starts."""
 
     def _begin(self, starts: Starts, chosen: Tensor, net: Net, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Trained parameters with a new head, and the scale that holds the head in other units."""
+        """Returns trained parameters with a new head, and the scale that holds the head in other units."""
         trained = torch.func.vmap(starts.net.unflatten)(starts.theta[chosen])
         gain = log_uniform((len(chosen), 1), *self.head_gain, generator)
         size = log_uniform((len(chosen), 1), 0.01, 0.1, generator)
@@ -199,7 +199,7 @@ class PretrainedSceneTasks(PretrainedTasks):
 
 
 def _noisy(split: Split, classes: int, generator: torch.Generator) -> Split:
-    """Random labels for up to 40 % of the samples: what a run that forgets learns instead."""
+    """Replaces up to 40 % of the labels by random ones: what a run that forgets learns instead."""
     labels = split.targets
     wrong = torch.rand(labels.shape, generator=generator) < uniform((len(labels), 1), 0.0, 0.4, generator)
     noise = torch.randint(classes, labels.shape, generator=generator)
@@ -214,7 +214,7 @@ def head_names(net: Net) -> tuple[str, ...]:
 
 
 def _partly(task: NetworkTask, tuned: str, rank: int, generator: torch.Generator) -> NetworkTask:
-    """The same task with adapters on the attention's input or all hidden matrices, or a head alone, to train."""
+    """Restricts training to adapters on the attention's input or all hidden matrices, or to the head."""
     head = head_names(task.net)
     adapted: tuple[str, ...] = ()
     if tuned == "adapter":
