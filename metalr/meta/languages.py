@@ -113,7 +113,7 @@ class Language:
         return torch.stack(words, -1)
 
     def _words(self, allowed: Tensor | None, focus: float) -> Tensor:
-        """Computes the cumulative chance of each word by part, topic and mood, each row plus its number: (P, rows, V)."""
+        """Cumulates the chance of each word by part, topic and mood, each row plus its index: (P, rows, V)."""
         content = self.part < _FUNCTION
         may = torch.ones_like(content) if allowed is None else allowed | ~content
         part, topic, mood = torch.meshgrid(
