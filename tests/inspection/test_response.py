@@ -51,7 +51,8 @@ def test_the_range_is_that_of_the_states():
 def test_states_of_a_region_are_distributed_as_it_was():
     policy = LRPolicy()
     generator = torch.Generator().manual_seed(0)
-    mixing = 0.3 * torch.randn(len(policy.features), len(policy.features), generator=generator)
+    size = len(policy.features)
+    mixing = 1.3 / size**0.5 * torch.randn(size, size, generator=generator)
     states = (torch.randn(4000, len(policy.features), generator=generator) @ mixing).clip(-3, 3)
     policy.learn_support(states)
     known = support_states(policy, 4000)
