@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.heldout.data import Data, Split
-from benchmarks.heldout.runs import LOSS, POINTS, HeldOutRun, Run, metric_name, plan
-from benchmarks.heldout.schedules import LEARNED, ORDER, RIVALS, TUNED, Setting, check_packages, fingerprint
-from benchmarks.heldout.tasks import TASKS, NetworkProblem
+from benchmarks.heldout.runs import POINTS, HeldOutRun, plan
+from benchmarks.heldout.schedules import ORDER, TUNED
+from benchmarks.heldout.tasks import TASKS
+from benchmarks.suites.problem import Data, NetworkProblem, Split
+from benchmarks.suites.runs import LOSS, Run
+from benchmarks.suites.schedules import LEARNED, RIVALS, Setting, check_packages, fingerprint
 from metalr.compare.record import Record
 from tests.conftest import random_policy
 from tests.text import DATA, datasets_cache, needs_data
@@ -158,7 +160,7 @@ def test_every_schedule_trains_the_digits(schedule: str, tmp_path: Path):
     assert (len(steps), steps[0], steps[-1]) == (POINTS + 1, 0, 40)
     assert losses[-1] < (1.0 if schedule == "d_adaptation" else 0.7) * losses[0]  # that one starts slowly
     assert record.final[LOSS] == losses[-1]
-    assert 0.0 < record.final[metric_name("digits")] <= 1.0
+    assert 0.0 < record.final[TASKS["digits"].metric_name] <= 1.0
     assert trained(tmp_path / "two", key).curves[LOSS] == (steps, losses)
 
 
