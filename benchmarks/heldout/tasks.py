@@ -41,6 +41,10 @@ class BoostingProblem(Problem):
         """Computes the AUC."""
         return auc(outputs, labels)
 
+    def chance(self) -> float:
+        """Gives the AUC of margins that are all the same."""
+        return 0.5
+
 
 def _adult(root: str | None, seed: int) -> Problem:
     sizes = data.adult_category_sizes(root)

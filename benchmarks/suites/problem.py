@@ -67,6 +67,10 @@ class Problem(ABC):
     def metric(self, outputs: Tensor, labels: Tensor) -> float:
         """Computes the metric, in [0, 1], the higher the better."""
 
+    @abstractmethod
+    def chance(self) -> float:
+        """Computes the metric of the best answer that is the same for all held-out rows."""
+
     def recalibrate(self) -> None:  # noqa: B027 - most have nothing to
         """Measures batch norm's statistics at the weights that are there now."""
 
@@ -131,6 +135,10 @@ class NetworkProblem(Problem):
     def metric(self, outputs: Tensor, labels: Tensor) -> float:
         """Computes accuracy over classes, or AUC of a binary margin."""
         return auc(outputs, labels) if self.binary else float((outputs.argmax(-1) == labels).float().mean())
+
+    def chance(self) -> float:
+        """Computes the share of the most frequent class; an AUC's is a half."""
+        return 0.5 if self.binary else float(self.val.labels.flatten().bincount().max()) / self.val.labels.numel()
 
     def recalibrate(self) -> None:
         """Measures them over 20 batches that training does not see in this order."""

@@ -22,6 +22,9 @@ from metalr.compare.record import Record
 LOSS = "val/loss"
 """Names the validation loss in a record."""
 
+CHANCE = "val/chance"
+"""Names, in a record, the metric of the best answer that is the same for all held-out rows."""
+
 
 class Cell(NamedTuple):
     """Names what the figures average over.
@@ -168,7 +171,7 @@ class SuiteRun(CellRun):
             epoch_steps=None,
             seconds=time.process_time() - start,
             first_loss=losses[0],
-            final={LOSS: losses[-1], self.task.metric_name: metric},
+            final={LOSS: losses[-1], self.task.metric_name: metric, CHANCE: problem.chance()},
             test={},
             curves={LOSS: (due, losses), "lr": (due[1:], rates[1:]), "seconds": (due, seconds)},
             made_with=made_with(),

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.suites.runs import LOSS, Cell, Run, SuiteRun
+from benchmarks.suites.runs import CHANCE, LOSS, Cell, Run, SuiteRun
 from metalr.compare.record import Record
 
 CAP = 10.0
@@ -24,16 +24,20 @@ class Result:
         curve: validation loss before the first step and at evenly spaced ones, the last at the end.
         metric: at the end, in [0, 1].
         seconds: of one core.
+        chance: metric of the best answer that is the same for all held-out rows; not a number where it was not noted.
     """
 
     curve: tuple[float, ...]
     metric: float
     seconds: float
+    chance: float = math.nan
 
     @classmethod
     def of(cls, record: Record, metric: str) -> Result:
         """Reads a run's record, of whose final figures `metric` is one."""
-        return cls(tuple(record.curves[LOSS][1]), record.final[metric], record.seconds)
+        return cls(
+            tuple(record.curves[LOSS][1]), record.final[metric], record.seconds, record.final.get(CHANCE, math.nan)
+        )
 
 
 def results_of(runs: Iterable[SuiteRun], records: Mapping[str, Record]) -> dict[Run, Result]:
@@ -45,10 +49,12 @@ def write_rows(results: Mapping[Run, Result], path: Path) -> None:
     """Writes a row a run: its key, metric, seconds, and losses."""
     losses = [f"loss_{i}" for i in range(max((len(result.curve) for result in results.values()), default=0))]
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*Run.__dataclass_fields__, "metric", "seconds", *losses], lineterminator="\n")
+        writer = csv.DictWriter(
+            file, [*Run.__dataclass_fields__, "metric", "chance", "seconds", *losses], lineterminator="\n"
+        )
         writer.writeheader()
         for run, result in results.items():
-            ends = {"metric": f"{result.metric:.6g}", "seconds": f"{result.seconds:.3g}"}
+            ends = {name: f"{getattr(result, name):.6g}" for name in ("metric", "chance", "seconds")}
             curve = [f"{loss:.6g}" for loss in result.curve]
             writer.writerow(asdict(run) | ends | dict(zip(losses, curve, strict=True)))
 
@@ -68,7 +74,7 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Run, Result]:
         key = {"steps": int(row["steps"]), "rate": float(row["rate"]), "seed": int(row["seed"])}
         names = {name: row[name] for name in ("task", "optimizer", "schedule", "policy")}
         curve = tuple(float(loss) for name, loss in row.items() if name.startswith("loss_"))
-        return Run(**names, **key), Result(curve, float(row["metric"]), float(row["seconds"]))
+        return Run(**names, **key), Result(curve, *(float(row[name]) for name in ("metric", "seconds", "chance")))
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"{where}: not a run of the suite ({error}). The figures of a suite whose runs were not kept are in "
