@@ -14,7 +14,7 @@ def squad(tmp_path_factory):
 
 
 def _arguments(config, squad):
-    name, model = (BERT, TINY_BERT) if config.endswith("bert") else (GPT2, TINY_GPT2)
+    name, model = (GPT2, TINY_GPT2) if "gpt2" in config else (BERT, TINY_BERT)
     data = {
         "glue": ["--data.path", GLUE, "--data.task", "wnli"],
         "squad": ["--data.path", squad],
@@ -23,8 +23,6 @@ def _arguments(config, squad):
             *("--data.separator", "null", "--data.max_length", "32"),
         ],
     }[config.partition("_")[0]]
-    if config == "gpt2_lm":
-        name, model = GPT2, TINY_GPT2
     overrides = [part for key, value in model.items() for part in (f"--model.overrides.{key}", str(value))]
     small = ["--model.path", name, "--model.pretrained", "false", *overrides, "--data.batch_size", "4"]
     return [*data, *small, "--data.num_workers", "0"]
@@ -35,7 +33,7 @@ def _run(subcommand, folder, config, squad, *more, schedule=None):
     return run(subcommand, folder, config, *_arguments(config, squad), *few, *more, schedule=schedule)
 
 
-CONFIGS = ["glue_bert", "glue_gpt2", "squad_bert", "squad_gpt2", "gpt2_lm"]
+CONFIGS = ["glue_bert", "glue_gpt2", "glue_minilm", "glue_minilm_lora", "squad_bert", "squad_gpt2", "gpt2_lm"]
 
 
 @pytest.mark.slow
@@ -53,7 +51,10 @@ def test_two_steps(tmp_path, squad, config, schedule):
 
 @pytest.mark.slow
 @needs_data
-@pytest.mark.parametrize(("config", "metric"), [("glue_bert", "loss"), ("squad_bert", "f1"), ("gpt2_lm", "perplexity")])
+@pytest.mark.parametrize(
+    ("config", "metric"),
+    [("glue_bert", "loss"), ("glue_minilm_lora", "loss"), ("squad_bert", "f1"), ("gpt2_lm", "perplexity")],
+)
 def test_the_checkpoint_of_a_run_tests_as_it_validated(tmp_path, squad, config, metric):
     cli = _run("fit", tmp_path, config, squad, "--trainer.max_steps", "2")
     validated = float(cli.trainer.callback_metrics[f"val/{metric}"])

@@ -15,8 +15,9 @@ from benchmarks.suites.table import Result, read_rows, write_rows
 def write_docs(results: Mapping[Run, Result], planned: Sequence[Run], command: str, docs: Path) -> Findings:
     """Writes finetuning.csv with a row a run, finetuning.md and finetuning.png."""
     docs.mkdir(parents=True, exist_ok=True)
-    write_rows(results, docs / "finetuning.csv")
-    findings = Findings.of(results, planned, command)
+    rows = docs / "finetuning.csv"
+    write_rows(results, rows)
+    findings = Findings.of(read_rows(rows), planned, command)  # of what it has, to its digits: so the page is its own
     plot(findings, docs / "finetuning.png")
     write_page(findings, docs / "finetuning.md")
     return findings

@@ -119,6 +119,7 @@ def test_outputs_that_are_not_numbers_have_a_metric():
         ("constant", {0: 1.0, 10: 1.0, 19: 1.0}),
         ("wsd", {0: 0.0, 1: 0.5, 2: 1.0, 15: 1.0, 16: 1.0, 17: 0.5, 19: 1 - math.sqrt(0.75)}),
         ("one_cycle", {0: 1 / 25, 5: 1.0, 19: 1 / 25e4}),
+        ("linear_warmup", {0: 0.0, 1: 1.0, 2: 18 / 19, 19: 1 / 19}),  # 6 % of 20 steps is one
     ],
 )
 def test_schedules_have_their_shapes(optimizer: str, schedule: str, expected: dict[int, float]):
