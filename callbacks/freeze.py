@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Freeze(L.Callback):
-    r"""Leaves some parameters as they are, such as those of a pretrained body under a fresh head.
+    r"""Freezes some parameters, such as those of a pretrained body under a fresh head.
 
     Batch normalisation with frozen parameters also keeps its running statistics.
 

@@ -19,7 +19,7 @@ settings.register_profile(
 settings.load_profile("metalr")
 
 
-def random_policy(seed: int = 0, anytime: bool = False, strength: float = 1.0) -> LRPolicy:
+def random_policy(seed: int = 0, anytime: bool = False, strength: float = 0.5) -> LRPolicy:
     """A policy that does something, as strongly as asked: no weight is zero."""
     policy = LRPolicy(ANYTIME_FEATURES if anytime else FEATURES)
     generator = torch.Generator().manual_seed(seed)

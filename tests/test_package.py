@@ -188,6 +188,7 @@ EXTRAS = {
     "meta/boosting_task.py": ("xgboost",),
     "meta/families/boosted_trees.py": ("experiments",),
     "meta/families/vectors.py": ("experiments",),
+    "meta/pretrain.py": ("cli",),
     "meta/ship.py": ("cli",),
     "meta": ("lightning",),
     "compare": ("cli",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from metalr.core.checks import check_optimizer, checked_horizon
 from metalr.core.decider import Decider, device_of_rates
 from metalr.core.direction import direction_of
 from metalr.core.explanation import Explanation, Snapshot, explain
-from metalr.core.features import FEATURES, FeatureState
+from metalr.core.features import DISTANCE_FEATURES, FEATURES, FeatureState
 from metalr.core.groups import GroupRates
 from metalr.core.guard_record import GuardEvent, GuardRecord
 from metalr.core.guards import DEFAULT_GUARDS, Guards
 from metalr.core.host_backend import isfinite
+from metalr.core.lr_limits import Limit, LRLimits
+from metalr.core.origin import Origin
 from metalr.core.policy import LRPolicy
 from metalr.core.sample import LIMIT, ParameterSample
 from metalr.core.signals import measure
@@ -56,6 +59,9 @@ class MetaLR:
         sample: elements of the parameters that norms and products are measured on, so that a step's cost does not
             grow with the model; a model with fewer is measured whole.
         guards: what keeps the rate from doing harm; `Guards.none()` for nothing. `events` tells what they did.
+        min_lr: smallest rate, in the optimizer's own unit: for all groups, or one for each; None for no limit.
+        max_lr: largest rate, likewise: the group that comes to its limit first holds the others back, so that groups
+            keep their ratios.
 
     With rates that are Python floats, as most are, a step on an accelerator waits for it once, to bring their value to
     the host; give the optimizer `lr=torch.tensor(...)` on the parameters' device, and the host waits for nothing: the
@@ -64,7 +70,7 @@ class MetaLR:
 
     Raises:
         ValueError: for a horizon below 1, an optimizer with no parameters or a rate that is not finite and
-            positive, or a policy that needs a horizon where there is none.
+            positive or outside of min_lr and max_lr, or a policy that needs a horizon where there is none.
         FileNotFoundError: for a policy that does not exist.
     """
 
@@ -75,6 +81,8 @@ class MetaLR:
         policy: str | Path | LRPolicy = "default",
         sample: int = LIMIT,
         guards: Guards = DEFAULT_GUARDS,
+        min_lr: Limit = None,
+        max_lr: Limit = None,
     ) -> None:
         if sample < 1:
             raise ValueError(f"sample={sample}: give the number of elements to measure, 1 or more")
@@ -83,13 +91,17 @@ class MetaLR:
         check_optimizer(optimizer)
         self._rates = GroupRates(optimizer)
         self.policy = _resolve_policy(policy, self._total_steps, optimizer)
+        self._limits = LRLimits(min_lr, max_lr)
+        self._limits.check(self.base_lrs)
         self._decider = Decider(self.policy, guards, device_of_rates(optimizer))
         self._record = GuardRecord(guards)
         self._looked_at = -1
         self._direction = direction_of(optimizer)
         self._sample_limit = sample
         self._sample = ParameterSample(optimizer, sample)
-        self.steps = StepWatch(optimizer, self._direction, self._sample)
+        reads_distances = not set(DISTANCE_FEATURES).isdisjoint(self.policy.features)
+        self._origin = Origin() if reads_distances else None
+        self.steps = StepWatch(optimizer, self._direction, self._sample, self._rates)
         self._step = 0
         self._warned = False
 
@@ -112,6 +124,10 @@ class MetaLR:
     def base_lrs(self) -> list[float]:
         """The initial rate of each group, lr_g(0); 0 for one that is frozen."""
         return self._rates.base
+
+    @base_lrs.setter
+    def base_lrs(self, rates: Sequence[float]) -> None:
+        self._rates.rebase(rates)
 
     @property
     def last_lr(self) -> list[float]:
@@ -173,14 +189,18 @@ class MetaLR:
         self._check_loss(loss)
         if not self.steps.takes_decision():
             return
-        self._rates.adopt()
+        self._rates.adopt(self._step)
         self._warn_beyond_horizon()
         if not self._sample.fits(self.optimizer.param_groups):
             self._sample = self.steps.sample = ParameterSample(self.optimizer, self._sample_limit)
             self._direction.forget()
         on_host = self._decider.device is None
-        signals, rows = measure(loss, self.optimizer, self.base_lrs, self._direction, self._sample, on_host)
-        self._rates.set(self._decider.decide(signals, self._step, self._total_steps))
+        signals, rows = measure(
+            loss, self.optimizer, self.base_lrs, self._direction, self._sample, self._origin, on_host
+        )
+        self._rates.set(
+            self._decider.decide(signals, self._step, self._total_steps, self._limits.bounds(self.base_lrs))
+        )
         self._direction.remember(rows)
         self._step += 1
         if on_host and self._decider.any_acted:
@@ -191,8 +211,8 @@ class MetaLR:
         """Sets the rates that a first step has whatever its loss, and remembers nothing of it."""
         decider = Decider(self.policy, self._decider.guards, self._decider.device)
         on_host = decider.device is None
-        signals, _ = measure(0.0, self.optimizer, self.base_lrs, self._direction, self._sample, on_host)
-        self._rates.set(decider.decide(signals, 0, self._total_steps))
+        signals, _ = measure(0.0, self.optimizer, self.base_lrs, self._direction, self._sample, on_host=on_host)
+        self._rates.set(decider.decide(signals, 0, self._total_steps, self._limits.bounds(self.base_lrs)))
 
     def release(self) -> None:
         """Gives the optimizer up: removes all hooks from it, after which `step` raises; its rates stay as they are."""
@@ -235,7 +255,8 @@ class MetaLR:
             self._warned = True
             warnings.warn(
                 f"the run goes on beyond total_steps={self._total_steps}, where the rate has come to its end; "
-                "set meta_lr.total_steps to the number of steps that you mean to take",
+                "set total_steps to the number of steps that you mean to take, as in MetaLRCallback(total_steps=...), "
+                "or meta_lr.total_steps in a loop of your own",
                 stacklevel=3,
             )
 
@@ -277,6 +298,7 @@ class MetaLR:
             **self._decider.state_dict(),
             "guards": self._record.state_dict(),
             "direction": self._direction.state_dict(),
+            "origin": self._origin.state_dict() if self._origin else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -304,6 +326,8 @@ class MetaLR:
         self._decider.load_state_dict(state)
         self._record.load_state_dict(state["guards"])
         self._direction.load_state_dict(state["direction"])
+        if self._origin is not None:
+            self._origin.load_state_dict(state["origin"], [part.device for part in self._sample.groups])
 
 
 def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None, optimizer: Optimizer) -> LRPolicy:

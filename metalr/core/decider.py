@@ -17,6 +17,7 @@ from metalr.core.backend import HOST, TORCH, Mask, Number, Vector, to_host, to_t
 from metalr.core.decision import decide
 from metalr.core.features import FeatureState
 from metalr.core.guards import GuardActions, Guards, GuardState, Proposal, protect
+from metalr.core.lr_limits import UNLIMITED, LogBounds
 from metalr.core.policy import LRPolicy
 from metalr.core.signals import Signals
 from metalr.core.update_rule import Clock, clock_row, lr_factor
@@ -60,29 +61,30 @@ class Decider:
         kind = torch.float32 if part.is_floating_point() else part.dtype
         return part.detach().to(self.device, kind, copy=True)
 
-    def decide(self, signals: Signals, step: int, total_steps: int | None) -> Number:
+    def decide(self, signals: Signals, step: int, total_steps: int | None, bounds: LogBounds = UNLIMITED) -> Number:
         """Moves s by one step.
 
         Args:
             signals: of this step, each of shape (1,) on the device, or floats for the host.
             step: t.
             total_steps: T; None where it is unknown.
+            bounds: of the log of the factor.
 
         Returns:
             The factor of the initial rates, ref(t/T) exp(s_t), shape (1,), or a float.
         """
         row = clock_row(step, total_steps)
         if self.device is None:
-            return self._decide(signals, Clock.from_row(row))
+            return self._decide(signals, Clock.from_row(row), bounds)
         with torch.autocast(self.device.type, enabled=False):
-            return self._decide(signals, Clock.from_row(_sent(row, self.device)))
+            return self._decide(signals, Clock.from_row(_sent(row, self.device)), bounds)
 
-    def _decide(self, signals: Signals, clock: Clock) -> Number:
+    def _decide(self, signals: Signals, clock: Clock, bounds: LogBounds) -> Number:
         xp, before = self._xp, self.log_multiplier
         made = decide(xp, self._policy, self._feature_state, before, signals, clock)
         asked = made.finite & xp.isfinite(made.action)
         score = None if self._region is None else self._region.out_of_distribution_score(xp, made.read)
-        proposal = Proposal(signals.loss, before, made.log_multiplier, made.finite, asked, score)
+        proposal = Proposal(signals.loss, before, made.log_multiplier, made.finite, asked, score, bounds)
         guarded = protect(xp, self.guards, self._guard_state, made.feature_state, clock, proposal)
         self._feature_state, self._guard_state = made.feature_state, guarded.state
         self.features, self.finite, self.actions = made.features, made.finite, guarded.actions

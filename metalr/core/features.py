@@ -15,7 +15,7 @@ from metalr.core.backend import Backend, Mask, Number, Stack, Vector
 from metalr.core.signals import Signals
 from metalr.core.update_rule import Clock
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Counts up whenever a feature is added or its meaning changes; a policy file of a newer one is refused."""
 
 OLDEST_SCHEMA = 1
@@ -50,8 +50,14 @@ FEATURES = (
     "parameter_growth",
     "rate_trend",
     "optimizer",
+    "travel",
+    "distance_step",
+    "distance_travel",
 )
 """All features by name, in the order of `observe`'s vector. See `observe` for each one's form."""
+
+DISTANCE_FEATURES = ("travel", "distance_step", "distance_travel")
+"""Features that need the parameters where the run began and the sum of its gradients: two copies of the sample."""
 
 ANYTIME_FEATURES = tuple(name for name in FEATURES if name not in HORIZON_FEATURES)
 """Features that an anytime policy may read."""
@@ -99,6 +105,8 @@ class FeatureState(NamedTuple):
         first_loss: loss of the first step. Shape (R,).
         best_loss: smallest fast average of the loss. Shape (R,).
         first_step: `FirstStep`. Shape (3, R).
+        origin_sum: sum of `Signals.origin_product`. Shape (R,).
+        distance: largest lower bound so far of the distance from w_0 to the solution. Shape (R,).
     """
 
     seen: Number
@@ -107,6 +115,8 @@ class FeatureState(NamedTuple):
     first_loss: Number
     best_loss: Number
     first_step: Stack
+    origin_sum: Number
+    distance: Number
 
     @classmethod
     def empty(cls, runs: int, device: torch.device | str | None = None) -> FeatureState:
@@ -115,7 +125,16 @@ class FeatureState(NamedTuple):
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(*shape, runs, device=device)
 
-        return cls(zeros(), zeros(3, len(Averages._fields)), zeros(), zeros(), zeros(), zeros(len(FirstStep._fields)))
+        return cls(
+            zeros(),
+            zeros(3, len(Averages._fields)),
+            zeros(),
+            zeros(),
+            zeros(),
+            zeros(len(FirstStep._fields)),
+            zeros(),
+            zeros(),
+        )
 
     def windows(self, xp: Backend) -> tuple[Averages, Averages, Averages]:
         """Names the fast, middle and slow averages."""
@@ -168,6 +187,9 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
     parameter_growth      log |w| / |w_0|
     rate_trend            s - <s>s
     optimizer             +1 for SGD, -1 otherwise
+    travel                0.4 (log(|w - w_0| / |w|) + 5)
+    distance_step         0.4 (log(lr |u| / d) + 3), d the largest lower bound of |w_0 - w*| so far
+    distance_travel       0.5 log(|w - w_0| / d); both are 0 at the first step
     ====================  =================================================================
 
     Args:
@@ -191,6 +213,9 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
     first_step = xp.choose_stack(start, xp.stack(FirstStep(log_param, log_grad, gain)), state.first_step)
     first = FirstStep(*first_step)
 
+    origin_sum = state.origin_sum + signals.origin_product
+    distance = xp.maximum(state.distance, origin_sum * signals.distance_scale)
+
     noise = xp.sqrt(variance) + _TINY
     depth = first_loss - best_loss + noise
     rise = fast.loss - best_loss
@@ -198,6 +223,7 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
     relative = log_update - log_param
     log_noise = xp.log(noise)
     zero = 0.0 * state.seen
+    log_travel, log_distance = _log(xp, signals.travel), _log(xp, distance)
     named = {
         "progress": clock.progress + zero,
         "early": clock.early + zero,
@@ -219,11 +245,16 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
         "parameter_growth": log_param - first.log_param_norm,
         "rate_trend": log_multiplier - slow.log_multiplier,
         "optimizer": signals.optimizer + zero,
+        "travel": 0.4 * (log_travel - log_param + 5.0),
+        "distance_step": xp.where(start, zero, 0.4 * (log_update + clock.log_reference - log_distance + 3.0)),
+        "distance_travel": xp.where(start, zero, 0.5 * (log_travel - log_distance)),
     }
     features = xp.vector([named[name] for name in FEATURES], -CLIP, CLIP)
 
     # A loss of 1e20 is finite, and its square is not: what would poison the state is left out of it.
     bounded = xp.has_no_nan(features) & xp.isfinite(variance + xp.total(moved.averages))
     finite = _is_finite(xp, signals) & bounded
-    after = FeatureState(state.seen + 1.0, moved.averages, variance, first_loss, best_loss, first_step)
+    after = FeatureState(
+        state.seen + 1.0, moved.averages, variance, first_loss, best_loss, first_step, origin_sum, distance
+    )
     return Observation(xp.choose(finite, after, state), xp.masked(finite, features), finite)

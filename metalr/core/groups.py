@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,11 @@ from torch.optim import Optimizer
 
 from metalr.core.backend import Number
 
+logger = logging.getLogger("metalr")
+
+_ROUNDING = 1e-6
+"""Relative difference up to which two rates are the same one: a tensor's is rounded to single precision."""
+
 SCALES = ("lr_scale", "lr_mult", "lr_multiplier")
 """Keys of a group under which others' schedulers find a multiplier of its rate: timm, BEiT, MAE and fairseq write the
 first, many the second, DINOv2 the third."""
@@ -19,6 +25,10 @@ first, many the second, DINOv2 the third."""
 
 class GroupRates:
     """Holds the initial rates of an optimizer's groups, and sets the present ones.
+
+    The rate of group g at step t is lr_g(0) * factor(t), with one factor for all groups. So a rate that somebody else
+    writes into a group is a present one, and goes on from there: lr_g(0) becomes lr / factor(t). Ratios that were
+    asked for relative to the other groups are kept.
 
     Args:
         optimizer: whose groups they are.
@@ -35,7 +45,8 @@ class GroupRates:
         self._optimizer = optimizer
         self.base = initial_rates(optimizer.param_groups)
         self.factor: Number = 1.0
-        self._found: list[float | None] = []
+        self._noted = _noted(optimizer.param_groups)
+        self._last_written = -1
         self._warned = False
         if not any(self.base):
             raise ValueError(
@@ -43,22 +54,31 @@ class GroupRates:
                 "at least one a finite initial rate above 0"
             )
 
-    def adopt(self) -> None:
-        """Takes up the initial rate of a group that was added, or that was frozen and has been given one.
+    def adopt(self, step: int) -> None:
+        """Takes up rates that were written since the last decision, and those of groups that were added.
 
-        Where something else has set a rate since `set` did, it warns once.
+        A group that was added without a rate of its own has the optimizer's default, which is an initial one. Where
+        rates are written at steps that follow each other, something else sets them, too: a warning says so, once.
+
+        Args:
+            step: of the decision that comes.
         """
         groups, known = self._optimizer.param_groups, len(self.base)
-        for index, (group, base) in enumerate(zip(groups, self.base, strict=False)):
-            lr = group["lr"]
-            if isinstance(lr, Tensor):  # whose value the host would have to wait for
-                continue
-            if base == 0.0 and lr != 0.0:
-                self.base[index] = lr
-            elif index < len(self._found) and not math.isclose(lr, self._found[index] or lr, rel_tol=1e-6):
-                self._warn(index, lr)
+        written = [
+            i for i, (group, noted) in enumerate(zip(groups, self._noted, strict=False)) if noted != _note(group)
+        ]
+        for index in written:
+            lr = float(groups[index]["lr"])
+            if not math.isclose(lr, self.base[index] * float(self.factor), rel_tol=_ROUNDING):
+                self.base[index] = lr / float(self.factor)
+                self._report(index, lr, step)
         if len(groups) > known:
-            self.base = initial_rates(groups, self.base)
+            added = initial_rates(groups, self.base)
+            defaults = self._optimizer.defaults.get("lr")
+            for index in range(known, len(groups)):
+                if groups[index]["lr"] is not defaults:
+                    added[index] /= float(self.factor)
+            self.base = added
 
     def set(self, factor: Number) -> None:
         """Sets every group's rate to its initial one times a factor; a rate that is a tensor is filled in place."""
@@ -71,21 +91,42 @@ class GroupRates:
                 lr.copy_((factor * base).reshape(lr.shape))
             else:
                 lr.fill_(base * float(factor))
-        rates = [group["lr"] for group in self._optimizer.param_groups]
-        self._found = [None if isinstance(lr, Tensor) else lr for lr in rates]
+        self.note()
+
+    def note(self) -> None:
+        """Takes the present rates for known: only what is written from here on is somebody else's."""
+        self._noted = _noted(self._optimizer.param_groups)
+
+    def rebase(self, base: Sequence[float]) -> None:
+        """Replaces the initial rates, and sets the present ones to the same factor of them."""
+        self.base = list(base)
+        self.set(self.factor)
 
     def restore(self, base: list[float], factor: float) -> None:
-        """Restores what was stored of another run."""
-        self.base, self.factor, self._found = base, factor, []
+        """Restores what was stored of another run, whose optimizer may be restored later."""
+        self.base, self.factor, self._noted = base, factor, []
 
-    def _warn(self, index: int, lr: float) -> None:
-        if not self._warned:
+    def _report(self, index: int, lr: float, step: int) -> None:
+        again, self._last_written = step == self._last_written + 1 and step > 0, step
+        if not again:
+            logger.info("metalr: param_groups[%d]['lr'] was set to %.3g before step %d: taken up", index, lr, step)
+        elif not self._warned:
             self._warned = True
             warnings.warn(
-                f"param_groups[{index}]['lr'] was set to {lr} by something else, and MetaLR sets it anew at each step: "
-                "remove the other scheduler, or make a new MetaLR to begin from that rate",
+                f"param_groups[{index}]['lr'] is set at every step by something beside MetaLR, such as a warm-up or "
+                "another scheduler: remove the one or the other",
                 stacklevel=4,
             )
+
+
+def _note(group: dict[str, Any]) -> tuple[object, int]:
+    """What tells, without waiting for a device, that a group's rate is as it was: its value, or a tensor's version."""
+    lr = group["lr"]
+    return (id(lr), lr._version) if isinstance(lr, Tensor) else (lr, 0)
+
+
+def _noted(groups: Sequence[dict[str, Any]]) -> list[tuple[object, int]]:
+    return [_note(group) for group in groups]
 
 
 def initial_rates(groups: Sequence[dict[str, Any]], known: Sequence[float] = ()) -> list[float]:

@@ -14,6 +14,7 @@ import torch
 
 from metalr.core.backend import Backend, Mask, Number, Stack
 from metalr.core.features import FeatureState
+from metalr.core.lr_limits import UNLIMITED, LogBounds
 from metalr.core.update_rule import Clock
 
 DIVERGENCE_CUT = math.log(2.0)
@@ -136,6 +137,7 @@ class Proposal(NamedTuple):
         finite: where loss and gradient were finite.
         asked: where the action was finite, too, so that the policy decided.
         score: how far the features lie outside of the policy's support, in [0, 1]; None where that is not looked at.
+        bounds: of the log of the factor of the initial rates, see `metalr.core.lr_limits.LRLimits`.
     """
 
     loss: Number
@@ -144,6 +146,7 @@ class Proposal(NamedTuple):
     finite: Mask
     asked: Mask
     score: Number | None
+    bounds: LogBounds = UNLIMITED
 
 
 class Guarded(NamedTuple):
@@ -184,11 +187,21 @@ def protect(
         state, diverging, cut = _detect_divergence(xp, guards.divergence, state, features, clock, step)
         s = xp.where(diverging, xp.minimum(s, step.before), s)
         s = xp.where(cut, s - DIVERGENCE_CUT, s)
-    low = -math.inf if guards.min_multiplier is None else math.log(guards.min_multiplier)
-    high = math.inf if guards.max_multiplier is None else math.log(guards.max_multiplier)
-    limited = xp.clip(s, low, high)
+    limited = _limit(xp, guards, s, clock, step.bounds)
     actions = GuardActions(failed, xp.logical_not(xp.equal(limited, s)), fades, cut)
     return Guarded(state._replace(counts=xp.add(state.counts, xp.stack(actions))), limited, actions)
+
+
+def _limit(xp: Backend, guards: Guards, s: Number, clock: Clock, bounds: LogBounds) -> Number:
+    """Brings s within the multiplier's limits, and then the rate within its own, which are the user's."""
+    low = -math.inf if guards.min_multiplier is None else math.log(guards.min_multiplier)
+    high = math.inf if guards.max_multiplier is None else math.log(guards.max_multiplier)
+    s = xp.clip(s, low, high)
+    if bounds.low > -math.inf:
+        s = xp.maximum(s, bounds.low - clock.log_reference + 0.0 * s)
+    if bounds.high < math.inf:
+        s = xp.minimum(s, bounds.high - clock.log_reference + 0.0 * s)
+    return s
 
 
 def _detect_divergence(

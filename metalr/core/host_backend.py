@@ -7,6 +7,7 @@ never raise: what is not defined is NaN, what is too large is infinite, and NaN 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ Floats = NDArray[np.float64]
 
 LARGEST = 2.0**128 * (1.0 - 2.0**-24)
 """The largest float32: what lies beyond it is as good as infinite, here as in torch."""
+
+_LARGEST_EXPONENT = math.log(sys.float_info.max)
 
 tanh, arcsinh = math.tanh, math.asinh
 
@@ -82,7 +85,7 @@ def log(x: float) -> float:
 
 def exp(x: float) -> float:
     """e^x."""
-    return math.exp(x) if x < 709.78 else x * math.inf
+    return math.exp(x) if x <= _LARGEST_EXPONENT else x * math.inf
 
 
 def stack(numbers: Iterable[float]) -> list[float]:

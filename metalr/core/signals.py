@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from typing import NamedTuple, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metalr.core.backend import HOST, TORCH, Backend, Number
+from metalr.core.backend import HOST, TORCH, Backend, Mask, Number
 from metalr.core.direction import Direction
+from metalr.core.origin import Origin
 from metalr.core.sample import GroupSample, ParameterSample
 
 Size = TypeVar("Size")
@@ -29,6 +31,10 @@ class Signals(NamedTuple):
         update_norm: |lr(0) u|, with each group's initial rate, so that group ratios count.
         alignment: cos(g, lr(0) u), in [-1, 1]; 0 at the first step.
         optimizer: +1 for SGD, -1 for any other.
+        travel: |w - w_0|, from where the run began.
+        origin_product: <g, w_0 - w>.
+        distance_scale: what turns a sum of `origin_product` into a lower bound of the distance to the solution, see
+            `distance_scale`.
     """
 
     loss: Number
@@ -37,6 +43,43 @@ class Signals(NamedTuple):
     update_norm: Number
     alignment: Number
     optimizer: Number
+    travel: Number
+    origin_product: Number
+    distance_scale: Number
+
+
+class GradientSums(NamedTuple):
+    """Norms of s, the sum of all gradients so far, with the groups' initial rates; each of shape (R,).
+
+    Attributes:
+        square: sum over groups of lr |s|^2.
+        lr_square: sum over groups of lr^2 |s|^2.
+        absolute: sum over groups of lr |s|_1.
+        ones_norm: |lr 1|, of a vector of ones.
+    """
+
+    square: Number
+    lr_square: Number
+    absolute: Number
+    ones_norm: Number
+
+
+def distance_scale(xp: Backend, is_sgd: Mask, sums: GradientSums) -> Number:
+    """Gives c for which c * sum_k <g_k, w_0 - w_k> is a lower bound of the distance from w_0 to the solution.
+
+    With s = sum_k g_k, the bound is that of D-Adaptation (Defazio and Mishchenko 2023, theorem 1), which holds for a
+    convex loss whatever the steps were: in the Euclidean norm for SGD, c = 1 / |s|; for any other optimizer in the
+    largest coordinate, as Prodigy has it (Mishchenko and Defazio 2024, algorithm 4), times the norm of a vector of
+    ones. Groups' rates weigh their coordinates.
+
+    Args:
+        xp: backend of the numbers.
+        is_sgd: (R,).
+        sums: of the gradients so far.
+    """
+    euclidean = xp.sqrt(sums.lr_square) / xp.clip(sums.square, 1e-30)
+    largest = sums.ones_norm / xp.clip(sums.absolute, 1e-30)
+    return xp.where(is_sgd, euclidean, largest)
 
 
 def alignment(xp: Backend, dot: Number, grad_norm: Number, update_norm: Number) -> Number:
@@ -63,6 +106,7 @@ def measure(
     base_lrs: Sequence[float],
     direction: Direction,
     sample: ParameterSample,
+    origin: Origin | None = None,
     on_host: bool = False,
 ) -> tuple[Signals, list[Tensor | None]]:
     """Reads the signals of a real run between `backward()` and `optimizer.step()`.
@@ -73,6 +117,7 @@ def measure(
         base_lrs: lr_g(0) of each parameter group; one with 0 is frozen, and not looked at.
         direction: reads the direction that this optimizer applied last.
         sample: of the optimizer's parameters.
+        origin: of the run, where the policy reads `metalr.core.features.DISTANCE_FEATURES`.
         on_host: bring them to the host, which waits for the parameters' device.
 
     Returns:
@@ -86,31 +131,83 @@ def measure(
     parts = enumerate(zip(sample.groups, base_lrs, strict=True))
     rows = [direction.gather(index, part) if lr > 0 else None for index, (part, lr) in parts]
     updates = [None if row is None else direction.read(index, row) for index, row in enumerate(rows)]
-    triples = zip(rows, updates, sample.groups, strict=True)
-    sums = [_sums(row, update, part) for row, update, part in triples if row is not None]
+    sums = [
+        _sums(index, row, update, part, origin)
+        for index, (row, update, part) in enumerate(zip(rows, updates, sample.groups, strict=True))
+        if row is not None
+    ]
     if not sums:
         _refuse_without_gradients(sample)
     whole = sample.total(torch.stack([part.to(sums[0].device) for part in sums]))
     xp = HOST if on_host else TORCH
-    each: Iterable[Iterable[Number]] = whole.tolist() if on_host else whole.float()[..., None]
-
-    zero: Number = 0.0
-    grad_square = param_square = update_square = product = zero
-    measured = iter(each)
+    measured = iter(whole.tolist() if on_host else whole.float()[..., None])
+    total = Totals()
     for group, part, row, update, lr in zip(groups, sample.groups, rows, updates, base_lrs, strict=True):
         if row is None:
             continue
-        grad, param, square, dot = next(measured)
-        assumed = before_first_update(direction.is_sgd, grad, 0.0 * grad + float(part.count))
+        of_group = GroupSums(*next(measured))
+        assumed = before_first_update(direction.is_sgd, of_group.grad, 0.0 * of_group.grad + float(part.count))
         if update is None:
-            square = assumed
+            of_group = of_group._replace(update=assumed)
         elif not direction.is_sgd:  # 0 where a GradScaler skipped the first steps
-            square = xp.where(square > 0, square, assumed)
-        grad_square = grad_square + grad
-        param_square = param_square + param
-        update_square = update_square + lr * lr * square
-        product = product + (-lr if group.get("maximize", False) else lr) * dot
-    return _signals(xp, loss, grad_square, param_square, update_square, product, direction.is_sgd), rows
+            of_group = of_group._replace(update=xp.where(of_group.update > 0, of_group.update, assumed))
+        total = total.plus(of_group, lr, part.count, bool(group.get("maximize", False)))
+    return _signals(xp, loss, total, direction.is_sgd), rows
+
+
+class GroupSums(NamedTuple):
+    """Sums over one group's sample.
+
+    Attributes:
+        grad: |g|^2.
+        param: |w|^2.
+        update: |u|^2; 0 where nothing has been applied.
+        product: <g, u>; likewise.
+        travel: |w - w_0|^2.
+        origin_product: <g, w_0 - w>.
+        sum_square: |s|^2, of the sum of the gradients so far.
+        sum_absolute: |s|_1.
+    """
+
+    grad: Number
+    param: Number
+    update: Number
+    product: Number
+    travel: Number
+    origin_product: Number
+    sum_square: Number
+    sum_absolute: Number
+
+
+class Totals(NamedTuple):
+    """Sums over all groups, with their initial rates lr where an update counts; see `GroupSums`."""
+
+    grad: Number = 0.0
+    param: Number = 0.0
+    update: Number = 0.0
+    product: Number = 0.0
+    travel: Number = 0.0
+    origin_product: Number = 0.0
+    sum_square: Number = 0.0
+    sum_lr_square: Number = 0.0
+    sum_absolute: Number = 0.0
+    ones: float = 0.0
+
+    def plus(self, group: GroupSums, lr: float, count: int, maximize: bool) -> Totals:
+        """Adds a group's sums; where the optimizer climbs, its update is the other way."""
+        sign = -1.0 if maximize else 1.0
+        return Totals(
+            grad=self.grad + group.grad,
+            param=self.param + group.param,
+            update=self.update + lr * lr * group.update,
+            product=self.product + sign * lr * group.product,
+            travel=self.travel + group.travel,
+            origin_product=self.origin_product + sign * group.origin_product,
+            sum_square=self.sum_square + lr * group.sum_square,
+            sum_lr_square=self.sum_lr_square + lr * lr * group.sum_square,
+            sum_absolute=self.sum_absolute + lr * group.sum_absolute,
+            ones=self.ones + lr * lr * count,
+        )
 
 
 def _refuse_without_gradients(sample: ParameterSample) -> NoReturn:
@@ -125,21 +222,31 @@ def _refuse_without_gradients(sample: ParameterSample) -> NoReturn:
     )
 
 
-def _sums(rows: Tensor, update: Tensor | None, sample: GroupSample) -> Tensor:
-    """|g|^2, |w|^2, |u|^2 and <g, u> of one group, (4,); zeros for what has not been applied."""
+def _sums(index: int, rows: Tensor, update: Tensor | None, sample: GroupSample, origin: Origin | None) -> Tensor:
+    """Measures `GroupSums` of one group, (8,); zeros for what has not been applied, or where there is no origin."""
     vectors = [sample.scaled(row) for row in ((rows[0], rows[1]) if update is None else (rows[0], rows[1], update))]
     squares = torch.stack([torch.linalg.vector_norm(vector) for vector in vectors]).square()
     if update is None:
-        return torch.nn.functional.pad(squares, (0, 2))
-    return torch.cat((squares, vectors[0].dot(vectors[2])[None]))
+        sums = torch.nn.functional.pad(squares, (0, 2))
+    else:
+        sums = torch.cat((squares, vectors[0].dot(vectors[2])[None]))
+    distances = sums.new_zeros(4) if origin is None else origin.measure(index, rows, sample)
+    return torch.cat((sums, distances))
 
 
-def _signals(
-    xp: Backend, loss: Tensor | float, grad: Number, param: Number, update: Number, product: Number, is_sgd: bool
-) -> Signals:
-    """Makes signals from the loss, three squares and a dot product."""
-    grad, param, update = xp.sqrt(grad), xp.sqrt(param), xp.sqrt(update)
-    cosine = alignment(xp, product, grad, update)
+def _signals(xp: Backend, loss: Tensor | float, total: Totals, is_sgd: bool) -> Signals:
+    """Makes signals from the loss and the sums over all groups."""
+    grad, param, update = xp.sqrt(total.grad), xp.sqrt(total.param), xp.sqrt(total.update)
     optimizer = 0.0 * grad + (1.0 if is_sgd else -1.0)
-    value: Number = torch.as_tensor(loss).to(grad).reshape(1) if isinstance(grad, Tensor) else float(loss)
-    return Signals(value, grad, param, update, cosine, optimizer)
+    sums = GradientSums(total.sum_square, total.sum_lr_square, total.sum_absolute, 0.0 * grad + math.sqrt(total.ones))
+    return Signals(
+        loss=torch.as_tensor(loss).to(grad).reshape(1) if isinstance(grad, Tensor) else float(loss),
+        grad_norm=grad,
+        param_norm=param,
+        update_norm=update,
+        alignment=alignment(xp, total.product, grad, update),
+        optimizer=optimizer,
+        travel=xp.sqrt(total.travel),
+        origin_product=total.origin_product,
+        distance_scale=distance_scale(xp, optimizer > 0, sums),
+    )

@@ -14,6 +14,7 @@ import torch
 from torch.optim import Optimizer
 
 from metalr.core.direction import Direction
+from metalr.core.groups import GroupRates
 from metalr.core.sample import ParameterSample, trained
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -31,19 +32,22 @@ class StepWatch:
         optimizer: whose steps are watched; one that a wrapper takes outside counts, those within it do not.
         direction: is shown the parameters before and after each step, where it is measured.
         sample: of the optimizer's parameters; to be replaced when they change.
+        rates: of its groups: what the optimizer itself writes into them in a step counts for nothing.
 
     Attributes:
         sample: as given.
         decide: called once a step with its gradients there: before the update with (False, None), or after the first
             call of the closure with True and the loss that it gave. None where decisions are taken by the loop.
+        finished: steps that are over.
         released: whether another watch has taken its place, or `release` was called.
     """
 
-    def __init__(self, optimizer: Optimizer, direction: Direction, sample: ParameterSample) -> None:
+    def __init__(self, optimizer: Optimizer, direction: Direction, sample: ParameterSample, rates: GroupRates) -> None:
         self.sample = sample
         self.decide: weakref.WeakMethod[Callable[[bool, Any], None]] | None = None
+        self.finished = 0
         self.released = False
-        self._direction = direction
+        self._direction, self._rates = direction, rates
         self._closure: _Closure | None = None
         self._decided = False
         self._depth = 0
@@ -117,7 +121,11 @@ class StepWatch:
     def _end(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Sees a step end."""
         self._depth -= self._depth > 0
-        if self._depth == 0 and self._direction.is_measured:
+        if self._depth:
+            return
+        self.finished += 1
+        self._rates.note()
+        if self._direction.is_measured:
             self._show(self._direction.after_step)
 
     def _ask(self, in_closure: bool, loss: Any) -> None:

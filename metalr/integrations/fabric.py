@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -13,30 +12,46 @@ from torch.optim import Optimizer
 from metalr.core.controller import MetaLR
 from metalr.core.grad_scaler import skips
 from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.lr_limits import Limit
 from metalr.core.policy import LRPolicy
+
+if TYPE_CHECKING:
+    import lightning as L
 
 
 class FabricMetaLR(MetaLR):
-    """`MetaLR` that averages the loss over Fabric's ranks and minds its GradScaler.
+    """Sets the rates in a Fabric loop as `MetaLR` does, with the loss averaged over the ranks.
 
-    In a Fabric loop:
+    Steps that Fabric's GradScaler will skip are left out. Fabric may be that of `lightning` or of `lightning_fabric`:
 
-        model, optimizer = fabric.setup(model, optimizer)
-        meta_lr = FabricMetaLR(fabric, optimizer, total_steps=len(loader))
-        for x, y in loader:
-            loss = criterion(model(x), y)
-            optimizer.zero_grad(); fabric.backward(loss)
-            meta_lr.step(loss)             # before fabric.clip_gradients, so that the policy sees whole gradients
+        import lightning as L, torch
+        from metalr.integrations.fabric import FabricMetaLR
+
+        fabric = L.Fabric(accelerator="cpu")
+        model = torch.nn.Linear(8, 3)
+        model, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+        batches = [(torch.randn(16, 8), torch.randint(3, (16,))) for _ in range(10)]
+        meta_lr = FabricMetaLR(fabric, optimizer, total_steps=len(batches))
+        for x, y in batches:
+            loss = torch.nn.functional.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            meta_lr.step(loss)  # before fabric.clip_gradients, so that the policy sees whole gradients
             optimizer.step()
 
     It can be given to `fabric.save` and `fabric.load` beside model and optimizer.
 
     Args:
         fabric: that set model and optimizer up.
-        optimizer: as it came back from `fabric.setup`.
-        total_steps: horizon in optimizer steps; None for the anytime mode.
+        optimizer: as returned by `fabric.setup`.
+        total_steps: horizon, optimizer steps, 1 or more; None for the anytime mode.
         policy: as for `MetaLR`.
         guards: as for `MetaLR`.
+        min_lr: smallest rate, as for `MetaLR`.
+        max_lr: largest rate, as for `MetaLR`.
+
+    Raises:
+        ValueError, FileNotFoundError: as `MetaLR` does.
     """
 
     def __init__(
@@ -46,13 +61,22 @@ class FabricMetaLR(MetaLR):
         total_steps: int | None = None,
         policy: str | Path | LRPolicy = "default",
         guards: Guards = DEFAULT_GUARDS,
+        min_lr: Limit = None,
+        max_lr: Limit = None,
     ) -> None:
         raw: Optimizer = getattr(optimizer, "optimizer", optimizer)  # Fabric's wrapper only passes calls on
-        super().__init__(raw, total_steps, policy, guards=guards)
+        super().__init__(raw, total_steps, policy, guards=guards, min_lr=min_lr, max_lr=max_lr)
         self._fabric = fabric
 
     def step(self, loss: Tensor | float) -> None:
-        """As `MetaLR.step`, on every rank with its own loss; a step that the GradScaler will skip is left out."""
+        """Decides as `MetaLR.step` does; called on every rank with its own loss.
+
+        Args:
+            loss: of this rank's batch, a scalar; its mean over the ranks is decided on.
+
+        Raises:
+            ValueError, RuntimeError, DivergenceError: as `MetaLR.step` does.
+        """
         scaler = getattr(self._fabric.strategy.precision, "scaler", None)
         if scaler is not None and scaler.is_enabled() and skips(scaler, self.optimizer):
             return

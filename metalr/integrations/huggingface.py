@@ -20,6 +20,7 @@ from transformers.trainer_callback import ExportableState
 from metalr.core.controller import MetaLR
 from metalr.core.grad_scaler import skips
 from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.lr_limits import Limit, LRLimits
 from metalr.core.policy import LRPolicy
 from metalr.integrations.attachments import attach, release
 from metalr.integrations.ranks import mean_over_ranks
@@ -55,6 +56,8 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
     Args:
         policy: as for `MetaLR`; a name or a path is kept in the checkpoint.
         guards: as for `MetaLR`, or its arguments as a dict.
+        min_lr: smallest rate, as for `MetaLR`.
+        max_lr: largest rate, as for `MetaLR`.
 
     Attributes:
         meta_lr: the controller, from the start of the training on.
@@ -90,12 +93,17 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
     meta_lr: MetaLR | None = None
 
     def __init__(
-        self, policy: str | Path | LRPolicy = "default", guards: Guards | dict[str, Any] = DEFAULT_GUARDS
+        self,
+        policy: str | Path | LRPolicy = "default",
+        guards: Guards | dict[str, Any] = DEFAULT_GUARDS,
+        min_lr: Limit = None,
+        max_lr: Limit = None,
     ) -> None:
         # A missing or damaged file is an error here, before any data is prepared.
         self.policy = policy if policy == "default" or isinstance(policy, LRPolicy) else LRPolicy.load(policy)
         self._named = None if isinstance(policy, LRPolicy) else str(policy)
         self.guards = guards if isinstance(guards, Guards) else Guards(**guards)
+        self.limits = LRLimits(min_lr, max_lr)
         self._losses: list[Tensor] = []
 
     def on_train_begin(
@@ -108,7 +116,14 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
         for group in optimizer.param_groups:  # the scheduler's warm-up has begun at a rate of 0
             _fill(group, group.get("initial_lr", group["lr"]))
         stored = _stored(state, type(self).__name__)
-        self.meta_lr = MetaLR(optimizer, max(1, state.max_steps - state.global_step), self.policy, guards=self.guards)
+        self.meta_lr = MetaLR(
+            optimizer,
+            max(1, state.max_steps - state.global_step),
+            self.policy,
+            guards=self.guards,
+            min_lr=self.limits.min_lr,
+            max_lr=self.limits.max_lr,
+        )
         if stored is not None:
             self.meta_lr.load_state_dict(stored)
         self._set_horizon(state)
@@ -157,6 +172,7 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         """Returns the callback's arguments and all of the controller's state, for JSON."""
         args: dict[str, Any] = {"guards": asdict(self.guards)}
+        args |= {"min_lr": self.limits.min_lr, "max_lr": self.limits.max_lr}
         if self._named is not None:
             args["policy"] = self._named
         return {"args": args, "attributes": {"stored": None if self.meta_lr is None else _encode(self.meta_lr)}}

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from metalr.core.controller import MetaLR
 from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.lr_limits import Limit
 from metalr.core.policy import LRPolicy
 from metalr.integrations.ranks import mean_over_ranks
 
@@ -59,6 +60,8 @@ class MetaLRScheduler(LRScheduler):
             `estimated_stepping_batches` has for a run without an end.
         policy: as for `MetaLR`.
         guards: as for `MetaLR`.
+        min_lr: smallest rate, as for `MetaLR`.
+        max_lr: largest rate, as for `MetaLR`.
 
     Attributes:
         meta_lr: the controller, for `explain()`, `events` and the like.
@@ -73,8 +76,10 @@ class MetaLRScheduler(LRScheduler):
         total_steps: float | None = None,
         policy: str | Path | LRPolicy = "default",
         guards: Guards = DEFAULT_GUARDS,
+        min_lr: Limit = None,
+        max_lr: Limit = None,
     ) -> None:
-        self.meta_lr = MetaLR(optimizer, total_steps, policy, guards=guards)
+        self.meta_lr = MetaLR(optimizer, total_steps, policy, guards=guards, min_lr=min_lr, max_lr=max_lr)
         self._observed: list[Tensor] = []
         self._loss: Tensor | None = None
         self._steps = 0

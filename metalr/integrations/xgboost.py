@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from metalr.core.controller import MetaLR
 from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.lr_limits import LRLimits
 from metalr.core.policy import BOOSTING_POLICIES, LRPolicy
 from metalr.integrations.boosting_frame import Frame, frame_of, newton_frame
 from metalr.integrations.boosting_losses import LOSSES, ObjectiveLoss, Rows, read_rows
@@ -52,6 +53,8 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         total_steps: rounds, `num_boost_round` or `n_estimators`; None for the anytime mode.
         policy: as for `MetaLR`; by default that of boosted trees where `total_steps` is given.
         guards: as for `MetaLR`.
+        min_lr: smallest rate.
+        max_lr: largest rate.
         loss: losses (N,) of the rows from margins (N,) or (N, K) and labels, by torch; None for the objective's own.
 
     Attributes:
@@ -87,11 +90,14 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         total_steps: int | None = None,
         policy: str | Path | LRPolicy = "default",
         guards: Guards = DEFAULT_GUARDS,
+        min_lr: float | None = None,
+        max_lr: float | None = None,
         loss: Loss | None = None,
     ) -> None:
         super().__init__()
         self._dtrain, self._loss = dtrain, loss
         self._total_steps, self._policy, self._guards = total_steps, policy, guards
+        self._limits = LRLimits(min_lr, max_lr)
         self._boosting: _Boosting | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -175,7 +181,19 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         loss = _loss_of(objective["name"], self._loss) if own is None or self._loss is not None else None
         frame = own or frame_of(objective["name"], rows, start)
         optimizer = _Margins([nn.Parameter(frame.place(start).clone())], {"lr": _rate(model)})
-        return _Boosting(MetaLR(optimizer, self._total_steps, self._policy, guards=self._guards), frame, rows, loss)
+        return _Boosting(
+            MetaLR(
+                optimizer,
+                self._total_steps,
+                self._policy,
+                guards=self._guards,
+                min_lr=self._limits.min_lr,
+                max_lr=self._limits.max_lr,
+            ),
+            frame,
+            rows,
+            loss,
+        )
 
 
 class _Margins(Optimizer):

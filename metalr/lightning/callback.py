@@ -2,38 +2,64 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging, Timer
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
 from metalr.core.controller import MetaLR
 from metalr.core.grad_scaler import skips
 from metalr.core.guards import DEFAULT_GUARDS, Guards
+from metalr.core.lr_limits import LRLimits
 from metalr.core.policy import LRPolicy
+from metalr.lightning.checks import check_trainer
+from metalr.lightning.drive import Drive
+from metalr.lightning.hooks import ReplacedHooks
+from metalr.lightning.horizon import time_limit
 from metalr.lightning.monitors import DeferredMonitors
+from metalr.lightning.packages import Callback, rank_zero_info, rank_zero_warn
+from metalr.lightning.rates import show_initial_rates
+
+if TYPE_CHECKING:
+    import lightning as L
 
 
-class MetaLRCallback(L.Callback):
+class MetaLRCallback(Callback):
     """Sets the learning rate of every optimizer of a Trainer at each optimizer step.
 
-    `Trainer(callbacks=[MetaLRCallback()])`, and no scheduler in `configure_optimizers`. The horizon is read off
-    the Trainer: steps and epochs, or `max_time`, whichever ends first; where there is none, the anytime mode is
-    used, as it is with `policy="anytime"`. One `MetaLR` drives each optimizer. Its state is in the checkpoint. Under
-    manual optimization, an optimizer is taken to step once a batch: give `total_steps` where it does not.
+    Leave the scheduler out of `configure_optimizers`; the optimizer's own rates are the initial ones:
 
-    It reads gradients unscaled and before Lightning clips them, counts optimizer steps (not batches), takes the mean
-    loss of an accumulation window over all ranks, and leaves out steps that a GradScaler skips. docs/regimes.md lists
-    the regimes of training that it was tested in. A LearningRateMonitor beside it shows the rate that was applied.
+        import lightning as L, torch
+        from torch.utils.data import DataLoader, TensorDataset
+        from metalr import MetaLRCallback
+
+        class Linear(L.LightningModule):
+            def __init__(self):
+                super().__init__()
+                self.layer = torch.nn.Linear(8, 3)
+
+            def training_step(self, batch, batch_idx):
+                return torch.nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+        loader = DataLoader(TensorDataset(torch.randn(64, 8), torch.randint(3, (64,))), batch_size=16)
+        L.Trainer(max_epochs=2, callbacks=[MetaLRCallback()]).fit(Linear(), loader)
+
+    The Trainer may be that of `lightning` or of `pytorch_lightning`. The horizon is read off it: the steps that were
+    taken plus those that are to come by epochs, steps or `max_time`, whichever ends first, worked out anew at each
+    decision (`metalr.lightning.horizon`); where there is no end, the anytime mode is used, as it is with
+    `policy="anytime"`. One `MetaLR` drives each optimizer, and its state is in the checkpoint.
+
+    It reads gradients unscaled and before Lightning clips them, counts optimizer steps (not batches, nor the calls of
+    a closure), takes the mean loss of an accumulation window over all ranks, and leaves out steps that a GradScaler
+    skips. What other callbacks or the module write into the rates is taken up (`metalr.lightning.rates`).
+    docs/regimes.md lists the regimes of training that it was tested in. A LearningRateMonitor beside it shows the rate
+    that was applied.
 
     Logged at the Trainer's `log_every_n_steps`: `metalr/lr` (of the first group), `metalr/log_multiplier` (log of
     the rate over its reference schedule, nats), `metalr/change` (nats) and `metalr/guard_<name>` (actions of each guard
@@ -41,13 +67,16 @@ class MetaLRCallback(L.Callback):
 
     Args:
         policy: "default", another shipped name, a path, or an `LRPolicy`, as for `MetaLR`.
-        total_steps: horizon in optimizer steps, in place of the Trainer's; for several optimizers, one horizon or
-            one each.
-        guards: what keeps the rate from doing harm, as for `MetaLR`; in YAML, `guards: {climb: null}` turns one off.
+        total_steps: horizon in optimizer steps, 1 or more, in place of the Trainer's; for several optimizers, one
+            horizon or one each.
+        guards: what keeps the rate from doing harm, as for `MetaLR`; in YAML, `guards: {divergence: null}` turns one
+            off.
+        min_lr: smallest rate, as for `MetaLR`.
+        max_lr: largest rate, as for `MetaLR`.
 
     Raises:
-        ValueError: for a horizon below 1 or a damaged policy; on fit, for something beside it that sets the rate
-            too, or a strategy (FSDP1, DeepSpeed) that does not show it the gradients.
+        ValueError: for a horizon below 1 or a damaged policy; on fit, for a module without an optimizer, something
+            beside it that sets the rate too, or a strategy (FSDP1, DeepSpeed) that does not show it the gradients.
         FileNotFoundError: for a policy that does not exist.
     """
 
@@ -56,45 +85,64 @@ class MetaLRCallback(L.Callback):
         policy: str | Path | LRPolicy = "default",
         total_steps: int | Sequence[int] | None = None,
         guards: Guards = DEFAULT_GUARDS,
+        min_lr: float | list[float] | None = None,
+        max_lr: float | list[float] | None = None,
     ) -> None:
         given = total_steps if isinstance(total_steps, Sequence) else [total_steps]
         if not given or any(steps is not None and steps < 1 for steps in given):
             raise ValueError(f"total_steps={total_steps}: give 1 or more, or None for the Trainer's horizon")
-        # A missing or damaged file is told here, before any data is prepared.
+        # A missing or damaged file is reported here, before any data is prepared.
         self.policy = policy if policy == "default" or isinstance(policy, LRPolicy) else LRPolicy.load(policy)
         self.total_steps = total_steps
         self.guards = guards
-        self.controllers: list[MetaLR] = []
-        self._restored: list[dict[str, Any]] = []
+        self.limits = LRLimits(min_lr, max_lr)
+        self._restored: dict[str, Any] = {}
+        self._drives: list[Drive] = []
         self._losses: list[Tensor] = []
-        self._consumed = False
-        self._decided = False
+        self._consumed = self._decided = False
+        self._hooks = ReplacedHooks()
         self._monitors: DeferredMonitors | None = None
-        self._timer: Timer | None = None
-        self._max_steps: int | None = None
+
+    @property
+    def controllers(self) -> list[MetaLR]:
+        """The `MetaLR` of each optimizer, in the order of `trainer.optimizers`; none before training starts."""
+        return [drive.controller for drive in self._drives]
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Forgets an earlier fit, before a checkpoint is loaded."""
+        if stage == "fit":
+            self._release()
+            self._restored, self._drives = {}, []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuses what sets the rate too, and strategies that do not show the gradients."""
-        _refuse_rivals(trainer)
-        _refuse_strategies(trainer)
+        check_trainer(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Makes a controller for each optimizer, and restores its state on a resumed run."""
-        horizons = self._horizons(trainer, pl_module)
-        pairs = zip(trainer.optimizers, horizons, strict=True)
-        self.controllers = [MetaLR(opt, horizon, self.policy, guards=self.guards) for opt, horizon in pairs]
-        if self._restored and len(self._restored) != len(self.controllers):
+        states, count = self._restored.get("controllers", []), len(trainer.optimizers)
+        if states and len(states) != count:
             raise ValueError(
-                f"the checkpoint has the state of {len(self._restored)} optimizers, this run has "
-                f"{len(self.controllers)}: resume with the same optimizers"
+                f"the checkpoint has the state of {len(states)} optimizers, this run has "
+                f"{count}: resume with the same optimizers"
             )
-        for controller, state in zip(self.controllers, self._restored, strict=False):
-            controller.load_state_dict(state)
-        self._restored, self._losses, self._consumed, self._decided = [], [], False, False
-        self._monitors = DeferredMonitors(trainer)
-        unit = "steps" if self._timer is None else "steps, estimated from max_time"
-        told = ", ".join(str(steps) for steps in dict.fromkeys(horizons))
-        rank_zero_info(f"metalr: horizon {told} {unit}" if horizons[0] else "metalr: no horizon, the anytime mode")
+        paces = self._restored.get("paces") or [None] * count
+        parts = zip(trainer.optimizers, self._given(count), states or [None] * count, paces, strict=True)
+        self._drives = [
+            Drive(trainer, pl_module, optimizer, self.policy, self.guards, self.limits, given, state, pace)
+            for optimizer, given, state, pace in parts
+        ]
+        self._restored, self._losses, self._consumed, self._decided = {}, [], False, False
+        self._monitors = DeferredMonitors(trainer, self._hooks)
+        show_initial_rates(trainer, self.controllers, self._hooks)
+        self._report_horizon(trainer)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Lets each optimizer decide once a step of the batch."""
+        for drive in self._drives:
+            drive.controller.steps.outside()
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Notes the loss; under AMP it comes multiplied by the scaler's scale."""
@@ -106,96 +154,112 @@ class MetaLRCallback(L.Callback):
         self._losses.append(loss)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Decides, between the last backward pass of the window and the update."""
+        """Decides, between the last backward pass of the window and the update.
+
+        A closure may be called several times in one step, at other points than the parameters' own (sharpness-aware
+        minimisation, line searches): the first call decides.
+        """
         if pl_module.automatic_optimization and (self._consumed or not self._losses):
             return  # training_step returned None: this batch is left out, and nothing moves
         self._consumed = True
-        index, controller = self._controller(optimizer)
+        index, drive = self._drive(optimizer)
         if not self._losses:
             raise RuntimeError(
                 "MetaLRCallback saw no loss before this optimizer step: under manual optimization, call "
                 "self.manual_backward(loss), not loss.backward()"
             )
+        if drive.has_decided(trainer):
+            return
         # Lightning divides each loss by accumulate_grad_batches, also in the last window, which may be shorter.
         loss = torch.stack([value.reshape(()) for value in self._losses]).mean() * trainer.accumulate_grad_batches
         scaler = _scaler(trainer)
         if scaler is not None:
-            hopeless = controller.last_step == 0 and bool(torch.isnan(loss))  # controller.step says so
-            if skips(scaler, controller.optimizer) and not hopeless:
+            hopeless = drive.controller.last_step == 0 and bool(torch.isnan(loss))  # controller.step says so
+            if skips(scaler, drive.controller.optimizer) and not hopeless:
                 return
         if trainer.world_size > 1:
             loss = trainer.strategy.reduce(loss, reduce_op="mean")
-        if self._timer is not None:
-            controller.total_steps = self._time_horizon(trainer, controller.last_step)
-        controller.step(loss)
+        drive.decide(trainer, loss)
         self._decided = True
-        self._log(trainer, index, controller)
+        self._log(trainer, index, drive.controller)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        """Lets monitors sample the rates of a step, when every optimizer's stands."""
+        """Lets monitors sample the rates of a step, when every optimizer's is set."""
         if self._decided and self._monitors is not None:
             self._monitors.sample(trainer)
         self._decided = False
+        for drive in self._drives:
+            drive.end_batch(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Reports an epoch in which no rate was set since no step was seen."""
+        if self._drives and not any(drive.controller.last_step for drive in self._drives):
+            rank_zero_warn(
+                f"MetaLRCallback set no rate in epoch {trainer.current_epoch}, for it saw no optimizer step: under "
+                "manual optimization, call step() of self.optimizers(), and of a sharpness-aware optimizer "
+                "step(closure) in place of first_step() and second_step()"
+            )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leaves the monitors as they were."""
-        self._release_monitors()
+        """Gives other callbacks their hooks back."""
+        self._release()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Leaves the monitors as they were."""
-        self._release_monitors()
+        """Gives other callbacks their hooks back."""
+        self._release()
 
     @property
     def state_key(self) -> str:
-        """One key for subclasses too: a checkpoint of the one is gone on with by the other."""
+        """Names the callback in a checkpoint, subclasses alike: the one resumes from a checkpoint of the other."""
         return "MetaLRCallback"
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of every controller."""
-        return {"controllers": [controller.state_dict() for controller in self.controllers] or self._restored}
+        """Returns the state of every controller, and the pace of optimizers under manual optimization."""
+        if not self._drives:
+            return self._restored or {"controllers": []}
+        states = [drive.controller.state_dict() for drive in self._drives]
+        return {"controllers": states, "paces": [drive.pace() for drive in self._drives]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Kept until the optimizers exist."""
-        self._restored = list(state_dict["controllers"])
+        """Keeps the state until the optimizers exist."""
+        self._restored = dict(state_dict)
 
-    def _release_monitors(self) -> None:
-        if self._monitors is not None:
-            self._monitors.release()
-            self._monitors = None
+    def _release(self) -> None:
+        self._hooks.release()
+        self._monitors = None
+        for drive in self._drives:
+            drive.controller.release()
 
-    def _horizons(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Sequence[int | None]:
-        """The horizon of each optimizer; also finds out whether the time is the limit."""
-        count, given = len(trainer.optimizers), self.total_steps
-        self._timer = self._max_steps = None
-        if isinstance(self.policy, LRPolicy) and self.policy.anytime:
-            return [None] * count
-        if isinstance(given, Sequence):
-            if len(given) != count:
-                raise ValueError(f"total_steps={list(given)}: this run has {count} optimizers, give one horizon each")
-            return given
-        if given is not None:
+    def _given(self, count: int) -> Sequence[int | None]:
+        """The horizon that was asked for of each optimizer."""
+        given = self.total_steps
+        if not isinstance(given, Sequence):
             return [given] * count
-        done = 0 if self._restored else trainer.global_step // max(1, count)
-        self._max_steps = _horizon(trainer, pl_module, done)
-        self._timer = _time_limit(trainer)
-        return [self._max_steps if self._timer is None else self._time_horizon(trainer, 0)] * count
+        if len(given) != count:
+            raise ValueError(f"total_steps={list(given)}: this run has {count} optimizers, give one horizon each")
+        return given
 
-    def _controller(self, optimizer: Optimizer | LightningOptimizer) -> tuple[int, MetaLR]:
-        raw = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        for index, controller in enumerate(self.controllers):
-            if controller.optimizer is raw:
-                return index, controller
-        raise RuntimeError(f"{type(raw).__name__} is none of trainer.optimizers: return it from configure_optimizers")
+    def _report_horizon(self, trainer: L.Trainer) -> None:
+        horizons = list(dict.fromkeys(controller.total_steps for controller in self.controllers))
+        if horizons[0] is None:
+            rank_zero_info("metalr: no horizon, the anytime mode")
+        elif self.total_steps is None and time_limit(trainer) is not None:
+            rank_zero_info("metalr: horizon by max_time, estimated from the pace of the steps")
+        else:
+            rank_zero_info(f"metalr: horizon {', '.join(map(str, horizons))} steps")
 
-    def _time_horizon(self, trainer: L.Trainer, step: int) -> int:
-        """Steps that fit into `max_time` at the pace so far, the same on all ranks."""
-        if self._timer is None:
-            raise RuntimeError("no max_time")
-        remaining = self._timer.time_remaining() or 0.0
-        elapsed = max(self._timer.time_elapsed(), 1e-3)
-        steps = max(step + 1, math.ceil((step + 1) * (elapsed + max(remaining, 0.0)) / elapsed))
-        steps = min(steps, self._max_steps) if self._max_steps else steps
-        return int(trainer.strategy.broadcast(steps)) if trainer.world_size > 1 else steps
+    def _drive(self, optimizer: Any) -> tuple[int, Drive]:
+        wrapped = getattr(optimizer, "_optimizer", None)  # LightningOptimizer's
+        for index, drive in enumerate(self._drives):
+            if drive.controller.optimizer in (optimizer, wrapped):
+                return index, drive
+        raise RuntimeError(
+            f"{type(optimizer).__name__} is none of trainer.optimizers: return it from configure_optimizers"
+        )
+
+    def _controller(self, optimizer: Any) -> tuple[int, MetaLR]:
+        index, drive = self._drive(optimizer)
+        return index, drive.controller
 
     def _log(self, trainer: L.Trainer, index: int, controller: MetaLR) -> None:
         if not trainer.loggers or not trainer._logger_connector.should_update_logs:
@@ -211,54 +275,6 @@ class MetaLRCallback(L.Callback):
             logger.log_metrics(metrics, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
-def _horizon(trainer: L.Trainer, pl_module: L.LightningModule, done: int) -> int | None:
-    """Steps of each optimizer to come after `done`, or None where the Trainer has no end."""
-    total = trainer.estimated_stepping_batches
-    if total in (-1, float("inf")):
-        return None
-    schedulers = [c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
-    if schedulers and trainer.max_epochs is not None and trainer.max_epochs > 0:
-        # Lightning's estimate knows the window of the first epoch alone.
-        windows = [schedulers[0].get_accumulate_grad_batches(epoch) for epoch in range(trainer.max_epochs)]
-        steps = sum(math.ceil(trainer.num_training_batches / window) for window in windows)
-        total = steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
-    if not pl_module.automatic_optimization and trainer.max_steps > 0:  # max_steps counts every optimizer's
-        total = min(total, math.ceil(trainer.max_steps / max(1, len(trainer.optimizers))))
-    return max(1, int(total) - done)
-
-
-def _time_limit(trainer: L.Trainer) -> Timer | None:
-    timers = [c for c in trainer.callbacks if isinstance(c, Timer) and c.time_remaining() is not None]  # type: ignore[attr-defined]
-    return timers[0] if timers else None
-
-
 def _scaler(trainer: L.Trainer) -> Any:
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return scaler if scaler is not None and scaler.is_enabled() else None
-
-
-def _refuse_strategies(trainer: L.Trainer) -> None:
-    if isinstance(trainer.strategy, FSDPStrategy):
-        raise ValueError(
-            "strategy=FSDPStrategy (FSDP1) flattens parameters, of which a rank cannot tell its part: use "
-            "ModelParallelStrategy with fully_shard (FSDP2), or DDP"
-        )
-    if isinstance(trainer.strategy, DeepSpeedStrategy):
-        raise ValueError(
-            "strategy=DeepSpeedStrategy keeps the gradients inside its engine, where MetaLRCallback cannot read them: "
-            "use ModelParallelStrategy with fully_shard (FSDP2), or DDP"
-        )
-
-
-def _refuse_rivals(trainer: L.Trainer) -> None:
-    if trainer.lr_scheduler_configs:
-        names = ", ".join(type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs)
-        raise ValueError(
-            f"MetaLRCallback sets the learning rate, and so does {names} from configure_optimizers: "
-            "remove the one or the other"
-        )
-    if any(isinstance(c, StochasticWeightAveraging) for c in trainer.callbacks):  # type: ignore[attr-defined]
-        raise ValueError(
-            "MetaLRCallback sets the learning rate, and so does StochasticWeightAveraging: remove the one or the "
-            "other, or average with WeightAveraging or EMAWeightAveraging"
-        )

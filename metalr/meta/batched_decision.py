@@ -16,7 +16,7 @@ from metalr.core.backend import TORCH
 from metalr.core.decision import decide
 from metalr.core.features import FeatureState
 from metalr.core.policy import PolicyFunction
-from metalr.core.signals import Signals, alignment
+from metalr.core.signals import GradientSums, Signals, alignment, distance_scale
 from metalr.core.update_rule import Clock, lr_factor
 from metalr.meta.task import Measured
 
@@ -25,13 +25,13 @@ class RunConstants(NamedTuple):
     """What stays the same in R runs from their first step to their last.
 
     Attributes:
-        optimizer: as `Signals.optimizer`, ().
-        first_norm: |u| that the signals assume before the first update, (); 0 stands for |g|.
+        is_sgd: as `Optimizees.is_sgd`, bool, ().
+        elements: number of parameters, ().
         initial_lr: lr(0), (R,).
     """
 
-    optimizer: Tensor
-    first_norm: Tensor
+    is_sgd: Tensor
+    elements: Tensor
     initial_lr: Tensor
 
 
@@ -85,11 +85,29 @@ def batched_signals(state: RunState, measured: Measured, constants: RunConstants
     """Makes of R runs what `metalr.core.signals.measure` makes of a real one."""
     start = cast(Tensor, state.features.seen) == 0
     cosine = cast(Tensor, alignment(TORCH, measured.product, measured.grad_norm, measured.direction_norm))
-    assumed = torch.where(constants.first_norm > 0, constants.first_norm, measured.grad_norm)
+    ones = constants.elements.sqrt()
+    assumed = torch.where(constants.is_sgd, measured.grad_norm, ones)  # as `before_first_update`
     update_norm = constants.initial_lr * torch.where(start, assumed, measured.direction_norm)
-    optimizer = constants.optimizer.expand_as(measured.loss)
+    optimizer = torch.where(constants.is_sgd, 1.0, -1.0).expand_as(measured.loss)
     cosine = torch.where(start, 0.0, cosine)
-    return Signals(measured.loss, measured.grad_norm, measured.param_norm, update_norm, cosine, optimizer)
+    lr = constants.initial_lr
+    sums = GradientSums(
+        square=lr * measured.sum_norm.square(),
+        lr_square=(lr * measured.sum_norm).square(),
+        absolute=lr * measured.sum_absolute,
+        ones_norm=lr * ones,
+    )
+    return Signals(
+        loss=measured.loss,
+        grad_norm=measured.grad_norm,
+        param_norm=measured.param_norm,
+        update_norm=update_norm,
+        alignment=cosine,
+        optimizer=optimizer,
+        travel=measured.travel,
+        origin_product=measured.origin_product,
+        distance_scale=distance_scale(TORCH, optimizer > 0, sums),
+    )
 
 
 def decide_batch(

@@ -111,14 +111,15 @@ class Boosters(Optimizees):
         self._labels, self._valid_labels = (
             torch.stack([torch.from_numpy(table.labels) for table in tables]) for tables in (self._train, self._valid)
         )
-        self.kind = torch.tensor(-1.0)
-        self.first_norm = torch.tensor(float(self._labels.shape[1]) ** 0.5)
+        self.is_sgd = torch.tensor(False)
+        self.elements = torch.tensor(float(self._labels.shape[1]))
         self.initial_lr = inner.hyper.repeat(copies).lr[:, 0]
         self._prior = self._labels.mean(1, keepdim=True).logit()
         self.margins = self._prior.expand_as(self._labels).clone()
         self.direction = torch.zeros_like(self.margins)
         self.step = 0
-        self._gradient = torch.zeros_like(self.margins)
+        self._origin = self.margins
+        self._gradient, self._sum = torch.zeros_like(self.margins), torch.zeros_like(self.margins)
         self._rates = torch.full_like(self.initial_lr, math.nan)
         self._boosters = [self._make(run) for run in range(len(self.margins))]
 
@@ -134,8 +135,18 @@ class Boosters(Optimizees):
         self._gradient = self.margins.sigmoid() - self._labels
         grad = self._gradient / self._labels.shape[1]
         loss = F.binary_cross_entropy_with_logits(self.margins, self._labels, reduction="none").mean(1)
-        product = (grad * self.direction).sum(1)
-        return Measured(loss, grad.norm(dim=1), self.margins.norm(dim=1), self.direction.norm(dim=1), product)
+        self._sum, travelled = self._sum + grad, self._origin - self.margins
+        return Measured(
+            loss=loss,
+            grad_norm=grad.norm(dim=1),
+            param_norm=self.margins.norm(dim=1),
+            direction_norm=self.direction.norm(dim=1),
+            product=(grad * self.direction).sum(1),
+            travel=travelled.norm(dim=1),
+            origin_product=(grad * travelled).sum(1),
+            sum_norm=self._sum.norm(dim=1),
+            sum_absolute=self._sum.abs().sum(1),
+        )
 
     @torch.no_grad()
     def update(self, lr: Tensor) -> None:
@@ -176,12 +187,12 @@ class Boosters(Optimizees):
         """Returns the ensembles in XGBoost's own format, margins and directions."""
         grown = self._boosters if self.step else []
         trees = [torch.frombuffer(booster.save_raw("ubj"), dtype=torch.uint8).clone() for booster in grown]
-        return {"step": self.step, "tensors": [self.margins, self.direction], "trees": trees}
+        return {"step": self.step, "tensors": [self.margins, self.direction, self._sum], "trees": trees}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`; with `colsample_bytree`, later trees use other columns than without a restart."""
         self.step = int(state["step"])
-        self.margins, self.direction = state["tensors"]
+        self.margins, self.direction, self._sum = state["tensors"]
         for run, trees in enumerate(state["trees"]):
             self._boosters[run].load_model(bytearray(trees.numpy().tobytes()))
             self._boosters[run].set_param(self._params[run] | {"nthread": 1})

@@ -70,14 +70,19 @@ class Net(ABC):
 
     @cached_property
     def size(self) -> int:
-        """Number of parameters."""
+        """Number of trained parameters."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
+    @property
+    def frozen_shapes(self) -> Shapes:
+        """Shape by name of each tensor that a run has of its own and does not train; most networks have none."""
+        return {}
+
     def unflatten(self, theta: Tensor) -> Params:
-        """Splits a flat vector, (size,), into views by name."""
-        sizes = [math.prod(shape) for shape in self.shapes.values()]
-        pieces = torch.split(theta, sizes)
-        return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
+        """Splits a flat vector of all trained tensors and then the frozen ones into views by name."""
+        shapes = self.shapes | self.frozen_shapes
+        pieces = torch.split(theta, [math.prod(shape) for shape in shapes.values()])
+        return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
     def flat_loss(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Computes `loss` for a flat vector of parameters, (size,)."""

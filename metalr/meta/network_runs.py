@@ -31,6 +31,7 @@ class NetworkRuns(Optimizees):
         net: the network of all runs.
         theta: initial parameters, (P, n).
         scale: of the parameters inside the network, see `metalr.meta.NetworkTask`, (P, n).
+        frozen: values of the network's `frozen_shapes`, (P, their size).
         train: samples of the P instances to train on.
         valid: samples to validate on.
         batch_size: samples a step.
@@ -50,6 +51,7 @@ class NetworkRuns(Optimizees):
         net: Net,
         theta: Tensor,
         scale: Tensor,
+        frozen: Tensor,
         train: Split,
         valid: Split,
         batch_size: int,
@@ -62,19 +64,19 @@ class NetworkRuns(Optimizees):
         self.theta = theta.repeat(copies, 1)
         self.buffers = optimizer.start(self.theta)
         self.step = 0
-        # Before the first update SGD's u stands for g, and any other's for its sign.
-        kind, first_norm = (1.0, 0.0) if optimizer.is_sgd else (-1.0, theta.shape[1] ** 0.5)
-        self.kind, self.first_norm = torch.tensor(kind, device=device), torch.tensor(first_norm, device=device)
+        self.is_sgd = torch.tensor(optimizer.is_sgd, device=device)
+        self.elements = torch.tensor(float(theta.shape[1]), device=device)
         self._hyper = inner.hyper.repeat(copies).to(device)
         self.initial_lr = self._hyper.lr[:, 0]
-        self._scale = scale.repeat(copies, 1)
+        self._scale, self._frozen = scale.repeat(copies, 1), frozen.repeat(copies, 1)
         self._counts = torch.arange(inner.total_steps, device=device, dtype=torch.float32)
         self._optimizer = optimizer
         indices = batch_indices(inner, instances=len(theta), samples=train.inputs.shape[1], batch_size=batch_size)
         noise = dropout_noise(inner, batch_size=batch_size, units=net.dropout_units)
         self._batches = zip(indices, noise, strict=True)
         self._train, self._valid = train, valid.all(copies)
-        self._grad = torch.zeros_like(self.theta)
+        self._origin = self.theta
+        self._grad, self._sum = torch.zeros_like(self.theta), torch.zeros_like(self.theta)
         self._measure = _measure_part(net, compiled)
         self._update = _update_part(optimizer, compiled)
         self._validate = _validate_part(net, compiled)
@@ -84,7 +86,16 @@ class NetworkRuns(Optimizees):
         device = self._counts.device
         indices, noise = next(self._batches)
         batch = self._train.batch(indices.to(device), self.copies)
-        self._grad, seen = self._measure(self.theta, self._scale, self.buffers.direction, *batch, noise.to(device))
+        self._grad, self._sum, seen = self._measure(
+            self.theta,
+            self._origin,
+            self._sum,
+            self._scale,
+            self._frozen,
+            self.buffers.direction,
+            *batch,
+            noise.to(device),
+        )
         return seen
 
     def update(self, lr: Tensor) -> None:
@@ -97,19 +108,19 @@ class NetworkRuns(Optimizees):
 
     def validate(self) -> Tensor:
         """Computes the mean loss on all validation samples, (R,)."""
-        return self._validate(self.theta * self._scale, *self._valid)
+        return self._validate(_inside(self.theta, self._scale, self._frozen), *self._valid)
 
     def detach(self) -> None:
         """Detaches parameters and buffers from the graph of earlier steps."""
-        self._set([tensor.detach() for tensor in (self.theta, *self.buffers)])
+        self._set([tensor.detach() for tensor in (self.theta, self._sum, *self.buffers)])
 
     def _set(self, tensors: list[Tensor]) -> None:
-        self.theta, *buffers = tensors
+        self.theta, self._sum, *buffers = tensors
         self.buffers = Buffers(*buffers)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns parameters, buffers and the number of the step; batches follow from the seed."""
-        return {"step": self.step, "tensors": [self.theta, *self.buffers]}
+        return {"step": self.step, "tensors": [self.theta, self._sum, *self.buffers]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`, on runs of the same task that have not started."""
@@ -145,6 +156,11 @@ def dropout_noise(inner: InnerTraining, *, batch_size: int, units: int) -> Itera
         yield torch.rand((batch_size, units), generator=generator)
 
 
+def _inside(theta: Tensor, scale: Tensor, frozen: Tensor) -> Tensor:
+    """What the networks compute with: the trained parameters in their units, and the frozen ones."""
+    return torch.cat((theta * scale, frozen), dim=1) if frozen.shape[1] else theta * scale
+
+
 @cache
 def _validate_part(net: Net, compiled: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Maps the parameters inside the network (R, n), inputs and targets (R, N, ...) to losses (R,)."""
@@ -152,21 +168,42 @@ def _validate_part(net: Net, compiled: bool) -> Callable[[Tensor, Tensor, Tensor
 
 
 @cache
-def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Measured]]:
+def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Tensor, Measured]]:
     batched = vmap(net.flat_training_loss, in_dims=(0, 0, 0, None))
 
-    def total(theta: Tensor, scale: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        losses = batched(theta * scale, inputs, targets, noise)
+    def total(
+        theta: Tensor, scale: Tensor, frozen: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        losses = batched(_inside(theta, scale, frozen), inputs, targets, noise)
         return losses.sum(), losses
 
     gradient = torch.func.grad_and_value(total, has_aux=True)
 
     def measure(
-        theta: Tensor, scale: Tensor, direction: Tensor, inputs: Tensor, targets: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Measured]:
-        grad, (_, loss) = gradient(theta, scale, inputs, targets, noise)
-        product = (grad * direction).sum(1)
-        return grad, Measured(loss, grad.norm(dim=1), theta.norm(dim=1), direction.norm(dim=1), product)
+        theta: Tensor,
+        origin: Tensor,
+        gradients: Tensor,
+        scale: Tensor,
+        frozen: Tensor,
+        direction: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        noise: Tensor,
+    ) -> tuple[Tensor, Tensor, Measured]:
+        grad, (_, loss) = gradient(theta, scale, frozen, inputs, targets, noise)
+        gradients, travelled = gradients + grad, origin - theta
+        measured = Measured(
+            loss=loss,
+            grad_norm=grad.norm(dim=1),
+            param_norm=theta.norm(dim=1),
+            direction_norm=direction.norm(dim=1),
+            product=(grad * direction).sum(1),
+            travel=travelled.norm(dim=1),
+            origin_product=(grad * travelled).sum(1),
+            sum_norm=gradients.norm(dim=1),
+            sum_absolute=gradients.abs().sum(1),
+        )
+        return grad, gradients, measured
 
     return compile_part(measure, compiled)
 

@@ -25,6 +25,7 @@ class NetworkTask(Task):
         valid: data of the outer loss.
         batch_size: of the inner runs.
         scale: of the parameters inside the network, which computes with theta * scale, (P, net.size); ones by default.
+        frozen: values of `net.frozen_shapes`, (P, their size); empty by default.
     """
 
     net: Net
@@ -33,9 +34,12 @@ class NetworkTask(Task):
     valid: Split
     batch_size: int
     scale: Tensor = field(default=None)  # type: ignore[assignment]
+    frozen: Tensor = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        """Fills in the scale."""
+        """Fills in the scale and the frozen part."""
+        if self.frozen is None:
+            object.__setattr__(self, "frozen", self.theta.new_zeros(len(self.theta), 0))
         if self.scale is None:
             object.__setattr__(self, "scale", torch.ones_like(self.theta))
 
@@ -54,6 +58,7 @@ class NetworkTask(Task):
             net=self.net,
             theta=self.theta,
             scale=self.scale,
+            frozen=self.frozen,
             train=self.train,
             valid=self.valid,
             batch_size=self.batch_size,
@@ -78,10 +83,11 @@ class NetworkTask(Task):
     def select(self, instances: slice | Tensor) -> NetworkTask:
         """Selects some of the instances, by a slice or by their numbers."""
         train, valid = self.train.select(instances), self.valid.select(instances)
-        theta, scale = self.theta[instances], self.scale[instances]
-        return replace(self, theta=theta, train=train, valid=valid, scale=scale)
+        theta, scale, frozen = self.theta[instances], self.scale[instances], self.frozen[instances]
+        return replace(self, theta=theta, train=train, valid=valid, scale=scale, frozen=frozen)
 
     def to(self, device: torch.device) -> NetworkTask:
         """Moves the task to a device."""
-        theta, scale = self.theta.to(device), self.scale.to(device)
-        return replace(self, theta=theta, train=self.train.to(device), valid=self.valid.to(device), scale=scale)
+        theta, scale, frozen = self.theta.to(device), self.scale.to(device), self.frozen.to(device)
+        train, valid = self.train.to(device), self.valid.to(device)
+        return replace(self, theta=theta, train=train, valid=valid, scale=scale, frozen=frozen)

@@ -54,6 +54,10 @@ class Measured(NamedTuple):
         param_norm: |w|.
         direction_norm: |u|, of the direction applied last.
         product: <g, u>.
+        travel: |w - w_0|.
+        origin_product: <g, w_0 - w>.
+        sum_norm: |s|, of the sum of all gradients so far.
+        sum_absolute: |s|_1.
     """
 
     loss: Tensor
@@ -61,6 +65,10 @@ class Measured(NamedTuple):
     param_norm: Tensor
     direction_norm: Tensor
     product: Tensor
+    travel: Tensor
+    origin_product: Tensor
+    sum_norm: Tensor
+    sum_absolute: Tensor
 
 
 class Optimizees(ABC):
@@ -70,13 +78,13 @@ class Optimizees(ABC):
     Features, policy and update rule are the same whatever is trained.
 
     Attributes:
-        kind: +1 where an update is a gradient or a sum of gradients, -1 otherwise, as `Signals.optimizer`, shape ().
-        first_norm: |u| that the signals assume before the first update, shape (); 0 stands for |g|.
+        is_sgd: whether an update is a gradient or a sum of gradients, bool, shape ().
+        elements: number of parameters of a run, float, shape ().
         initial_lr: lr(0), (R,).
     """
 
-    kind: Tensor
-    first_norm: Tensor
+    is_sgd: Tensor
+    elements: Tensor
     initial_lr: Tensor
 
     @abstractmethod

@@ -15,8 +15,11 @@ positive = st.floats(2.0**-13, 2.0**13, width=32)
 step_signals = st.tuples(values, positive, positive, positive, st.floats(-1, 1, width=32))
 
 
-def make_signals(loss, grad=1.0, param=10.0, update=0.1, cosine=0.5, kind=1.0) -> Signals:
-    return Signals(*(torch.tensor([float(v)]) for v in (loss, grad, param, update, cosine, kind)))
+def make_signals(
+    loss, grad=1.0, param=10.0, update=0.1, cosine=0.5, kind=1.0, travel=0.5, product=0.2, scale=0.25
+) -> Signals:
+    numbers = (loss, grad, param, update, cosine, kind, travel, product, scale)
+    return Signals(*(torch.tensor([float(v)]) for v in numbers))
 
 
 def run(losses, total=100, **signals):
@@ -43,6 +46,7 @@ def test_golden_numbers_of_the_first_step():
         "alignment_certainty": 3.0,
         "predicted_change": CLIP,  # no noise has been seen yet
         "optimizer": 1.0,
+        "travel": 0.4 * (math.log(0.5 / 10) + 5),
     }
     assert dict(zip(FEATURES, row.tolist(), strict=True)) == pytest.approx(expected, abs=1e-5)
 
@@ -96,7 +100,10 @@ def test_the_gain_of_a_direction():
 def test_invariant_to_a_factor_on_the_loss(losses, factor):
     """For an optimizer whose update does not scale with the loss: only the loss and its gradient do."""
     losses = [x / 64 for x in losses]
-    plain, scaled = run(losses), run([factor * x for x in losses], grad=factor)
+    plain, scaled = (
+        run(losses),
+        run([factor * x for x in losses], grad=factor, product=0.2 * factor, scale=0.25 / factor),
+    )
     for name in FEATURES:
         assert torch.allclose(column(plain, name), column(scaled, name), atol=2e-3), name
 
@@ -112,7 +119,7 @@ def test_invariant_to_a_shift_of_the_loss(losses, shift):
 def test_invariant_to_a_common_scale_of_parameters_and_updates(scale):
     """A network reparameterised by w = scale * v: updates and parameters grow by 1/scale, gradients by scale."""
     losses = [2.0, 1.5, 1.7, 1.2]
-    other = run(losses, param=10.0 / scale, update=0.1 / scale, grad=scale)
+    other = run(losses, param=10.0 / scale, update=0.1 / scale, grad=scale, travel=0.5 / scale, scale=0.25 / scale)
     assert torch.allclose(run(losses), other, atol=1e-3)
 
 
@@ -145,7 +152,7 @@ def test_runs_do_not_mix():
     state, rows = FeatureState.empty(2), None
     for t, pair in enumerate(losses):
         ones = torch.ones(2)
-        signals = Signals(pair, ones, 10 * ones, 0.1 * ones, 0.5 * ones, ones)
+        signals = Signals(pair, ones, 10 * ones, 0.1 * ones, 0.5 * ones, ones, 0.5 * ones, 0.2 * ones, 0.25 * ones)
         state, rows, _ = observe(TORCH, state, signals, torch.zeros(2), clock(t, 100))
     for i in range(2):
         assert torch.allclose(rows[i], run(losses[:, i].tolist())[-1], atol=1e-6)
@@ -166,3 +173,24 @@ def test_any_loss_at_all_leaves_the_state_finite(losses):
         state, features, _ = observe(TORCH, state, make_signals(loss), s, clock(t, 100))
         assert bool(torch.isfinite(features).all())
         assert all(bool(torch.isfinite(part).all()) for part in state)
+
+
+def test_the_distance_is_the_largest_lower_bound_so_far():
+    """r = sum <g, w_0 - w> of 0.2, -0.1, 0.4 by 0.25, 1, 0.5: bounds 0.05, 0.1, 0.25; a fall changes nothing."""
+    state, found = FeatureState.empty(1), []
+    for t, (product, scale) in enumerate(((0.2, 0.25), (-0.1, 1.0), (0.4, 0.5), (-0.45, 1.0))):
+        signals = make_signals(1.0, product=product, scale=scale)
+        state, features, _ = observe(TORCH, state, signals, torch.zeros(1), clock(t, 1000))
+        found.append(float(state.distance))
+    assert found == pytest.approx([0.05, 0.1, 0.25, 0.25])
+    step = features[0, FEATURES.index("distance_step")]
+    assert float(step) == pytest.approx(
+        0.4 * (math.log(0.1 / 0.25) + float(clock(3, 1000).log_reference) + 3), abs=1e-5
+    )
+
+
+def test_a_rate_from_which_no_bound_comes_is_too_high():
+    """The first step knows nothing of a distance; later ones that go against the gradient have none to show."""
+    rows = run([2.3, 2.4], travel=0.0, product=-0.1)
+    assert column(rows, "distance_step").tolist() == [0.0, CLIP]
+    assert column(rows, "travel").tolist() == [-CLIP, -CLIP]

@@ -44,7 +44,17 @@ def divergences(shapes: dict[str, list[float]], total: int | None, descents: flo
     cuts: dict[str, list[int]] = {name: [] for name in shapes}
     for t, losses in enumerate(zip(*shapes.values(), strict=True)):
         now = clock(t, total)
-        signals = Signals(torch.tensor(losses, dtype=torch.float32), ones, ones, 0.1 * ones, 0.0 * ones, ones)
+        signals = Signals(
+            torch.tensor(losses, dtype=torch.float32),
+            ones,
+            ones,
+            0.1 * ones,
+            0.0 * ones,
+            ones,
+            0.0 * ones,
+            0.0 * ones,
+            ones,
+        )
         features, _, finite = observe(TORCH, features, signals, s, now)
         step = Proposal(signals.loss, s, s, finite, finite, None)
         guard_state, _, acted = protect(TORCH, Guards(divergence=descents), guard_state, features, now, step)

@@ -1,5 +1,6 @@
 """Fits that are gone on with under another horizon, and what the Trainer can say of its end."""
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
@@ -44,14 +45,69 @@ def test_a_fit_is_not_resumed_in_the_other_mode(tmp_path):
         trainer.fit(Module(), Resumable(), ckpt_path=path, weights_only=True)
 
 
-def test_a_fit_with_max_time_is_resumed_with_the_time_that_is_left(tmp_path, policy):
-    path = checkpoint_at(tmp_path / "c", policy, max_epochs=-1, max_time={"seconds": 60})
-    seen = Recorder(policy)
-    trainer = make_trainer(tmp_path, seen, StopAt(STEP + 4), max_epochs=-1, max_time={"seconds": 60})
+class Clock:
+    """What a Timer takes for the time, which passes as a test has it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Passes(L.Callback):
+    """Lets each batch take so many seconds."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self.clock, self.seconds = clock, seconds
+
+    def on_train_batch_start(self, *_) -> None:
+        self.clock.now += self.seconds
+
+
+class TimedHorizons(Recorder):
+    """Notes the horizon of every decision."""
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        super().on_before_optimizer_step(trainer, pl_module, optimizer)
+        vars(self).setdefault("horizons", []).append(self.controllers[0].total_steps)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("lightning.pytorch.callbacks.timer.time", clock)
+    return clock
+
+
+def timed(folder, policy, clock, seconds, *callbacks, path=None, **options):
+    seen = TimedHorizons(policy)
+    options = {"max_epochs": -1, "max_time": {"seconds": 60}} | options
+    trainer = make_trainer(folder, seen, Passes(clock, seconds), *callbacks, **options)
     trainer.fit(Module(), Resumable(), ckpt_path=path, weights_only=True)
-    controller = seen.controllers[0]
-    assert controller.last_step == STEP + 4
-    assert controller.total_steps > STEP + 4
+    return seen
+
+
+def test_max_time_at_a_steady_pace_is_the_steps_that_it_has(tmp_path, policy, clock):
+    """60 seconds, of 1 and of 2 a step."""
+    assert timed(tmp_path, policy, clock, 1.0).horizons == [60] * 60
+    assert timed(tmp_path, policy, clock, 2.0).horizons == [30] * 30
+
+
+def test_max_time_and_max_steps_end_a_fit_by_what_comes_first(tmp_path, policy, clock):
+    assert timed(tmp_path, policy, clock, 1.0, max_steps=20).horizons == [20] * 20
+    assert timed(tmp_path, policy, clock, 1.0, max_steps=100).horizons == [60] * 60
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(1.0, 60), (2.0, STEP + 26), (0.5, STEP + 104)])
+def test_a_fit_with_max_time_is_resumed_with_the_time_that_is_left(tmp_path, policy, clock, seconds, steps):
+    """8 seconds were for 8 steps; 52 are left, for steps that now take 1, 2 or half a second (another batch size)."""
+    kept = ModelCheckpoint(tmp_path / "c", every_n_train_steps=STEP, save_top_k=-1)
+    timed(tmp_path, policy, clock, 1.0, kept, StopAt(STEP))
+    (path,) = (tmp_path / "c").glob(f"*step={STEP}.ckpt")
+    seen = timed(tmp_path, policy, clock, seconds, path=path)
+    assert seen.controllers[0].last_step == steps
+    assert seen.horizons[1:] == [steps] * (steps - STEP - 1)  # the first step still has the pace of the part before
 
 
 @pytest.mark.parametrize("endless", [False, True])

@@ -62,7 +62,7 @@ def test_a_scheduler_that_was_thrown_away_sets_no_rate(name, end, policy):
     "kinds", [(MetaLRScheduler, MetaLRScheduler), (MetaLR, MetaLRScheduler), (MetaLRScheduler, MetaLR)]
 )
 def test_a_new_one_takes_the_place_of_the_old(kinds, policy):
-    """Though the old one is still held, as in a notebook; its use is told."""
+    """Though the old one is still held, as in a notebook; its use is refused."""
 
     def give(one):
         return one.observe if isinstance(one, MetaLRScheduler) else one.step
@@ -82,16 +82,44 @@ def test_a_new_one_takes_the_place_of_the_old(kinds, policy):
         give(old)(torch.ones(()))
 
 
-def test_a_rate_that_something_else_sets_is_told_once(policy):
+def test_a_rate_that_something_else_sets_at_every_step_is_reported_once(policy):
     run = Phases()
     meta_lr = MetaLR(run.optimizer, 8, policy)
     other = torch.optim.lr_scheduler.StepLR(run.optimizer, 1, gamma=0.5)
-    with pytest.warns(UserWarning, match="was set to .* by something else") as told:
+    with pytest.warns(UserWarning, match="is set at every step by something beside MetaLR") as seen:
         run.train(meta_lr.step, after=other.step)
-    assert len([w for w in told if "something else" in str(w.message)]) == 1
+    assert len([w for w in seen if "something beside" in str(w.message)]) == 1
 
 
-def test_nothing_is_told_of_a_resumed_run(policy):
+@pytest.mark.parametrize("as_lr", [float, torch.tensor])
+def test_a_rate_that_is_written_once_goes_on_from_there(as_lr, policy):
+    """A tenth of the present rate: all later rates are a tenth of what they would have been."""
+    runs = Phases(), Phases()
+    for run in runs:
+        run.group["lr"] = as_lr(run.group["lr"])
+        run.meta_lr = MetaLR(run.optimizer, 12, policy)
+        run.train(run.meta_lr.step, steps=4)
+    left, cut = runs
+    before = float(cut.group["lr"])
+    cut.group["lr"] = as_lr(before / 10)
+    cut.meta_lr.step(cut.backward(*batches(1)[0]))
+    assert cut.meta_lr.base_lrs == pytest.approx([rate / 10 for rate in left.meta_lr.base_lrs], rel=1e-6)
+    assert float(cut.group["lr"]) == pytest.approx(cut.meta_lr.last_lr[0], rel=1e-6)
+
+
+def test_a_group_added_with_a_present_rate_keeps_its_ratio_and_one_without_begins_as_the_others(policy):
+    run = Phases()
+    meta_lr = MetaLR(run.optimizer, 12, policy)
+    run.train(meta_lr.step, steps=4)
+    present = run.group["lr"]
+    run.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": present / 10})
+    run.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))]})
+    run.train(meta_lr.step, steps=1)
+    first, derived, default = meta_lr.base_lrs
+    assert (derived, default) == pytest.approx((first / 10, first))
+
+
+def test_nothing_is_reported_of_a_resumed_run(policy):
     run = Phases()
     meta_lr = MetaLR(run.optimizer, 12, policy)
     run.train(meta_lr.step, steps=4)

@@ -176,6 +176,8 @@ def test_fsdp1s_parameters_are_refused(tmp_path):
 @pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedStrategy])
 def test_strategies_that_do_not_show_the_gradients_are_refused(strategy):
     """Not run: FSDP1 wants a GPU, and DeepSpeed is not installed."""
-    trainer = SimpleNamespace(strategy=object.__new__(strategy), lr_scheduler_configs=[], callbacks=[])
+    trainer = SimpleNamespace(
+        strategy=object.__new__(strategy), lr_scheduler_configs=[], callbacks=[], optimizers=[None]
+    )
     with pytest.raises(ValueError, match=f"strategy={strategy.__name__}.*ModelParallelStrategy with fully_shard"):
         MetaLRCallback().on_fit_start(trainer, None)

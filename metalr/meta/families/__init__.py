@@ -3,6 +3,7 @@
 from metalr.meta.families.boosted_trees import BoostedTreesTasks
 from metalr.meta.families.images import ConvNetTasks
 from metalr.meta.families.modules import ModuleTasks
+from metalr.meta.families.pretrained import PretrainedLanguageTasks, PretrainedSceneTasks
 from metalr.meta.families.quadratics import QuadraticTasks
 from metalr.meta.families.tables import TabularTasks
 from metalr.meta.families.tokens import MaskedTransformerTasks, SentenceTasks, TransformerTasks
@@ -17,6 +18,8 @@ __all__ = [
     "MLPTasks",
     "MaskedTransformerTasks",
     "ModuleTasks",
+    "PretrainedLanguageTasks",
+    "PretrainedSceneTasks",
     "QuadraticTasks",
     "SentenceTasks",
     "TabularTasks",

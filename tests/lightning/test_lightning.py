@@ -137,7 +137,7 @@ def test_two_ranks_set_the_rates_of_one(tmp_path):
         (state,) = checkpoint["callbacks"]["MetaLRCallback"]["controllers"]
         states.append(state)
     assert float(states[0]["log_multiplier"]) == pytest.approx(float(states[1]["log_multiplier"]), abs=1e-4)
-    assert torch.allclose(states[0]["memory"]["averages"], states[1]["memory"]["averages"], atol=1e-4)
+    assert torch.allclose(states[0]["feature_state"]["averages"], states[1]["feature_state"]["averages"], atol=1e-4)
     for a, b in zip(alone.parameters(), together.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-4)
 

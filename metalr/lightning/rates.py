@@ -1,0 +1,69 @@
+"""Finetuning callbacks, which read and write rates while a fit goes on, work on initial rates.
+
+While one runs, each group shows lr_g(0): a tenth of the first group's rate is a tenth of it for good, and a number is
+an initial rate, as in `configure_optimizers`. What anything else writes into a group is a present rate; see
+`metalr.core.groups.GroupRates`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from metalr.core.controller import MetaLR
+from metalr.lightning.hooks import ReplacedHooks
+from metalr.lightning.packages import instances
+
+if TYPE_CHECKING:
+    import lightning as L
+
+_ROUNDING = 1e-6
+"""Relative difference up to which two rates are the same one: a tensor's is rounded to single precision."""
+
+
+def show_initial_rates(trainer: L.Trainer, controllers: Sequence[MetaLR], hooks: ReplacedHooks) -> None:
+    """Has a Trainer's finetuning callbacks see, and set, initial rates at the start of an epoch.
+
+    Args:
+        trainer: whose callbacks they are.
+        controllers: of its optimizers.
+        hooks: that replaces theirs, until it is released.
+    """
+    for callback in instances(trainer, "callbacks.BaseFinetuning"):
+        hooks.replace(callback, "on_train_epoch_start", _on_initial_rates(callback.on_train_epoch_start, controllers))
+
+
+def _on_initial_rates(hook: Callable[..., Any], controllers: Sequence[MetaLR]) -> Callable[..., Any]:
+    @wraps(hook)
+    def on_initial_rates(*args: Any, **kwargs: Any) -> Any:
+        for controller in controllers:
+            for group, base in zip(controller.optimizer.param_groups, controller.base_lrs, strict=True):
+                _write(group, base)
+        result = hook(*args, **kwargs)
+        for controller in controllers:
+            shown = controller.base_lrs
+            controller.base_lrs = [
+                _read(group, shown[i : i + 1]) for i, group in enumerate(controller.optimizer.param_groups)
+            ]
+        return result
+
+    return on_initial_rates
+
+
+def _read(group: dict[str, Any], shown: Sequence[float]) -> float:
+    """The rate of a group, to the last bit the one that was shown where that was left as it was."""
+    written = float(group["lr"])
+    return next((rate for rate in shown if math.isclose(written, rate, rel_tol=_ROUNDING)), written)
+
+
+@torch.no_grad()
+def _write(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
