@@ -2,6 +2,7 @@
 
 import pytest
 
+from metalr import MetaLRCallback
 from tests.text import BERT, GLUE, GPT2, TINY_BERT, TINY_GPT2, datasets_cache, needs_data, small_squad  # noqa: F401
 from tests.text_cli import run
 
@@ -63,6 +64,16 @@ def test_the_checkpoint_of_a_run_tests_as_it_validated(tmp_path, squad, config, 
     assert float(tested.trainer.callback_metrics[f"test/{metric}"]) == pytest.approx(validated, rel=1e-5)
     loaded = type(cli.model).load_from_checkpoint(checkpoint)
     assert loaded.network.config.to_dict() == cli.model.network.config.to_dict()
+
+
+@pytest.mark.slow
+@needs_data
+def test_a_pretrained_model_is_fine_tuned_below_a_limit(tmp_path, squad):
+    """By the option of docs/fine-tuning.md."""
+    cli = _run("fit", tmp_path, "glue_minilm", squad, "--trainer.callbacks.max_lr=2e-4", schedule="metalr")
+    (callback,) = (each for each in cli.trainer.callbacks if isinstance(each, MetaLRCallback))
+    assert callback.limits.max_lr == 2e-4
+    assert callback.controllers[0].last_lr[0] <= 2e-4
 
 
 @pytest.mark.slow
