@@ -166,6 +166,25 @@ class LRPolicy(nn.Module):
             return features
         return features.index_select(-1, self.columns)
 
+    def widened(self, features: Sequence[str]) -> LRPolicy:
+        """Makes a policy that reads more features and acts the same: what is new weighs nothing yet.
+
+        Args:
+            features: names out of `metalr.core.features.FEATURES`, all of its own among them.
+
+        Raises:
+            ValueError: for features that leave out one of its own, or that do not exist.
+        """
+        missing = [name for name in self.features if name not in features]
+        if missing:
+            raise ValueError(f"features={list(features)}: leave in what the policy reads already, {', '.join(missing)}")
+        wide = LRPolicy(features, self.hidden, card=self.card)
+        state = {name: part for name, part in self.state_dict().items() if not name.startswith("support.")}
+        first = torch.zeros(self.hidden[0] if self.hidden else 1, len(features))
+        first[:, [wide.features.index(name) for name in self.features]] = state["layers.0.weight"].cpu()
+        wide.load_state_dict(wide.state_dict() | state | {"layers.0.weight": first})
+        return wide
+
     def learn_support(self, states: Tensor) -> None:
         """Sets `support` to where the states lie.
 

@@ -87,7 +87,8 @@ def batched_signals(state: RunState, measured: Measured, constants: RunConstants
     cosine = cast(Tensor, alignment(TORCH, measured.product, measured.grad_norm, measured.direction_norm))
     ones = constants.elements.sqrt()
     assumed = torch.where(constants.is_sgd, measured.grad_norm, ones)  # as `before_first_update`
-    update_norm = constants.initial_lr * torch.where(start, assumed, measured.direction_norm)
+    is_unknown = start | (~constants.is_sgd & (measured.direction_norm == 0))
+    update_norm = constants.initial_lr * torch.where(is_unknown, assumed, measured.direction_norm)
     optimizer = torch.where(constants.is_sgd, 1.0, -1.0).expand_as(measured.loss)
     cosine = torch.where(start, 0.0, cosine)
     lr = constants.initial_lr

@@ -57,8 +57,8 @@ class MetaLearner(L.LightningModule):
         lr_scheduler: makes the schedule of its rate, stepped once a meta-step; constant by default.
         final_weight: share of the final loss in the outer loss, in [0, 1]; the rest is the run's mean loss.
         compiled: run inner steps through torch.compile.
-        init_from: policy file or shipped name to start from, in place of `features` and `hidden`. The card counts its
-            meta-steps, too.
+        init_from: policy file or shipped name to start from, in place of `hidden`; with `features`, it reads
+            these in place of its own, of which none may be left out. The card counts its meta-steps, too.
         seed: of the policy's initial weights and of the noise.
         support_batches: number of task batches on which the policy's support is learned after the training, see
             `metalr.meta.visited_states`.
@@ -275,12 +275,12 @@ def _starting_policy(
 ) -> LRPolicy:
     if init_from is None:
         policy = LRPolicy(features or (ANYTIME_FEATURES if anytime else FEATURES), hidden or (64, 32), seed)
-    elif features or hidden:
-        raise ValueError(
-            f"init_from={init_from!r} has features and hidden layers of its own: leave out features and hidden"
-        )
+    elif hidden:
+        raise ValueError(f"init_from={init_from!r} has hidden layers of its own: leave out hidden")
     else:
-        policy = LRPolicy.load(init_from).requires_grad_(True)
+        policy = LRPolicy.load(init_from)
+        policy = policy.widened(features) if features else policy
+        policy.requires_grad_(True)
     if policy.anytime != anytime:
         read = [name for name in HORIZON_FEATURES if name in policy.features]
         raise ValueError(

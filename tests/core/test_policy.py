@@ -225,3 +225,18 @@ def test_shipped_policies_load_and_have_a_card():
         assert policy.anytime is anytime
         assert {"command", "seed", "inner_steps"} <= set(policy.card)
         assert shipped_policies()[name].with_suffix(".md").is_file()
+
+
+def test_a_widened_policy_reads_more_and_acts_the_same():
+    narrow = random_policy(strength=1.0)
+    few = LRPolicy(FEATURES[3:9], narrow.hidden)
+    few.load_state_dict(
+        {k: v[:, 3:9] if k == "layers.0.weight" else v for k, v in narrow.state_dict().items() if "support" not in k},
+        strict=False,
+    )
+    wide = few.widened(FEATURES)
+    x = torch.randn(5, len(FEATURES))
+    assert torch.allclose(few(x), wide(x), atol=1e-6)
+    assert float(few(x).abs().max()) > 0
+    assert wide.features == FEATURES
+    assert not wide.support.is_bounded

@@ -202,7 +202,9 @@ def test_bad_arguments_are_named():
         MetaLearner(features=["early", "optimizer"])
     with pytest.raises(ValueError, match="anytime=True.*progress"):
         MetaLearner(anytime=True, init_from="default")
-    with pytest.raises(ValueError, match="init_from='default' has features"):
+    with pytest.raises(ValueError, match="init_from='default' has hidden layers"):
         MetaLearner(hidden=[8], init_from="default")
+    with pytest.raises(ValueError, match="leave in what the policy reads already, progress"):
+        MetaLearner(features=["travel", "step_size_reference"], init_from="default")
     with pytest.raises(ValueError, match="final_weight=2"):
         MetaLearner(final_weight=2)
