@@ -7,7 +7,7 @@ from statistics import median
 
 from benchmarks.finetuning.data import MAX_TOKENS, VALIDATION
 from benchmarks.finetuning.figures import MARGIN, Findings
-from benchmarks.finetuning.runs import LEARNED, ORDER, OWN, POINTS
+from benchmarks.finetuning.runs import DECADES, LEARNED, ORDER, OWN, POINTS
 from benchmarks.finetuning.tasks import TASKS
 from benchmarks.finetuning.weights import MINILM, MOBILENET
 from benchmarks.suites.schedules import WARM_UP
@@ -30,6 +30,7 @@ def write_page(findings: Findings, path: Path) -> None:
     text = _PAGE.format(
         command=findings.command,
         points=POINTS,
+        decades=f"{DECADES:g}",
         cap=f"{CAP:g}",
         warm_up=f"{100 * WARM_UP:g}",
         rows=VALIDATION,
@@ -121,10 +122,10 @@ each network has a fresh head.
 {tasks}
 
 Sentences are cut at {tokens} tokens. AdamW has torch's defaults, with a weight decay of 0.01; SGD has momentum 0.9.
-Each schedule is run from initial rates a decade apart, with {seeds}; for a task and a seed, all of them have the same
-weights, batches and dropout masks. Warm-up takes {warm_up} % of the steps. The validation loss is that of {rows}
-fixed rows, at the start and at {points} evenly spaced steps. A loss that is not a number, or above {cap} times the
-run's initial one, counts as {cap} times that.
+Each schedule is run from each initial rate, log-spaced over {decades} decades, with {seeds}; for a task and a seed, all
+of them have the same weights, batches and dropout masks. Warm-up takes {warm_up} % of the steps. The validation loss is
+that of {rows} fixed rows, at the start and at {points} evenly spaced steps. A loss that is not a number, or above {cap}
+times the run's initial one, counts as {cap} times that.
 
 ## Over the best-tuned schedule
 
