@@ -22,11 +22,12 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the collections beside train.py
 
-from benchmarks.heldout.report import Suite
-from benchmarks.heldout.runs import HeldOutRun, Run, flush_denormals
-from benchmarks.heldout.schedules import fingerprint
-from benchmarks.heldout.table import Table, results_of, tabulate
+from benchmarks.heldout.runs import HeldOutRun
 from benchmarks.heldout.tasks import USUAL_LR
+from benchmarks.suites.report import Suite
+from benchmarks.suites.runs import Run, flush_denormals
+from benchmarks.suites.schedules import fingerprint
+from benchmarks.suites.table import Table, results_of, tabulate
 from metalr import LRPolicy
 from metalr.compare.files import locked
 from metalr.compare.grid import rates_about

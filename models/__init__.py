@@ -8,6 +8,7 @@ from models.boosted_trees import BoostedTrees
 from models.boosting_optimizer import Boosting
 from models.image_classifier import ImageClassifier
 from models.language_model import LanguageModel
+from models.lora import LoRA
 from models.networks import MLP, ConvNet
 from models.question_answering import QuestionAnswering
 from models.tabular_mlp import TabularMLP
@@ -21,6 +22,7 @@ __all__ = [
     "ConvNet",
     "ImageClassifier",
     "LanguageModel",
+    "LoRA",
     "QuestionAnswering",
     "TabularMLP",
     "TextClassifier",

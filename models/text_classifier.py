@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +18,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.regression import MeanSquaredError, PearsonCorrCoef, SpearmanCorrCoef
 
+from models.lora import LoRA, adapt
 from models.transformer import TransformerModule
 
 METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman", "mse")
@@ -34,11 +36,14 @@ class TextClassifier(TransformerModule):
         path: hub id or folder of the network's config and weights.
         pretrained: whether to load the weights rather than initialise fresh ones.
         overrides: values of the config to change, such as {"num_hidden_layers": 2}.
-        num_labels: number of classes, or 1 for a regression; None for the data module's.
+        num_labels: number of classes, or 1 for a regression; None for the data module's: a head of another number is
+            replaced by a fresh one.
         metrics: names out of `METRICS`; None for the data module's. `f1` with two classes is that of class 1.
+        lora: adapters to train in place of the network's body; None to train all of it.
 
     Raises:
-        ValueError: for an unknown metric, and as `TransformerModule`.
+        ValueError: for an unknown metric, adapters that do not go with the network, and as `TransformerModule`.
+        ImportError: for adapters without `peft`.
         FileNotFoundError, ConnectionError: as `TransformerModule`.
     """
 
@@ -51,11 +56,16 @@ class TextClassifier(TransformerModule):
         overrides: dict[str, Any] | None = None,
         num_labels: int | None = None,
         metrics: Sequence[str] | None = None,
+        lora: LoRA | dict[str, Any] | None = None,
     ) -> None:
         unknown = sorted(set(metrics or ()) - set(METRICS))
         if unknown:
             raise ValueError(f"metrics={unknown}: choose of {', '.join(METRICS)}")
-        super().__init__(path, pretrained, overrides, num_labels=num_labels or 2)
+        super().__init__(path, pretrained, overrides, **({} if num_labels is None else {"num_labels": num_labels}))
+        if lora is not None:
+            chosen = lora if isinstance(lora, LoRA) else LoRA(**lora)
+            adapt(self.network, chosen)
+            lora = asdict(chosen)  # a checkpoint is read without unpickling
         self.save_hyperparameters()
         self.num_labels = num_labels
         self.metric_names = metrics
@@ -89,14 +99,13 @@ class TextClassifier(TransformerModule):
         config.num_labels = num_labels
         with torch.device("meta"):  # shapes without memory
             resized = type(self.network)(config)
-        for name, module in self.network.named_modules():
-            for key, parameter in module.named_parameters(recurse=False):
-                target = resized.get_submodule(name)
-                shape = getattr(target, key).shape
-                if parameter.shape != shape:
-                    new = parameter.new_zeros(shape)
-                    parameter.data = new if new.ndim == 1 else new.normal_(std=config.initializer_range)
-                    module.out_features = getattr(target, "out_features", None)
+        shapes = {name: parameter.shape for name, parameter in resized.named_parameters()}  # adapters are not there
+        for name, parameter in self.network.named_parameters():
+            shape = shapes.get(name, parameter.shape)
+            if parameter.shape != shape:
+                new = parameter.new_zeros(shape)
+                parameter.data = new if new.ndim == 1 else new.normal_(std=config.initializer_range)
+                self.network.get_submodule(name.rpartition(".")[0]).out_features = num_labels
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the number of labels, which the data may have set."""

@@ -107,7 +107,7 @@ def load_network(head: str, path: str, config: Any, pretrained: bool) -> nn.Modu
     Raises:
         FileNotFoundError: for a folder without weights.
         ConnectionError: for an unreachable hub whose weights are not in the cache.
-        ValueError: for an id without weights on the hub.
+        ValueError: for an id without weights on the hub, or weights of other shapes than the config's.
     """
     import transformers
 
@@ -120,6 +120,14 @@ def load_network(head: str, path: str, config: Any, pretrained: bool) -> nn.Modu
         # Weights in float32, whatever they were stored in: precision is the Trainer's.
         network = auto.from_pretrained(**source, config=config, use_safetensors=True, dtype=torch.float32)
         return network.train()  # from_pretrained returns it in evaluation mode, without dropout
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(
+            f"path={path!r}: its weights have other shapes than the network that its config with num_labels="
+            f"{config.num_labels} and the overrides describes: leave these out (a head is then replaced where the data "
+            "have another number of labels), or use fresh weights: pretrained=False"
+        ) from error
     except OSError as error:
         reason = missing(path, "weights (model.safetensors)", source["local_files_only"], error)
         raise type(reason)(f"{reason}; or use fresh weights: pretrained=False") from error

@@ -273,6 +273,13 @@ def test_an_optimizer_without_parameters_is_refused():
         MetaLR(optimizer, 10, LRPolicy())
 
 
+def test_an_optimizer_with_nothing_to_train_is_refused():
+    """Such as that of an adapter which was loaded for inference."""
+    model = make_model().requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter that requires a gradient: unfreeze .*is_trainable=True"):
+        MetaLR(torch.optim.SGD(model.parameters(), lr=0.1), 10, LRPolicy())
+
+
 def test_lbfgs_is_refused():
     with pytest.raises(ValueError, match="LBFGS"):
         MetaLR(torch.optim.LBFGS(make_model().parameters()), 10, LRPolicy())

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +79,20 @@ def given() -> dict:
     }
 
 
+def pretrained(folder: Path) -> dict:
+    """What the page about fine-tuning takes as given beside: an encoder, and rows as a tokenizer makes them."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    size = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    BertForSequenceClassification(BertConfig(vocab_size=50, **size)).save_pretrained(folder)
+    ids = torch.randint(1, 50, (40, 6))
+    rows = [
+        {"input_ids": row, "attention_mask": torch.ones_like(row), "labels": torch.tensor(i % 2)}
+        for i, row in enumerate(ids)
+    ]
+    return {"path": str(folder), "rows": rows, "loader": DataLoader(rows, batch_size=8)}
+
+
 @pytest.mark.parametrize("page", sorted(p.name for p in DOCS.glob("*.md")))
 def test_the_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
     """Those of own-policy.md are the files of an example, which have a test of their own."""
@@ -85,12 +100,19 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, mon
     names = given()
     if page == "how-it-works.md":
         exec("\n".join(blocks(DOCS / "index.md")), names)
+    if page == "fine-tuning.md":
+        names |= pretrained(tmp_path / "encoder")
     for block in blocks(DOCS / page):
         if "--8<--" not in block:
             exec(compile(block, page, "exec"), names)
     if page == "index.md":
         printed = re.findall(r"rate (\S+)   loss (\S+)", capsys.readouterr().out)
         assert float(printed[-1][1]) < 0.5 * float(printed[0][1])
+    if page == "fine-tuning.md":
+        assert names["callback"].meta_lr.last_step == names["meta_lr"].last_step == 15
+        for group, limit in zip(names["optimizer"].param_groups, (2e-4, 2e-3), strict=True):
+            assert group["lr"] <= limit * (1 + 1e-6)
+        assert any(parameter.requires_grad for parameter in names["adapted"].parameters())
     if page == "adding.md":
         assert names["booster"].num_boosted_rounds() >= 1
         assert names["Scheduled"]().configure_optimizers is not None

@@ -2,6 +2,7 @@
 
 import pytest
 
+from metalr import MetaLRCallback
 from tests.text import BERT, GLUE, GPT2, TINY_BERT, TINY_GPT2, datasets_cache, needs_data, small_squad  # noqa: F401
 from tests.text_cli import run
 
@@ -14,7 +15,7 @@ def squad(tmp_path_factory):
 
 
 def _arguments(config, squad):
-    name, model = (BERT, TINY_BERT) if config.endswith("bert") else (GPT2, TINY_GPT2)
+    name, model = (GPT2, TINY_GPT2) if "gpt2" in config else (BERT, TINY_BERT)
     data = {
         "glue": ["--data.path", GLUE, "--data.task", "wnli"],
         "squad": ["--data.path", squad],
@@ -23,8 +24,6 @@ def _arguments(config, squad):
             *("--data.separator", "null", "--data.max_length", "32"),
         ],
     }[config.partition("_")[0]]
-    if config == "gpt2_lm":
-        name, model = GPT2, TINY_GPT2
     overrides = [part for key, value in model.items() for part in (f"--model.overrides.{key}", str(value))]
     small = ["--model.path", name, "--model.pretrained", "false", *overrides, "--data.batch_size", "4"]
     return [*data, *small, "--data.num_workers", "0"]
@@ -35,7 +34,7 @@ def _run(subcommand, folder, config, squad, *more, schedule=None):
     return run(subcommand, folder, config, *_arguments(config, squad), *few, *more, schedule=schedule)
 
 
-CONFIGS = ["glue_bert", "glue_gpt2", "squad_bert", "squad_gpt2", "gpt2_lm"]
+CONFIGS = ["glue_bert", "glue_gpt2", "glue_minilm", "glue_minilm_lora", "squad_bert", "squad_gpt2", "gpt2_lm"]
 
 
 @pytest.mark.slow
@@ -53,7 +52,10 @@ def test_two_steps(tmp_path, squad, config, schedule):
 
 @pytest.mark.slow
 @needs_data
-@pytest.mark.parametrize(("config", "metric"), [("glue_bert", "loss"), ("squad_bert", "f1"), ("gpt2_lm", "perplexity")])
+@pytest.mark.parametrize(
+    ("config", "metric"),
+    [("glue_bert", "loss"), ("glue_minilm_lora", "loss"), ("squad_bert", "f1"), ("gpt2_lm", "perplexity")],
+)
 def test_the_checkpoint_of_a_run_tests_as_it_validated(tmp_path, squad, config, metric):
     cli = _run("fit", tmp_path, config, squad, "--trainer.max_steps", "2")
     validated = float(cli.trainer.callback_metrics[f"val/{metric}"])
@@ -62,6 +64,16 @@ def test_the_checkpoint_of_a_run_tests_as_it_validated(tmp_path, squad, config, 
     assert float(tested.trainer.callback_metrics[f"test/{metric}"]) == pytest.approx(validated, rel=1e-5)
     loaded = type(cli.model).load_from_checkpoint(checkpoint)
     assert loaded.network.config.to_dict() == cli.model.network.config.to_dict()
+
+
+@pytest.mark.slow
+@needs_data
+def test_a_pretrained_model_is_fine_tuned_below_a_limit(tmp_path, squad):
+    """By the option of docs/fine-tuning.md."""
+    cli = _run("fit", tmp_path, "glue_minilm", squad, "--trainer.callbacks.max_lr=2e-4", schedule="metalr")
+    (callback,) = (each for each in cli.trainer.callbacks if isinstance(each, MetaLRCallback))
+    assert callback.limits.max_lr == 2e-4
+    assert callback.controllers[0].last_lr[0] <= 2e-4
 
 
 @pytest.mark.slow

@@ -13,34 +13,25 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it; workers inherit it
 
 from jsonargparse import auto_cli
-from rich.console import Console
 
 from benchmarks.heldout.figures import Findings
 from benchmarks.heldout.page import figure_lines, summary_table
-from benchmarks.heldout.report import Suite, rewrite_docs, write_cells, write_docs
-from benchmarks.heldout.runs import HeldOutRun, flush_denormals, plan, policy_of
-from benchmarks.heldout.schedules import ORDER, check_packages, fingerprint
-from benchmarks.heldout.table import results_of
+from benchmarks.heldout.report import rewrite_docs, write_docs
+from benchmarks.heldout.runs import HeldOutRun, plan, policy_of
+from benchmarks.heldout.schedules import ORDER
 from benchmarks.heldout.tasks import TASKS
+from benchmarks.suites import report as suites
+from benchmarks.suites.runs import flush_denormals
+from benchmarks.suites.schedules import check_packages, fingerprint
 from metalr.compare.executor import Executor
-from metalr.compare.files import locked
 from metalr.compare.pool import PoolExecutor
-from metalr.compare.runner import finished, run
 from metalr.compare.shell import command_line
-
-
-def _checked(option: str, names: str | None, known: Sequence[str]) -> list[str]:
-    """Reads the names of a comma-separated list, all of `known` where it is None."""
-    chosen = list(known) if names is None else names.split(",")
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise ValueError(f"{option}={names}: unknown {', '.join(unknown)}; choose of {', '.join(known)}")
-    return chosen
 
 
 def main(
@@ -88,8 +79,8 @@ def main(
     if source is not None:
         _show(rewrite_docs(source, command, docs or out))
         return
-    tasks = _checked("only", only, list(TASKS))
-    chosen = _checked("schedules", schedules, ORDER)
+    tasks = suites.checked("only", only, list(TASKS))
+    chosen = suites.checked("schedules", schedules, ORDER)
     sources = {"default": default, "anytime": anytime, "boosting": boosting, "boosting_anytime": boosting_anytime}
     runs = suite_runs(tasks, rates, seeds, scale, sources, data, out)
     if not report_only:
@@ -127,17 +118,9 @@ def run_and_report(
     Raises:
         SystemExit: with 130 after Ctrl-C, with 1 where a run failed, after the reports.
     """
-    with locked(out):
-        outcome = finished(runs)
-        if not report_only:
-            run(runs, outcome, executor, Console(), schedules)
-        findings = write_docs(results_of(runs, outcome.records), [each.key for each in runs], command, docs)
-        if outcome.records:
-            print(f"cells: {write_cells(Suite.of('heldout', runs, 'default'), runs, outcome, out)}")
-    if outcome.failed:
-        name, log = next(iter(outcome.failed.items()))
-        raise SystemExit(f"{len(outcome.failed)} runs failed, the first {name}:\n{log}")
-    return findings
+    keys = [each.key for each in runs]
+    write = partial(write_docs, planned=keys, command=command, docs=docs)
+    return suites.run_and_report("heldout", runs, executor, schedules, write, out, report_only)
 
 
 def _show(findings: Findings) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.suites.problem import Data, Split, data_folder
 from datamodules import AdultDataModule, CIFAR10DataModule, GLUEDataModule, hub
 from datamodules.adult import Arrays
 from datamodules.digits import load_splits
@@ -27,33 +26,6 @@ CHARACTERS = 96
 """Printable ASCII, and one code for all others."""
 
 
-class Split(NamedTuple):
-    """Rows of a data set.
-
-    Attributes:
-        inputs: what the network takes, each (N, ...).
-        labels: (N,), or (N, L) where each position has one.
-    """
-
-    inputs: tuple[Tensor, ...]
-    labels: Tensor
-
-    def rows(self, chosen: Tensor | slice) -> Split:
-        """Some of the rows."""
-        return Split(tuple(tensor[chosen] for tensor in self.inputs), self.labels[chosen])
-
-
-class Data(NamedTuple):
-    """A training part, and the fixed rows held out of it that every run is evaluated on."""
-
-    train: Split
-    val: Split
-
-
-def _folder(root: str | None, name: str, hub_id: str) -> str:
-    return hub_id if root is None else str(Path(root) / name)
-
-
 @cache
 def digits(root: str | None) -> Data:
     """scikit-learn's digits: images (N, 1, 8, 8); 1,077 and 360 rows. They come with it: `root` is not read."""
@@ -64,7 +36,7 @@ def digits(root: str | None) -> Data:
 @cache
 def cifar10(root: str | None) -> Data:
     """CIFAR-10 at half its size, not augmented: images (N, 3, 16, 16); 9,000 and 320 rows of the smaller copy."""
-    module = CIFAR10DataModule(_folder(root, "cifar10", "uoft-cs/cifar10"), augment=False)
+    module = CIFAR10DataModule(data_folder(root, "cifar10", "uoft-cs/cifar10"), augment=False)
     module.setup("fit")
     parts = []
     for name, limit in (("train", None), ("val", 320)):
@@ -77,8 +49,8 @@ def cifar10(root: str | None) -> Data:
 @cache
 def sst2(root: str | None) -> Data:
     """SST-2: codes (N, 32), padded with 0; 67,349 rows, and 320 of the 872 official validation sentences."""
-    tokenizer = _folder(root, "tokenizers/bert-base-uncased", "google-bert/bert-base-uncased")
-    module = GLUEDataModule("sst2", _folder(root, "glue", "nyu-mll/glue"), tokenizer, max_length=MAX_TOKENS)
+    tokenizer = data_folder(root, "tokenizers/bert-base-uncased", "google-bert/bert-base-uncased")
+    module = GLUEDataModule("sst2", data_folder(root, "glue", "nyu-mll/glue"), tokenizer, max_length=MAX_TOKENS)
     module.setup("fit")
     train, val = module.splits["train"], module.splits["validation"].select(range(320))
     pieces: list[list[int]] = train["input_ids"][:]
@@ -106,7 +78,7 @@ def characters(root: str | None) -> Data:
 
     Validation is from the articles of the validation split, drawn evenly from all of it.
     """
-    path = _folder(root, "squad_v2", "rajpurkar/squad_v2")
+    path = data_folder(root, "squad_v2", "rajpurkar/squad_v2")
     train, val = (_blocks(hub.load(path, None, split)["context"][:]) for split in ("train", "validation"))
     return Data(train, val.rows(torch.linspace(0, len(val.labels) - 1, 64).long()))
 
@@ -120,7 +92,7 @@ def _blocks(contexts: list[str]) -> Split:
 
 @cache
 def _adult(root: str | None, standardise: bool) -> AdultDataModule:
-    module = AdultDataModule(_folder(root, "adult", "scikit-learn/adult-census-income"), standardise=standardise)
+    module = AdultDataModule(data_folder(root, "adult", "scikit-learn/adult-census-income"), standardise=standardise)
     module.prepare_data()
     module.setup("fit")
     return module

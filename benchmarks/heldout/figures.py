@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, geometric_mean, median
 
-from benchmarks.heldout.runs import POINTS, Run
-from benchmarks.heldout.schedules import LEARNED, ORDER, RIVALS, TUNED
-from benchmarks.heldout.table import Result, Scores, Table, tabulate
+from benchmarks.heldout.runs import POINTS
+from benchmarks.heldout.schedules import ORDER, TUNED
+from benchmarks.suites.runs import Run
+from benchmarks.suites.schedules import LEARNED, RIVALS
+from benchmarks.suites.table import Result, Scores, Table, tabulate
 from metalr.compare.files import write_text
 from metalr.compare.metrics import bootstrap
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from benchmarks.heldout.figures import Findings
 from benchmarks.heldout.runs import DECADES, POINTS
-from benchmarks.heldout.schedules import LEARNED, RIVALS
-from benchmarks.heldout.table import CAP
 from benchmarks.heldout.tasks import TASKS
+from benchmarks.suites.schedules import LEARNED, RIVALS
+from benchmarks.suites.table import CAP
 from metalr.compare.files import write_text
 from metalr.compare.report.table import Table
 from metalr.compare.report.text import Value

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from benchmarks.heldout.figures import Findings
 from benchmarks.heldout.page import NAMES
 from benchmarks.heldout.runs import DECADES
-from benchmarks.heldout.schedules import LEARNED, TUNED
+from benchmarks.heldout.schedules import TUNED
+from benchmarks.suites.schedules import LEARNED
 
 COLOURS = ("#000000", "#7f7f7f", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00")
 """Okabe and Ito 2008; what is learned is black and grey."""

@@ -2,120 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torchmetrics.functional.classification import binary_auroc
+from torch import Tensor
 
 from benchmarks.heldout import data
-from benchmarks.heldout.data import Data, Split
 from benchmarks.heldout.networks import Bert, CharacterTransformer, ResNet8
+from benchmarks.suites.problem import NetworkProblem, Problem, Task, auc
 from models import BoostedTrees, ConvNet, TabularMLP
 
 USUAL_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "boosting": 0.1}
 """Middle of the range of initial rates, by optimizer."""
-
-
-class Problem(ABC):
-    """Holds one run's model and data; all runs of a task and a seed have the same weights, batches and dropout masks.
-
-    Attributes:
-        model: what is trained.
-    """
-
-    model: nn.Module
-
-    @abstractmethod
-    def loss(self) -> Tensor:
-        """Computes the loss of the next batch, a scalar."""
-
-    @abstractmethod
-    def validate(self) -> tuple[Tensor, Tensor]:
-        """Computes outputs and labels of the held-out rows."""
-
-    @abstractmethod
-    def criterion(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Computes the mean loss, a scalar."""
-
-    @abstractmethod
-    def metric(self, outputs: Tensor, labels: Tensor) -> float:
-        """Computes the metric, in [0, 1], the higher the better."""
-
-    def recalibrate(self) -> None:  # noqa: B027 - most have nothing to
-        """Measures batch norm's statistics at the weights that are there now."""
-
-    def val_loss(self) -> float:
-        """Computes the loss on the held-out rows."""
-        with torch.no_grad():
-            return float(self.criterion(*self.validate()))
-
-    def val_metric(self) -> float:
-        """Computes the metric on the held-out rows; outputs that are not numbers count as zero."""
-        with torch.no_grad():
-            outputs, labels = self.validate()
-            return self.metric(outputs.nan_to_num(), labels)
-
-
-class NetworkProblem(Problem):
-    """Trains a network by cross entropy, over classes or of one binary margin.
-
-    Args:
-        build: makes the network.
-        parts: its data.
-        batch_size: rows.
-        seed: of the weights, the batches and dropout.
-    """
-
-    def __init__(self, build: Callable[[], nn.Module], parts: Data, batch_size: int, seed: int) -> None:
-        torch.manual_seed(seed)
-        self.model = build()
-        self.train, self.val = parts
-        self.binary = self.val.labels.is_floating_point()
-        self.batch_size = batch_size
-        self.batches = self._shuffled(seed)
-        self.calibration = self._shuffled(seed + 1000)
-        self.has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in self.model.modules())
-
-    def _shuffled(self, seed: int) -> Iterator[Split]:
-        generator = torch.Generator().manual_seed(seed)
-        count = len(self.train.labels)
-        while True:
-            order = torch.randperm(count, generator=generator)
-            for rows in order[: count // self.batch_size * self.batch_size].split(self.batch_size):
-                yield self.train.rows(rows)
-
-    def loss(self) -> Tensor:
-        """Computes the loss of the next batch."""
-        batch = next(self.batches)
-        return self.criterion(self.model(*batch.inputs), batch.labels)
-
-    def validate(self) -> tuple[Tensor, Tensor]:
-        """Computes outputs in evaluation mode."""
-        self.model.eval()
-        outputs = self.model(*self.val.inputs)
-        self.model.train()
-        return outputs, self.val.labels
-
-    def criterion(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Computes the cross entropy, nats."""
-        if self.binary:
-            return F.binary_cross_entropy_with_logits(outputs, labels)
-        return F.cross_entropy(outputs.flatten(0, -2), labels.flatten())
-
-    def metric(self, outputs: Tensor, labels: Tensor) -> float:
-        """Computes accuracy over classes, or AUC of a binary margin."""
-        return _auc(outputs, labels) if self.binary else float((outputs.argmax(-1) == labels).float().mean())
-
-    def recalibrate(self) -> None:
-        """Measures them over 20 batches that training does not see in this order."""
-        if self.has_batch_norm:
-            with torch.no_grad():
-                for _ in range(20):
-                    self.model(*next(self.calibration).inputs)
 
 
 class BoostingProblem(Problem):
@@ -142,35 +39,11 @@ class BoostingProblem(Problem):
 
     def metric(self, outputs: Tensor, labels: Tensor) -> float:
         """Computes the AUC."""
-        return _auc(outputs, labels)
+        return auc(outputs, labels)
 
-
-def _auc(margins: Tensor, labels: Tensor) -> float:
-    return float(binary_auroc(margins.sigmoid(), labels.long()))
-
-
-@dataclass(frozen=True)
-class Task:
-    """Describes a kind of work.
-
-    Attributes:
-        title: for the report.
-        horizons: short and long, optimizer steps.
-        make: the problem of a seed, from the data's root (None for the hub) and the seed.
-        optimizers: that it is trained with, of `USUAL_LR`.
-        metric: name of what `Problem.metric` gives.
-    """
-
-    title: str
-    horizons: tuple[int, int]
-    make: Callable[[str | None, int], Problem]
-    optimizers: tuple[str, ...] = ("sgd", "adamw")
-    metric: str = "accuracy"
-
-    @property
-    def is_boosted(self) -> bool:
-        """Whether it is boosted trees, which are their own optimizer."""
-        return self.optimizers == ("boosting",)
+    def chance(self) -> float:
+        """Gives the AUC of margins that are all the same."""
+        return 0.5
 
 
 def _adult(root: str | None, seed: int) -> Problem:

@@ -53,12 +53,17 @@ def check_optimizer(optimizer: Optimizer) -> None:
     """Refuses an optimizer that MetaLR cannot drive.
 
     Raises:
-        ValueError: for one without parameters, one that finds its own step or schedule, and one that is stepped inside
-            `backward()`.
+        ValueError: for one without parameters to train, one that finds its own step or schedule, and one that is
+            stepped inside `backward()`.
     """
     groups = optimizer.param_groups
     if not any(group["params"] for group in groups):
         raise ValueError("optimizer has no parameters: give it the model's, as in SGD(model.parameters(), lr=0.1)")
+    if not any(trained(group) for group in groups):
+        raise ValueError(
+            "optimizer has no parameter that requires a gradient: unfreeze some of the model; an adapter of PEFT is "
+            "loaded to be trained by PeftModel.from_pretrained(model, adapter, is_trainable=True)"
+        )
     name = type(optimizer).__name__
     if isinstance(optimizer, LBFGS):
         raise ValueError(f"optimizer is {name}, which searches for its own step size; use it without MetaLR")

@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.heldout.data import Data, Split
-from benchmarks.heldout.runs import LOSS, POINTS, HeldOutRun, Run, metric_name, plan
-from benchmarks.heldout.schedules import LEARNED, ORDER, RIVALS, TUNED, Setting, check_packages, fingerprint
-from benchmarks.heldout.tasks import TASKS, NetworkProblem
+from benchmarks.heldout.runs import POINTS, HeldOutRun, plan
+from benchmarks.heldout.schedules import ORDER, TUNED
+from benchmarks.heldout.tasks import TASKS
+from benchmarks.suites.problem import Data, NetworkProblem, Split
+from benchmarks.suites.runs import LOSS, Run
+from benchmarks.suites.schedules import LEARNED, RIVALS, Setting, check_packages, fingerprint
 from metalr.compare.record import Record
 from tests.conftest import random_policy
 from tests.text import DATA, datasets_cache, needs_data
@@ -117,6 +119,7 @@ def test_outputs_that_are_not_numbers_have_a_metric():
         ("constant", {0: 1.0, 10: 1.0, 19: 1.0}),
         ("wsd", {0: 0.0, 1: 0.5, 2: 1.0, 15: 1.0, 16: 1.0, 17: 0.5, 19: 1 - math.sqrt(0.75)}),
         ("one_cycle", {0: 1 / 25, 5: 1.0, 19: 1 / 25e4}),
+        ("linear_warmup", {0: 0.0, 1: 1.0, 2: 18 / 19, 19: 1 / 19}),  # 6 % of 20 steps is one
     ],
 )
 def test_schedules_have_their_shapes(optimizer: str, schedule: str, expected: dict[int, float]):
@@ -158,7 +161,7 @@ def test_every_schedule_trains_the_digits(schedule: str, tmp_path: Path):
     assert (len(steps), steps[0], steps[-1]) == (POINTS + 1, 0, 40)
     assert losses[-1] < (1.0 if schedule == "d_adaptation" else 0.7) * losses[0]  # that one starts slowly
     assert record.final[LOSS] == losses[-1]
-    assert 0.0 < record.final[metric_name("digits")] <= 1.0
+    assert 0.0 < record.final[TASKS["digits"].metric_name] <= 1.0
     assert trained(tmp_path / "two", key).curves[LOSS] == (steps, losses)
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks.heldout import figures
 from benchmarks.heldout.figures import BEST_METRIC, METRICS, cell_rows, ratios_of, share_to_reach
-from benchmarks.heldout.runs import Cell, Run
 from benchmarks.heldout.schedules import TUNED
-from benchmarks.heldout.table import Result, Scores, capped, read_rows, tabulate, write_rows
+from benchmarks.suites.runs import Cell, Run
+from benchmarks.suites.table import Result, Scores, capped, read_rows, tabulate, write_rows
 
 CELL = Cell("digits", "sgd", 100)
 OTHER = Cell("digits", "adamw", 100)
@@ -153,5 +153,5 @@ def test_a_row_that_is_no_run_is_refused(tmp_path):
     path = tmp_path / "heldout.csv"
     write_rows({Run(*CELL, "cosine", 0.1, 0): Result((1.0,) * 13, 0.5, 0.25)}, path)
     path.write_text(path.read_text().replace(",0.1,0,", ",best,mean,"))
-    with pytest.raises(ValueError, match="line 2: not a run of the suite.*heldout.json: give that as --source"):
+    with pytest.raises(ValueError, match="line 2: not a run of the suite.*\\.json file: give that as --source"):
         read_rows(path)

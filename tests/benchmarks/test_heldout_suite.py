@@ -14,8 +14,8 @@ from benchmarks.heldout import __main__ as suite
 from benchmarks.heldout.figures import Findings, intervals, metric_figures, ratios_of, win_figures
 from benchmarks.heldout.page import figure_lines
 from benchmarks.heldout.report import rewrite_docs
-from benchmarks.heldout.schedules import ORDER, RIVALS
-from benchmarks.heldout.table import LOSSES
+from benchmarks.heldout.schedules import ORDER
+from benchmarks.suites.schedules import RIVALS
 from metalr.compare.record import Record
 from metalr.compare.runner import finished, run
 from tests.benchmarks.in_process import InProcess
@@ -103,7 +103,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_reported(tmp_path: Path):
 
 
 def test_two_workers_give_what_this_process_does(tmp_path: Path):
-    from benchmarks.heldout.runs import flush_denormals
+    from benchmarks.suites.runs import flush_denormals
     from metalr.compare.pool import PoolExecutor
 
     ours, theirs = ([each for each in tiny(tmp_path / name) if each.schedule == "cosine"] for name in "ab")
@@ -136,7 +136,7 @@ def stored_cells():
     cells, rivals = defaultdict(dict), defaultdict(dict)
     with (ROOT / "docs" / "heldout.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            place, loss = (row["task"], row["steps"]), row[LOSSES[-1]]
+            place, loss = (row["task"], row["steps"]), row["loss_12"]
             if row["optimizer"] == "own":
                 rivals[place][row["schedule"]] = float(loss)
                 continue

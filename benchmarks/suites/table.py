@@ -1,4 +1,4 @@
-"""The suite's runs by cell and schedule, and the file that has a row for each."""
+"""A suite's runs by cell and schedule, and the file that has a row for each."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.heldout.runs import LOSS, POINTS, Cell, HeldOutRun, Run, metric_name
+from benchmarks.suites.runs import CHANCE, LOSS, Cell, Run, SuiteRun
 from metalr.compare.record import Record
 
 CAP = 10.0
 """A validation loss that is not a number, or above ten times the run's initial one, counts as ten times that."""
-
-LOSSES = [f"loss_{i}" for i in range(POINTS + 1)]
-"""Columns of the file: the validation losses at the start and at the evaluations."""
 
 
 @dataclass(frozen=True)
@@ -24,35 +21,42 @@ class Result:
     """Holds what a run gave.
 
     Attributes:
-        curve: validation loss before the first step and at `POINTS` evenly spaced ones, the last at the end.
+        curve: validation loss before the first step and at evenly spaced ones, the last at the end.
         metric: at the end, in [0, 1].
         seconds: of one core.
+        chance: metric of the best answer that is the same for all held-out rows; not a number where it was not noted.
     """
 
     curve: tuple[float, ...]
     metric: float
     seconds: float
+    chance: float = math.nan
 
     @classmethod
-    def of(cls, record: Record, task: str) -> Result:
-        """Reads a run's record."""
-        return cls(tuple(record.curves[LOSS][1]), record.final[metric_name(task)], record.seconds)
+    def of(cls, record: Record, metric: str) -> Result:
+        """Reads a run's record, of whose final figures `metric` is one."""
+        return cls(
+            tuple(record.curves[LOSS][1]), record.final[metric], record.seconds, record.final.get(CHANCE, math.nan)
+        )
 
 
-def results_of(runs: Iterable[HeldOutRun], records: Mapping[str, Record]) -> dict[Run, Result]:
+def results_of(runs: Iterable[SuiteRun], records: Mapping[str, Record]) -> dict[Run, Result]:
     """Collects the results of the finished runs, by their key."""
-    return {run.key: Result.of(records[run.name], run.key.task) for run in runs if run.name in records}
+    return {run.key: Result.of(records[run.name], run.task.metric_name) for run in runs if run.name in records}
 
 
 def write_rows(results: Mapping[Run, Result], path: Path) -> None:
     """Writes a row a run: its key, metric, seconds, and losses."""
+    losses = [f"loss_{i}" for i in range(max((len(result.curve) for result in results.values()), default=0))]
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*Run.__dataclass_fields__, "metric", "seconds", *LOSSES], lineterminator="\n")
+        writer = csv.DictWriter(
+            file, [*Run.__dataclass_fields__, "metric", "chance", "seconds", *losses], lineterminator="\n"
+        )
         writer.writeheader()
         for run, result in results.items():
-            ends = {"metric": f"{result.metric:.6g}", "seconds": f"{result.seconds:.3g}"}
-            losses = [f"{loss:.6g}" for loss in result.curve]
-            writer.writerow(asdict(run) | ends | dict(zip(LOSSES, losses, strict=True)))
+            ends = {name: f"{getattr(result, name):.6g}" for name in ("metric", "chance", "seconds")}
+            curve = [f"{loss:.6g}" for loss in result.curve]
+            writer.writerow(asdict(run) | ends | dict(zip(losses, curve, strict=True)))
 
 
 def read_rows(path: Path) -> dict[Run, Result]:
@@ -69,12 +73,12 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Run, Result]:
     try:
         key = {"steps": int(row["steps"]), "rate": float(row["rate"]), "seed": int(row["seed"])}
         names = {name: row[name] for name in ("task", "optimizer", "schedule", "policy")}
-        curve = tuple(float(row[name]) for name in LOSSES)
-        return Run(**names, **key), Result(curve, float(row["metric"]), float(row["seconds"]))
+        curve = tuple(float(loss) for name, loss in row.items() if name.startswith("loss_"))
+        return Run(**names, **key), Result(curve, *(float(row[name]) for name in ("metric", "seconds", "chance")))
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"{where}: not a run of the suite ({error}). The figures of a suite whose runs were not kept are in "
-            "heldout.json: give that as --source"
+            "its .json file: give that as --source"
         ) from error
 
 
