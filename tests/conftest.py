@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from metalr import LRPolicy
-from metalr.core.features import ANYTIME_FEATURES, FEATURES
+from metalr.core.features import ANYTIME_FEATURES, DISTANCE_FEATURES, FEATURES
 
 torch.set_num_threads(1)
 settings.register_profile(
@@ -19,15 +19,23 @@ settings.register_profile(
 settings.load_profile("metalr")
 
 
-def random_policy(seed: int = 0, anytime: bool = False, strength: float = 0.5) -> LRPolicy:
-    """A policy that does something, as strongly as asked: no weight is zero."""
-    policy = LRPolicy(ANYTIME_FEATURES if anytime else FEATURES)
+def random_policy(seed: int = 0, anytime: bool = False, strength: float = 1.0) -> LRPolicy:
+    """A policy that does something, as strongly as asked, and does not diverge: no weight is zero.
+
+    Distances weigh little: they change by orders of magnitude, and a policy at random would let the rate do so, too.
+    """
+    features = ANYTIME_FEATURES if anytime else FEATURES
+    policy = LRPolicy([name for name in features if name not in DISTANCE_FEATURES])
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         for parameter in policy.layers[-1].parameters():
             parameter.mul_(strength)
+        policy = policy.widened(features)
+        weight = policy.layers[0].weight
+        noise = 0.01 * torch.randn(weight.shape, generator=generator)
+        weight.copy_(torch.where(weight == 0.0, noise, weight))
     return policy.requires_grad_(False)
 
 

@@ -196,7 +196,7 @@ def test_what_is_not_finite_never_ends_in_a_rate_that_is_not(bad, value):
 @pytest.mark.parametrize("horizon", [40, None])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_resumed_loop_has_the_same_rates_to_the_last_bit(name, horizon):
-    policy = random_policy(anytime=horizon is None, strength=0.2)
+    policy = random_policy(anytime=horizon is None)
     whole = make_run(name, policy, horizon).train(batches(24))
     broken = make_run(name, policy, horizon).train(batches(24)[:9])
     stored = io.BytesIO()

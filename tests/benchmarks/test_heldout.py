@@ -177,7 +177,7 @@ def test_runs_of_another_policy_stand_beside_each_other_and_any_other_change_has
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "dadaptation", None)
     check_packages(["cosine", "prodigy_cosine"])
-    with pytest.raises(ImportError, match=r"'d_adaptation' needs dadaptation.*\[benchmarks\].*--schedules"):
+    with pytest.raises(ImportError, match=r"'d_adaptation' needs dadaptation.*\[experiments\].*--schedules"):
         check_packages(["cosine", "d_adaptation"])
 
 

@@ -31,7 +31,7 @@ def inner(rates, steps: int = STEPS) -> InnerTraining:
 @pytest.mark.parametrize("lr", [0.01, 0.3, 3.0])
 def test_an_inner_run_is_a_real_one(lr):
     """Feature by feature, rate by rate, tree by tree, of a table with categories."""
-    tables, policy = problem(8), random_policy(strength=0.02)
+    tables, policy = problem(8), random_policy(strength=0.05)
     tables = tables.select(torch.tensor([i for i, table in enumerate(tables.train) if "c" in table.types][:1]))
     runs = rollout(tables, inner([lr]), policy.function(), record=True, evaluations=STEPS)
 

@@ -108,7 +108,7 @@ def test_a_real_run_and_a_batched_one_see_and_do_the_same(case, anytime):
     name, hypers, make_optimizer = CASES[case]
     # A direction that is measured from the parameters' change would show float32's rounding.
     dtype = torch.float32 if case in ("momentum", "adam", "adamw") else torch.float64
-    task, policy = make_task(), random_policy(4, anytime=anytime, strength=0.05)
+    task, policy = make_task(), random_policy(4, anytime=anytime, strength=0.1)
     inner = InnerTraining(name, hypers, STEPS, anytime, batch_seed=7)
     batched = rollout(task, inner, policy.function(), record=True)
     indices = batch_indices(inner, instances=INSTANCES, samples=task.train.inputs.shape[1], batch_size=task.batch_size)
