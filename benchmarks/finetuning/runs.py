@@ -1,4 +1,4 @@
-"""The cells of the suite: what they train, and the plan of all."""
+"""The cells of the suite: what they train, and the list of all."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def functions(path: Path) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
 
 
-FOLDERS = tuple(ROOT / "tests" / folder for folder in (".", "integrations", "lightning", "regimes"))
+FOLDERS = tuple(ROOT / "tests" / folder for folder in (".", "core", "integrations", "lightning", "regimes"))
 TESTS = {path.stem: functions(path) for folder in FOLDERS for path in folder.glob("*.py")}
 
 
