@@ -19,7 +19,7 @@ settings.register_profile(
 settings.load_profile("metalr")
 
 
-def random_policy(seed: int = 0, anytime: bool = False, strength: float = 1.0) -> LRPolicy:
+def random_policy(seed: int = 0, anytime: bool = False, strength: float = 1.0, distances: bool = True) -> LRPolicy:
     """A policy that does something, as strongly as asked, and does not diverge: no weight is zero.
 
     Distances weigh little: they change by orders of magnitude, and a policy at random would let the rate do so, too.
@@ -32,7 +32,7 @@ def random_policy(seed: int = 0, anytime: bool = False, strength: float = 1.0) -
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         for parameter in policy.layers[-1].parameters():
             parameter.mul_(strength)
-        policy = policy.widened(features)
+        policy = policy.widened(features) if distances else policy
         weight = policy.layers[0].weight
         noise = 0.01 * torch.randn(weight.shape, generator=generator)
         weight.copy_(torch.where(weight == 0.0, noise, weight))

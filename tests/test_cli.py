@@ -202,6 +202,7 @@ def test_shipped_weights_are_what_their_configs_make(shipped, monkeypatch):
     monkeypatch.chdir(ROOT)
     policy = LRPolicy.load(shipped)
     steps = inner_steps = 0
+    features = Made(next(iter(SHIPPED[shipped]))).model.policy.features  # later runs read what the first one does
     for name, best in SHIPPED[shipped].items():
         made = Made(name)
         assert best % made.config.trainer.val_check_interval == 0
@@ -214,7 +215,7 @@ def test_shipped_weights_are_what_their_configs_make(shipped, monkeypatch):
     assert int(policy.card["seed"]) == made.model.seed
     assert (policy.anytime, policy.features, policy.hidden) == (
         made.model.anytime,
-        made.model.policy.features,
+        features,
         made.model.policy.hidden,
     )
     assert torch.nn.utils.parameters_to_vector(policy.parameters()).abs().max() < 100

@@ -305,7 +305,7 @@ class MetaLR:
             **self._decider.state_dict(),
             "guards": self._record.state_dict(),
             "direction": self._direction.state_dict(),
-            "origin": self._origin.state_dict() if self._origin else {},
+            "origin": self._origin.state_dict() if self._origin and not self._sample.is_sharded else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -261,6 +261,11 @@ class ParameterSample:
         self.groups = [GroupSample(params, share, self._mesh) for params in groups]
         self._known = _known(optimizer.param_groups)
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each rank samples a part of its own, which a state that one rank writes cannot hold."""
+        return self._mesh is not None
+
     def total(self, sums: Tensor) -> Tensor:
         """Adds up sums over this rank's part of the sample to sums over all of it, the same on every rank."""
         if self._mesh is None:

@@ -159,9 +159,10 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leaves the model and the scheduler as they were."""
+        """Leaves the model, the optimizer and the scheduler as they were."""
         release(kwargs["model"])
         release(_own(kwargs["lr_scheduler"]))
+        self.meta_lr.release()
 
     def observe(self, loss: Tensor) -> None:
         """Reads a scalar loss that the backward pass will go through; one without a gradient is left out."""
