@@ -89,6 +89,10 @@ def _load(path: str, source: str, name: str | None, streaming: bool) -> Any:
         if empty := re.search(r'Instruction "(.+)" corresponds to no data', str(error)):
             raise ValueError(f"path={path!r}: split {empty[1]!r} is empty; fill it, or delete its file") from error
         reason = " ".join(str(error).splitlines()[:2])  # the second line lists the configurations
+        if reason.startswith("BuilderConfig") and Path(source).is_dir():
+            reason += (
+                ": give each a folder of its name, or for GLUE train.csv and validation.csv (or .tsv) with headers"
+            )
         raise ValueError(f"path={path!r}, name={name!r}: {reason}") from error
 
 

@@ -133,7 +133,7 @@ def squad_documents(folder: Path) -> DatasetDict | None:
         The splits, one question a row, in the hub's columns; None where there are no such files.
 
     Raises:
-        ValueError: for a file that does not have these keys.
+        ValueError: for a file that is no JSON, or does not have these keys.
     """
     from datasets import Dataset, DatasetDict, Features, Value
 
@@ -144,7 +144,7 @@ def squad_documents(folder: Path) -> DatasetDict | None:
         for path in sorted(folder.glob("*.json"))
         if path.stem.startswith(starts)
     }
-    documents = {split: json.loads(path.read_text(encoding="utf-8")) for split, path in found.items()}
+    documents = {split: _document(path) for split, path in found.items()}
     if not documents or not all(isinstance(whole, dict) and "data" in whole for whole in documents.values()):
         return None
     answers = {"text": [Value("string")], "answer_start": [Value("int32")]}
@@ -161,6 +161,17 @@ def squad_documents(folder: Path) -> DatasetDict | None:
             ) from error
         splits[split] = Dataset.from_list(rows, features=features)
     return DatasetDict(splits)
+
+
+def _document(path: Path) -> Any:
+    """Reads a file of JSON; None for one that has a value a line, as the hub's layout may."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return None
+        raise ValueError(f"{path} is not JSON ({error}): download it again") from error
 
 
 def _questions(whole: dict[str, Any]) -> Iterator[dict[str, Any]]:

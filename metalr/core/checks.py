@@ -9,12 +9,15 @@ import numpy as np
 from torch.optim import LBFGS, Optimizer
 
 from metalr.core.sample import trained
+from metalr.core.steps import with_inner
 
 STEP_FINDERS = {
     "d": "estimates its own step size (group['d'])",
     "rbar": "finds its own step size from the distance it has gone (group['rbar'])",
+    "reps_rel": "finds its own step size from the distance it has gone (group['reps_rel'])",
+    "s_prev": "finds its own scale of the updates (s_prev)",
 }
-"""Keys of a parameter group in which an optimizer keeps a step size that it finds itself, whatever its class."""
+"""Keys under which an optimizer keeps a step size that it finds itself, or what it finds it by, whatever its class."""
 
 AVERAGERS = ("weight_sum", "train_mode")
 """Keys of one that averages its iterates in place of a schedule (schedule-free)."""
@@ -53,8 +56,8 @@ def check_optimizer(optimizer: Optimizer) -> None:
     """Refuses an optimizer that MetaLR cannot drive.
 
     Raises:
-        ValueError: for one without parameters to train, one that finds its own step or schedule, and one that is
-            stepped inside `backward()`.
+        ValueError: for one without parameters to train, one that finds its own step or schedule or wraps one that
+            does, and one that is stepped inside `backward()`.
     """
     groups = optimizer.param_groups
     if not any(group["params"] for group in groups):
@@ -64,12 +67,24 @@ def check_optimizer(optimizer: Optimizer) -> None:
             "optimizer has no parameter that requires a gradient: unfreeze some of the model; an adapter of PEFT is "
             "loaded to be trained by PeftModel.from_pretrained(model, adapter, is_trainable=True)"
         )
-    name = type(optimizer).__name__
+    for each in with_inner(optimizer):
+        _check_kind(each)
+    if any(hasattr(p, "_in_backward_optimizers") for group in groups for p in trained(group)):
+        raise ValueError(
+            f"optimizer is {type(optimizer).__name__}, which is stepped inside backward(), where MetaLR cannot decide: "
+            "call optimizer.step() after loss.backward()"
+        )
+
+
+def _check_kind(optimizer: Optimizer) -> None:
+    """Refuses one that finds its own step or schedule; wrappers keep the keys as attributes, others in groups."""
+    groups, name = optimizer.param_groups, type(optimizer).__name__
+    places = [*groups, {key: None for key in ("s_prev", "train_mode") if hasattr(optimizer, key)}]
     if isinstance(optimizer, LBFGS):
         raise ValueError(f"optimizer is {name}, which searches for its own step size; use it without MetaLR")
     for key, how in STEP_FINDERS.items():
         # The d of torch's Adafactor is a bound on the size of an update; it is the one that has a beta2_decay.
-        if any(key in group and "beta2_decay" not in group for group in groups):
+        if any(key in place and "beta2_decay" not in place for place in places):
             raise ValueError(
                 f"optimizer is {name}, which {how}, and two controllers of one step work against each other: use it "
                 "without MetaLR, or give MetaLR an optimizer with a rate to set, such as AdamW"
@@ -81,13 +96,8 @@ def check_optimizer(optimizer: Optimizer) -> None:
             f"optimizer is {name}, whose weights are its rate times a sum of gradients (FTRL), and would go to zero "
             "with it: use it without MetaLR, or give MetaLR an optimizer that adds updates up, such as Adagrad"
         )
-    if any(key in group for group in groups for key in AVERAGERS):
+    if any(key in place for place in places for key in AVERAGERS):
         raise ValueError(
             f"optimizer is {name}, which averages its iterates in place of a schedule: use it without MetaLR, or give "
             "MetaLR the optimizer that it is made from, such as AdamW or SGD"
-        )
-    if any(hasattr(p, "_in_backward_optimizers") for group in groups for p in trained(group)):
-        raise ValueError(
-            f"optimizer is {name}, which is stepped inside backward(), where MetaLR cannot decide: call "
-            "optimizer.step() after loss.backward()"
         )

@@ -196,6 +196,8 @@ class MetaLR:
         self._check_loss(loss)
         if not self.steps.takes_decision():
             return
+        if self._step == 1:
+            check_optimizer(self.optimizer)  # some keep what they estimate from their first step on
         self._rates.adopt(self._step)
         self._warn_beyond_horizon()
         if not self._sample.fits(self.optimizer.param_groups):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Limit = float | Sequence[float] | None
 """One rate for all parameter groups, one for each, or none."""
@@ -84,10 +84,19 @@ class LRLimits:
 
 
 def _checked(name: str, limit: Limit) -> Limit:
-    for value in limit if isinstance(limit, Sequence) else [limit]:
-        if value is not None and not 0.0 < value < math.inf:
+    given: Any = limit
+    for value in given if isinstance(given, Sequence) and not isinstance(given, str) else [given]:
+        if value is not None and not 0.0 < _number(value) < math.inf:
             raise ValueError(f"{name}={limit}: give a finite rate above 0, one for each group, or None for no limit")
     return limit
+
+
+def _number(value: Any) -> float:
+    """Returns a number of any type, or one element of an array or tensor; NaN for anything else."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
 
 
 def _of_group(name: str, limit: Limit, index: int) -> float | None:

@@ -60,7 +60,8 @@ class StepWatch:
         self._decided = False
         self._depth = 0
         self._handles: list[RemovableHandle] = []
-        watched = list(_with_inner(optimizer))
+        # Hooks are set by Optimizer.__init__, which some wrappers leave out.
+        watched = [each for each in with_inner(optimizer) if hasattr(each, "_optimizer_step_pre_hooks")]
         for each in watched:
             earlier = _WATCHES.get(each, lambda: None)()
             if earlier is not None:
@@ -173,8 +174,8 @@ class _Closure:
             watch._closure = around
 
 
-def _with_inner(optimizer: Optimizer) -> Iterator[Optimizer]:
-    """Yields the optimizer and those that it holds for the same parameters, whose steps call hooks."""
+def with_inner(optimizer: Optimizer) -> Iterator[Optimizer]:
+    """Yields the optimizer and those that it holds for the same parameters."""
     params = {id(p) for group in optimizer.param_groups for p in trained(group)}
     waiting, seen = [optimizer], set()
     while waiting:
@@ -183,8 +184,7 @@ def _with_inner(optimizer: Optimizer) -> Iterator[Optimizer]:
             continue
         seen.add(id(each))
         waiting += [inner for inner in vars(each).values() if isinstance(inner, Optimizer)]
-        if hasattr(each, "_optimizer_step_pre_hooks"):  # set by Optimizer.__init__, which some wrappers leave out
-            yield each
+        yield each
 
 
 def _weak_hook(watch: StepWatch, method: Callable[..., Result]) -> Callable[..., Result | None]:

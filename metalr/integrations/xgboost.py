@@ -62,8 +62,9 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         rates: set so far, one a round.
 
     Raises:
-        ValueError: before the first tree, for another booster than gbtree, rows without labels, or a built-in objective
-            whose loss is not known; and as soon as something else sets the rate.
+        ValueError: before the first tree, for another booster than gbtree, trees that are updated in place of grown,
+            rows without labels, or a built-in objective whose loss is not known; and as soon as something else sets the
+            rate.
         RuntimeError: before the first tree, in distributed training and in `xgboost.cv`.
 
     Example:
@@ -127,6 +128,9 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         booster = learner["gradient_booster"]["name"]
         if booster != "gbtree":
             raise ValueError(f"booster={booster!r}: MetaLRTrainingCallback drives booster='gbtree' alone")
+        updaters = [updater["name"] for updater in learner["gradient_booster"]["updater"]]
+        if updaters and not any(name.startswith("grow_") for name in updaters):  # a saved process_type is "default"
+            raise ValueError(f"updater={','.join(updaters)!r} grows no tree, so the callback has no rate to set")
         if self._dtrain is not None:
             read_rows(self._dtrain, learner["objective"])
         return model

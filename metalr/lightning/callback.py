@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from metalr.core.checks import checked_horizon
 from metalr.core.controller import MetaLR
 from metalr.core.grad_scaler import skips
 from metalr.core.guards import DEFAULT_GUARDS, Guards
@@ -49,8 +50,8 @@ class MetaLRCallback(Callback):
 
     Args:
         policy: "default", another shipped name, a path, or an `LRPolicy`, as for `MetaLR`.
-        total_steps: horizon in optimizer steps, 1 or more, in place of the Trainer's; for several optimizers, one
-            horizon or one each.
+        total_steps: horizon in optimizer steps, 1 or more, in place of the Trainer's; infinity or -1 for the anytime
+            mode; for several optimizers, one horizon or one each.
         guards: what keeps the rate from doing harm, as for `MetaLR`; in YAML, `guards: {divergence: null}` turns one
             off.
         min_lr: smallest rate, as for `MetaLR`.
@@ -91,9 +92,9 @@ class MetaLRCallback(Callback):
         min_lr: float | list[float] | None = None,
         max_lr: float | list[float] | None = None,
     ) -> None:
-        given = total_steps if isinstance(total_steps, Sequence) else [total_steps]
-        if not given or any(steps is not None and steps < 1 for steps in given):
-            raise ValueError(f"total_steps={total_steps}: give 1 or more, or None for the Trainer's horizon")
+        given: Any = total_steps
+        for steps in given if isinstance(given, Sequence) and not isinstance(given, str) else [given]:
+            checked_horizon(steps)
         # A missing or damaged file is reported here, before any data is prepared.
         self.policy = policy if policy == "default" or isinstance(policy, LRPolicy) else LRPolicy.load(policy)
         self.total_steps = total_steps

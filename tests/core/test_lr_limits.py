@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -56,6 +57,8 @@ def test_a_run_stays_within_them_and_goes_to_them(as_lr):
         ({"min_lr": 1.0}, "min_lr=1.0 is above the initial rate 0.1 of param_groups"),
         ({"max_lr": 0.0}, "max_lr=0.0: give a finite rate above 0"),
         ({"min_lr": math.nan}, "min_lr=nan: give a finite rate above 0"),
+        ({"max_lr": "1"}, "max_lr=1: give a finite rate above 0"),
+        ({"min_lr": np.array([0.01, 0.01])}, r"min_lr=\[0.01 0.01\]: give a finite rate above 0"),
         ({"max_lr": []}, "is for 0 parameter groups, there are more"),
     ],
 )

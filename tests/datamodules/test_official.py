@@ -103,6 +103,18 @@ def test_squads_own_json(tmp_path):
     assert batch["input_ids"].shape[0] == 2
 
 
+def test_files_of_another_kind_are_refused_with_the_layouts_to_give(tmp_path):
+    write(tmp_path, train_json='{"sentence": "a", "label": 1}')
+    with pytest.raises(ValueError, match=r"name='sst2': BuilderConfig .* or for GLUE train.csv and validation.csv"):
+        GLUEDataModule("sst2", path=str(tmp_path))._rows("train")
+
+
+def test_json_that_was_cut_off_is_named(tmp_path):
+    write(tmp_path, **{"train-v1.1_json": json.dumps(document())[:-5]})
+    with pytest.raises(ValueError, match=r"train-v1.1.json is not JSON \(.*\): download it again"):
+        SQuADDataModule(str(tmp_path))._rows("train")
+
+
 def test_json_that_is_something_else(tmp_path):
     write(tmp_path, **{"train-v2.0_json": json.dumps(document(answers=False))})
     with pytest.raises(ValueError, match=r"train-v2.0.json is not SQuAD's JSON: .*answers.* is missing; give data"):

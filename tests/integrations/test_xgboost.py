@@ -417,6 +417,10 @@ def test_what_it_cannot_drive_is_refused(monkeypatch):
         xgboost.train(PARAMS | {"booster": "dart"}, data, 2, callbacks=made(data, 2))
     with pytest.raises(ValueError, match="booster='gblinear'"):
         xgboost.train({"objective": "binary:logistic", "booster": "gblinear"}, data, 2, callbacks=made(data, 2))
+    grown = xgboost.train(PARAMS, data, 2)
+    refresh = PARAMS | {"process_type": "update", "updater": "refresh"}
+    with pytest.raises(ValueError, match="updater='refresh' grows no tree, so"):
+        xgboost.train(refresh, data, 2, xgb_model=grown, callbacks=made(data, 2))
     with pytest.raises(RuntimeError, match=r"use xgboost.train"):
         xgboost.cv(PARAMS, data, 2, nfold=2, callbacks=made(data, 2))
     unlabelled = xgboost.DMatrix(np.zeros((4, 2)))

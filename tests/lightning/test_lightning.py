@@ -2,6 +2,7 @@ import copy
 from statistics import fmean
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -300,5 +301,17 @@ def test_a_step_that_a_gradscaler_skips_is_no_step(tmp_path, policy):
 
 def test_a_copied_callback_is_whole(policy):
     assert copy.deepcopy(MetaLRCallback(policy)).policy is not None
-    with pytest.raises(ValueError, match="total_steps=0"):
-        MetaLRCallback(policy, total_steps=0)
+
+
+@pytest.mark.parametrize("bad", [0, 0.5, "100", float("nan"), True, [10, 0], np.array([10, 20])])
+def test_a_bad_horizon_is_named_before_the_fit(bad, policy):
+    with pytest.raises(ValueError, match=r"^total_steps=.*: give the number of optimizer steps"):
+        MetaLRCallback(policy, total_steps=bad)
+
+
+@pytest.mark.parametrize("endless", [-1, float("inf")])
+def test_a_horizon_without_an_end_is_the_anytime_mode(tmp_path, endless):
+    callback = MetaLRCallback(total_steps=endless)
+    make_trainer(tmp_path, callback, max_epochs=1).fit(Module(), loader())
+    assert callback.controllers[0].total_steps is None
+    assert callback.controllers[0].last_step == BATCHES

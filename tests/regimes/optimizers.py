@@ -11,7 +11,7 @@ import pytorch_optimizer
 import torch
 from dadaptation import DAdaptAdam, DAdaptSGD
 from prodigyopt import Prodigy
-from schedulefree import AdamWScheduleFree
+from schedulefree import AdamWScheduleFree, ScheduleFreeWrapper
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import Adafactor as HubAdafactor
@@ -140,6 +140,9 @@ STEP_FINDERS: dict[str, Callable[..., Optimizer]] = {
     "DAdaptAdam": lambda p: DAdaptAdam(p, lr=1.0),
     "DAdaptSGD": lambda p: DAdaptSGD(p, lr=1.0),
     "schedule-free AdamW": schedule_free,
+    "schedule-free wrapper": lambda p: ScheduleFreeWrapper(torch.optim.SGD(p, lr=0.1)),
+    "another schedule-free wrapper": lambda p: pytorch_optimizer.ScheduleFreeWrapper(torch.optim.SGD(p, lr=0.1)),
+    "TRAC": lambda p: pytorch_optimizer.TRAC(torch.optim.AdamW(p, lr=1e-3)),
     "LBFGS": torch.optim.LBFGS,
 }
 """What finds its own step or averages in place of a schedule: refused."""

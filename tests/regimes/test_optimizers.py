@@ -116,6 +116,37 @@ def test_it_is_refused_by_its_kind_not_by_its_class(policy):
         MetaLR(Own(make_model().parameters()), 10, policy)
 
 
+@pytest.mark.parametrize("key", ["d", "rbar", "reps_rel"])
+def test_a_step_finder_inside_another_optimizer_is_refused(key, policy):
+    """It has groups of its own, beside those of the one around it."""
+
+    class Around(torch.optim.SGD):
+        def __init__(self, params) -> None:
+            super().__init__(params, lr=1.0)
+            self.base = torch.optim.SGD([{"params": self.param_groups[0]["params"], key: 1e-6}], lr=1.0)
+
+    with pytest.raises(ValueError, match=rf"(finds|estimates).*group\['{key}'\].*use it without MetaLR"):
+        MetaLR(Around(make_model().parameters()), 10, policy)
+
+
+def test_an_estimate_that_is_kept_from_the_first_step_on_is_refused_at_the_second(policy):
+    class Own(torch.optim.SGD):
+        def step(self, closure=None):
+            self.param_groups[0]["rbar"] = 1e-6
+            return super().step(closure)
+
+    model = make_model()
+    optimizer = Own(model.parameters(), lr=0.1)
+    meta_lr = MetaLR(optimizer, 10, policy)
+    (x, y) = next(iter(batches(1)))
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    meta_lr.step(loss)
+    optimizer.step()
+    with pytest.raises(ValueError, match="finds its own step size"):
+        meta_lr.step(loss)
+
+
 @pytest.mark.parametrize("clears", [True, False])
 def test_updates_inside_backward_are_refused(clears, policy):
     model = make_model()
