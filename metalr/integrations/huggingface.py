@@ -162,7 +162,8 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
         """Leaves the model, the optimizer and the scheduler as they were."""
         release(kwargs["model"])
         release(_own(kwargs["lr_scheduler"]))
-        self.meta_lr.release()
+        if self.meta_lr is not None:
+            self.meta_lr.release()
 
     def observe(self, loss: Tensor) -> None:
         """Reads a scalar loss that the backward pass will go through; one without a gradient is left out."""
