@@ -93,6 +93,8 @@ class MetaLRCallback(Callback):
         max_lr: float | list[float] | None = None,
     ) -> None:
         given: Any = total_steps
+        if isinstance(total_steps, Sequence) and not total_steps:
+            raise ValueError("total_steps=[]: give one horizon for each optimizer, or None for the Trainer's")
         for steps in given if isinstance(given, Sequence) and not isinstance(given, str) else [given]:
             checked_horizon(steps)
         # A missing or damaged file is reported here, before any data is prepared.
