@@ -11,7 +11,6 @@ well: about two hours of two cores. `--horizons 150,600` runs all at both.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -71,11 +70,7 @@ def main(
         report_only: whether to run nothing, and to report on what is finished.
         source: finetuning.csv of an earlier suite, to write the page from in place of running anything.
     """
-    if rates < 2 or seeds < 1 or jobs < 1 or not 0.0 < scale < math.inf:
-        raise ValueError(
-            f"rates={rates}, seeds={seeds}, jobs={jobs}, scale={scale}: give two rates or more, one seed or more, one "
-            "job or more and a scale above 0"
-        )
+    suites.check_settings(rates, seeds, jobs, scale)
     command = command_line(["python", "-m", "benchmarks.finetuning", *sys.argv[1:]])
     if source is not None:
         _show(rewrite_docs(source, command, docs or out))

@@ -9,7 +9,6 @@ policy they alone are run. Prints the figures as `name: value` and a table at th
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -70,11 +69,7 @@ def main(
         report_only: whether to run nothing, and to report on what is finished.
         source: heldout.csv or heldout.json of an earlier suite, to write the page from in place of running anything.
     """
-    if rates < 2 or seeds < 1 or jobs < 1 or not 0.0 < scale < math.inf:
-        raise ValueError(
-            f"rates={rates}, seeds={seeds}, jobs={jobs}, scale={scale}: give two rates or more, one seed or more, one "
-            "job or more and a scale above 0"
-        )
+    suites.check_settings(rates, seeds, jobs, scale)
     command = command_line(["python", "-m", "benchmarks.heldout", *sys.argv[1:]])
     if source is not None:
         _show(rewrite_docs(source, command, docs or out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,25 @@ from metalr.compare.report import write_report
 from metalr.compare.runner import Outcome, finished, run
 
 Findings = TypeVar("Findings")
+
+
+def check_settings(rates: int, seeds: int, jobs: int, scale: float) -> None:
+    """Refuses numbers of which no suite can be made.
+
+    Args:
+        rates: initial rates of each optimizer.
+        seeds: runs from each rate.
+        jobs: worker processes.
+        scale: of the horizons.
+
+    Raises:
+        ValueError: for fewer than two rates, no seed, no job, or a scale that is not positive and finite.
+    """
+    if rates < 2 or seeds < 1 or jobs < 1 or not 0.0 < scale < math.inf:
+        raise ValueError(
+            f"rates={rates}, seeds={seeds}, jobs={jobs}, scale={scale}: give two rates or more, one seed or more, one "
+            "job or more and a scale above 0"
+        )
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from metalr import MetaLR, MetaLRCallback
 from tests.conftest import random_policy
 from tests.fit import BATCHES, Module, Recorder, loader, make_trainer
-from tests.lightning.sharpness_aware import ClosesTwice, ExtraGradient, SharpnessAware
+from tests.lightning.closures import ClosesTwice, ExtraGradient
 from tests.problem import make_model
+from tests.regimes.optimizers import ClosureSAM
 
 
 class Made(Module):
@@ -47,7 +48,7 @@ class Manual(Made):
             optimizer.step(closure=closure)
 
 
-@pytest.mark.parametrize("make", [SharpnessAware, ExtraGradient])
+@pytest.mark.parametrize("make", [ClosureSAM, ExtraGradient])
 @pytest.mark.parametrize(("kind", "steps"), [(Made, BATCHES), (Manual, 2 * BATCHES)])
 def test_a_step_with_several_closure_calls_is_one_decision(tmp_path, make, kind, steps):
     callback = MetaLRCallback(random_policy(strength=0.1))
@@ -85,7 +86,7 @@ class Linear(Made):
 
 
 def test_sharpness_aware_training_learns_as_with_a_constant_rate(tmp_path):
-    driven, constant = Linear(SharpnessAware), Linear(SharpnessAware)
+    driven, constant = Linear(ClosureSAM), Linear(ClosureSAM)
     make_trainer(tmp_path, MetaLRCallback(), max_epochs=5).fit(driven)
     make_trainer(tmp_path, Timer(), max_epochs=5).fit(constant)
     assert driven.final_loss() <= 1.1 * constant.final_loss() < 0.7
@@ -108,7 +109,7 @@ def test_an_epoch_without_a_step_that_lightning_sees_is_reported(tmp_path, polic
 
 def test_a_step_within_a_step_is_one_and_none_is_counted_after_the_release(policy):
     model = make_model()
-    optimizer = SharpnessAware(model.parameters(), lr=0.1)
+    optimizer = ClosureSAM(model.parameters(), lr=0.1)
 
     def closure():
         optimizer.zero_grad()

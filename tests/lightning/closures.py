@@ -3,25 +3,6 @@
 import torch
 
 
-class SharpnessAware(torch.optim.SGD):
-    """Foret et al. 2021 (arXiv:2010.01412): the gradient is taken at the worst point of a small ball."""
-
-    @torch.no_grad()
-    def step(self, closure):
-        closure = torch.enable_grad()(closure)
-        loss = closure()
-        params = [p for group in self.param_groups for p in group["params"]]
-        norm = torch.stack([p.grad.norm() for p in params]).norm()
-        shifts = [0.05 * p.grad / norm for p in params]
-        for p, shift in zip(params, shifts, strict=True):
-            p.add_(shift)
-        closure()
-        for p, shift in zip(params, shifts, strict=True):
-            p.sub_(shift)
-        super().step()
-        return loss
-
-
 class ExtraGradient(torch.optim.SGD):
     """Korpelevich 1976: a step from here with the gradient of the point that a first step leads to."""
 
