@@ -17,7 +17,7 @@ from metalr.core.checks import check_optimizer, checked_horizon
 from metalr.core.decider import Decider, device_of_rates
 from metalr.core.direction import direction_of
 from metalr.core.explanation import Explanation, Snapshot, explain
-from metalr.core.features import DISTANCE_FEATURES, FEATURES, FeatureState
+from metalr.core.features import FEATURES, ORIGIN_FEATURES, FeatureState
 from metalr.core.groups import GroupRates
 from metalr.core.guard_record import GuardEvent, GuardRecord
 from metalr.core.guards import DEFAULT_GUARDS, Guards
@@ -106,8 +106,7 @@ class MetaLR:
         self._direction = direction_of(optimizer)
         self._sample_limit = sample
         self._sample = ParameterSample(optimizer, sample)
-        reads_distances = not set(DISTANCE_FEATURES).isdisjoint(self.policy.features)
-        self._origin = Origin() if reads_distances else None
+        self._origin = self._new_origin()
         self.steps = StepWatch(optimizer, self._direction, self._sample, self._rates)
         self._step = 0
         self._warned = False
@@ -220,12 +219,17 @@ class MetaLR:
         """Sets the rates that a first step has whatever its loss, and remembers nothing of it."""
         decider = Decider(self.policy, self._decider.guards, self._decider.device)
         on_host = decider.device is None
-        signals, _ = measure(0.0, self.optimizer, self.base_lrs, self._direction, self._sample, on_host=on_host)
+        signals, _ = measure(
+            0.0, self.optimizer, self.base_lrs, self._direction, self._sample, self._new_origin(), on_host
+        )
         self._rates.set(decider.decide(signals, 0, self._total_steps, self._limits.bounds(self.base_lrs)))
 
     def release(self) -> None:
         """Gives the optimizer up: removes all hooks from it, after which `step` raises; its rates stay as they are."""
         self.steps.release()
+
+    def _new_origin(self) -> Origin | None:
+        return None if set(ORIGIN_FEATURES).isdisjoint(self.policy.features) else Origin()
 
     def _notice(self) -> None:
         """Takes what the guards did into the record; on the host, that of each step at once."""

@@ -53,10 +53,11 @@ FEATURES = (
     "travel",
     "distance_step",
     "distance_travel",
+    "weight_structure",
 )
 """All features by name, in the order of `observe`'s vector. See `observe` for each one's form."""
 
-DISTANCE_FEATURES = ("travel", "distance_step", "distance_travel")
+ORIGIN_FEATURES = ("travel", "distance_step", "distance_travel", "weight_structure")
 """Features that need the parameters where the run began and the sum of its gradients: two copies of the sample."""
 
 ANYTIME_FEATURES = tuple(name for name in FEATURES if name not in HORIZON_FEATURES)
@@ -190,6 +191,7 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
     travel                0.4 (log(|w - w_0| / |w|) + 5)
     distance_step         0.4 (log(lr |u| / d) + 3), d the largest lower bound of |w_0 - w*| so far
     distance_travel       0.5 log(|w - w_0| / d); both are 0 at the first step
+    weight_structure      1.5 times the mean structure of the first weights: 0 for random ones
     ====================  =================================================================
 
     Args:
@@ -248,6 +250,7 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
         "travel": 0.4 * (log_travel - log_param + 5.0),
         "distance_step": xp.where(start, zero, 0.4 * (log_update + clock.log_reference - log_distance + 3.0)),
         "distance_travel": xp.where(start, zero, 0.5 * (log_travel - log_distance)),
+        "weight_structure": 1.5 * signals.weight_structure + zero,
     }
     features = xp.vector([named[name] for name in FEATURES], -CLIP, CLIP)
 

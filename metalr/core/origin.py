@@ -1,4 +1,7 @@
-"""Where a run began, and the sum of its gradients since, on the sample: what a distance is estimated from."""
+"""Where a run began, and the sum of its gradients since, on the sample: what a distance is estimated from.
+
+How far the first weights lie from random ones is measured here too, once.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor
 
 from metalr.core.sample import GroupSample
+from metalr.core.weight_structure import structure_sums
 
 
 class Origin:
@@ -21,6 +25,7 @@ class Origin:
     def __init__(self) -> None:
         self._start: dict[int, Tensor] = {}
         self._sum: dict[int, Tensor] = {}
+        self._structure: dict[int, Tensor] = {}
 
     def measure(self, index: int, rows: Tensor, sample: GroupSample) -> Tensor:
         """Takes one step of a group into the sum, and measures.
@@ -31,26 +36,29 @@ class Origin:
             sample: of the group.
 
         Returns:
-            |w - w_0|^2, <g, w_0 - w>, |s|^2 and |s|_1, the latter two with this step's gradient, (4,).
+            |w - w_0|^2, <g, w_0 - w>, |s|^2 and |s|_1, the latter two with this step's gradient, and
+            `metalr.core.weight_structure.structure_sums` of w_0, (6,).
         """
         grad, parameters = rows[0], rows[1]
         start = self._start.get(index)
         if start is None or start.shape != parameters.shape:
             start = self._start[index] = parameters.clone()
             self._sum[index] = torch.zeros_like(parameters)
+            matrices = structure_sums(part[None] for part in sample.local_parameters())
+            self._structure[index] = matrices[:, 0].to(parameters)
         total = self._sum[index].add_(grad.nan_to_num(0.0, 0.0, 0.0))  # one overflow would stay for ever
         grad, travelled, weighed = (sample.scaled(row) for row in (grad, start - parameters, total))
         # The sample's scale is a root: a norm of absolute values needs it twice.
-        return torch.stack(
-            (travelled.square().sum(), grad.dot(travelled), weighed.square().sum(), sample.scaled(weighed).abs().sum())
-        )
+        absolute = sample.scaled(weighed).abs().sum()
+        sums = (travelled.square().sum(), grad.dot(travelled), weighed.square().sum(), absolute)
+        return torch.cat((torch.stack(sums), self._structure[index]))
 
     def state_dict(self) -> dict[str, Any]:
         """Gives the copies by the number of the group."""
-        return {"start": dict(self._start), "sum": dict(self._sum)}
+        return {"start": dict(self._start), "sum": dict(self._sum), "structure": dict(self._structure)}
 
     def load_state_dict(self, state: dict[str, Any], devices: Sequence[torch.device]) -> None:
         """Restores `state_dict`, each group's copies onto its device."""
-        for name, copies in (("start", self._start), ("sum", self._sum)):
+        for name, copies in (("start", self._start), ("sum", self._sum), ("structure", self._structure)):
             copies.clear()
             copies.update({i: part.to(devices[i], copy=True) for i, part in state.get(name, {}).items()})

@@ -151,6 +151,11 @@ class GroupSample:
         torch._foreach_copy_(places, taken)  # in one call, whatever their precision, layout and device
         return self._rows[: len(sources)]
 
+    def local_parameters(self) -> list[Tensor]:
+        """Lists this rank's parts of the parameters, dense ones with complex numbers as pairs of reals."""
+        parts = [as_real(_local(param, param)).detach() for param in self.params]
+        return [part for part in parts if not part.is_sparse]
+
     def scaled(self, rows: Tensor) -> Tensor:
         """Scales rows (..., n): each element times the root of how many it stands for."""
         return rows if self.scale is None else rows * self.scale

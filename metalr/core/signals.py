@@ -35,6 +35,7 @@ class Signals(NamedTuple):
         origin_product: <g, w_0 - w>.
         distance_scale: what turns a sum of `origin_product` into a lower bound of the distance to the solution, see
             `distance_scale`.
+        weight_structure: how far w_0 lies from random weights, nats, see `metalr.core.weight_structure`.
     """
 
     loss: Number
@@ -46,6 +47,7 @@ class Signals(NamedTuple):
     travel: Number
     origin_product: Number
     distance_scale: Number
+    weight_structure: Number
 
 
 class GradientSums(NamedTuple):
@@ -117,7 +119,7 @@ def measure(
         base_lrs: lr_g(0) of each parameter group; one with 0 is frozen, and not looked at.
         direction: reads the direction that this optimizer applied last.
         sample: of the optimizer's parameters.
-        origin: of the run, where the policy reads `metalr.core.features.DISTANCE_FEATURES`.
+        origin: of the run, where the policy reads `metalr.core.features.ORIGIN_FEATURES`.
         on_host: bring them to the host, which waits for the parameters' device.
 
     Returns:
@@ -167,6 +169,8 @@ class GroupSums(NamedTuple):
         origin_product: <g, w_0 - w>.
         sum_square: |s|^2, of the sum of the gradients so far.
         sum_absolute: |s|_1.
+        structure: of the first weights, times the number of elements that lie in matrices.
+        structured: that number.
     """
 
     grad: Number
@@ -177,6 +181,8 @@ class GroupSums(NamedTuple):
     origin_product: Number
     sum_square: Number
     sum_absolute: Number
+    structure: Number
+    structured: Number
 
 
 class Totals(NamedTuple):
@@ -191,6 +197,8 @@ class Totals(NamedTuple):
     sum_square: Number = 0.0
     sum_lr_square: Number = 0.0
     sum_absolute: Number = 0.0
+    structure: Number = 0.0
+    structured: Number = 0.0
     ones: float = 0.0
 
     def plus(self, group: GroupSums, lr: float, count: int, maximize: bool) -> Totals:
@@ -206,6 +214,8 @@ class Totals(NamedTuple):
             sum_square=self.sum_square + lr * group.sum_square,
             sum_lr_square=self.sum_lr_square + lr * lr * group.sum_square,
             sum_absolute=self.sum_absolute + lr * group.sum_absolute,
+            structure=self.structure + group.structure,
+            structured=self.structured + group.structured,
             ones=self.ones + lr * lr * count,
         )
 
@@ -223,14 +233,14 @@ def _refuse_without_gradients(sample: ParameterSample) -> NoReturn:
 
 
 def _sums(index: int, rows: Tensor, update: Tensor | None, sample: GroupSample, origin: Origin | None) -> Tensor:
-    """Measures `GroupSums` of one group, (8,); zeros for what has not been applied, or where there is no origin."""
+    """Measures `GroupSums` of one group, (10,); zeros for what has not been applied, or where there is no origin."""
     vectors = [sample.scaled(row) for row in ((rows[0], rows[1]) if update is None else (rows[0], rows[1], update))]
     squares = torch.stack([torch.linalg.vector_norm(vector) for vector in vectors]).square()
     if update is None:
         sums = torch.nn.functional.pad(squares, (0, 2))
     else:
         sums = torch.cat((squares, vectors[0].dot(vectors[2])[None]))
-    distances = sums.new_zeros(4) if origin is None else origin.measure(index, rows, sample)
+    distances = sums.new_zeros(6) if origin is None else origin.measure(index, rows, sample)
     return torch.cat((sums, distances))
 
 
@@ -249,4 +259,5 @@ def _signals(xp: Backend, loss: Tensor | float, total: Totals, is_sgd: bool) -> 
         travel=xp.sqrt(total.travel),
         origin_product=total.origin_product,
         distance_scale=distance_scale(xp, optimizer > 0, sums),
+        weight_structure=total.structure / xp.clip(total.structured, 1.0),
     )

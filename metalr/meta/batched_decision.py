@@ -28,11 +28,13 @@ class RunConstants(NamedTuple):
         is_sgd: as `Optimizees.is_sgd`, bool, ().
         elements: number of parameters, ().
         initial_lr: lr(0), (R,).
+        weight_structure: as `Optimizees.weight_structure`, (R,).
     """
 
     is_sgd: Tensor
     elements: Tensor
     initial_lr: Tensor
+    weight_structure: Tensor
 
 
 class RunState(NamedTuple):
@@ -108,6 +110,7 @@ def batched_signals(state: RunState, measured: Measured, constants: RunConstants
         travel=measured.travel,
         origin_product=measured.origin_product,
         distance_scale=distance_scale(TORCH, optimizer > 0, sums),
+        weight_structure=constants.weight_structure,
     )
 
 

@@ -114,6 +114,7 @@ class Boosters(Optimizees):
         self.is_sgd = torch.tensor(False)
         self.elements = torch.tensor(float(self._labels.shape[1]))
         self.initial_lr = inner.hyper.repeat(copies).lr[:, 0]
+        self.weight_structure = torch.zeros_like(self.initial_lr)
         self._prior = self._labels.mean(1, keepdim=True).logit()
         self.margins = self._prior.expand_as(self._labels).clone()
         self.direction = torch.zeros_like(self.margins)

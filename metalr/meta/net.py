@@ -80,9 +80,11 @@ class Net(ABC):
 
     def unflatten(self, theta: Tensor) -> Params:
         """Splits a flat vector of all trained tensors and then the frozen ones into views by name."""
-        shapes = self.shapes | self.frozen_shapes
-        pieces = torch.split(theta, [math.prod(shape) for shape in shapes.values()])
-        return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+        return _split(theta, self.shapes | self.frozen_shapes)
+
+    def unflatten_trained(self, theta: Tensor) -> Params:
+        """Splits a flat vector of the trained tensors into views by name."""
+        return _split(theta, self.shapes)
 
     def flat_loss(self, theta: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Computes `loss` for a flat vector of parameters, (size,)."""
@@ -110,3 +112,8 @@ class Net(ABC):
             uniform = (2.0 * torch.rand(runs, count, generator=generator) - 1.0) * (1.0 / fan_in) ** 0.5
             pieces.append(gain * torch.where(he, normal, uniform))
         return torch.cat(pieces, dim=1)
+
+
+def _split(theta: Tensor, shapes: Shapes) -> Params:
+    pieces = torch.split(theta, [math.prod(shape) for shape in shapes.values()])
+    return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from metalr.core.weight_structure import structure_sums
 from metalr.meta.batched_decision import compile_part
 from metalr.meta.hyperparameters import Hyperparameters
 from metalr.meta.net import Net
@@ -68,6 +69,8 @@ class NetworkRuns(Optimizees):
         self.elements = torch.tensor(float(theta.shape[1]), device=device)
         self._hyper = inner.hyper.repeat(copies).to(device)
         self.initial_lr = self._hyper.lr[:, 0]
+        structure, count = structure_sums(vmap(net.unflatten_trained)(theta).values()).to(theta)
+        self.weight_structure = (structure / count.clamp(min=1.0)).expand(len(theta)).repeat(copies)
         self._scale, self._frozen = scale.repeat(copies, 1), frozen.repeat(copies, 1)
         self._counts = torch.arange(inner.total_steps, device=device, dtype=torch.float32)
         self._optimizer = optimizer

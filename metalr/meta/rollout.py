@@ -73,7 +73,12 @@ class Unroll:
             {max(1, round(inner.total_steps * (i + 1) / evaluations)) for i in range(evaluations)}
         )
         self._state = RunState.empty(copies * len(task), task.device)
-        self._constants = RunConstants(self.optimizees.is_sgd, self.optimizees.elements, self.optimizees.initial_lr)
+        self._constants = RunConstants(
+            self.optimizees.is_sgd,
+            self.optimizees.elements,
+            self.optimizees.initial_lr,
+            self.optimizees.weight_structure,
+        )
         self._decide = decide_part(compiled)
         self._table = clock_table(inner.total_steps, inner.anytime, task.device)
         with torch.no_grad():

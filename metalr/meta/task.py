@@ -81,11 +81,13 @@ class Optimizees(ABC):
         is_sgd: whether an update is a gradient or a sum of gradients, bool, shape ().
         elements: number of parameters of a run, float, shape ().
         initial_lr: lr(0), (R,).
+        weight_structure: of the first weights, see `metalr.core.weight_structure`, (R,).
     """
 
     is_sgd: Tensor
     elements: Tensor
     initial_lr: Tensor
+    weight_structure: Tensor
 
     @abstractmethod
     def measure(self) -> Measured:

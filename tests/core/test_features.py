@@ -16,9 +16,9 @@ step_signals = st.tuples(values, positive, positive, positive, st.floats(-1, 1, 
 
 
 def make_signals(
-    loss, grad=1.0, param=10.0, update=0.1, cosine=0.5, kind=1.0, travel=0.5, product=0.2, scale=0.25
+    loss, grad=1.0, param=10.0, update=0.1, cosine=0.5, kind=1.0, travel=0.5, product=0.2, scale=0.25, structure=0.5
 ) -> Signals:
-    numbers = (loss, grad, param, update, cosine, kind, travel, product, scale)
+    numbers = (loss, grad, param, update, cosine, kind, travel, product, scale, structure)
     return Signals(*(torch.tensor([float(v)]) for v in numbers))
 
 
@@ -47,6 +47,7 @@ def test_golden_numbers_of_the_first_step():
         "predicted_change": CLIP,  # no noise has been seen yet
         "optimizer": 1.0,
         "travel": 0.4 * (math.log(0.5 / 10) + 5),
+        "weight_structure": 1.5 * 0.5,
     }
     assert dict(zip(FEATURES, row.tolist(), strict=True)) == pytest.approx(expected, abs=1e-5)
 
@@ -152,7 +153,8 @@ def test_runs_do_not_mix():
     state, rows = FeatureState.empty(2), None
     for t, pair in enumerate(losses):
         ones = torch.ones(2)
-        signals = Signals(pair, ones, 10 * ones, 0.1 * ones, 0.5 * ones, ones, 0.5 * ones, 0.2 * ones, 0.25 * ones)
+        rest = (1.0, 10.0, 0.1, 0.5, 1.0, 0.5, 0.2, 0.25, 0.5)
+        signals = Signals(pair, *(number * ones for number in rest))
         state, rows, _ = observe(TORCH, state, signals, torch.zeros(2), clock(t, 100))
     for i in range(2):
         assert torch.allclose(rows[i], run(losses[:, i].tolist())[-1], atol=1e-6)

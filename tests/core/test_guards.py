@@ -54,6 +54,7 @@ def divergences(shapes: dict[str, list[float]], total: int | None, descents: flo
             0.0 * ones,
             0.0 * ones,
             ones,
+            0.0 * ones,
         )
         features, _, finite = observe(TORCH, features, signals, s, now)
         step = Proposal(signals.loss, s, s, finite, finite, None)
