@@ -43,7 +43,7 @@ def test_it_does_not_know_the_unit_or_the_orientation(unit, seed):
 
 
 def test_golden_numbers():
-    """Rows of +-1 and +-3: energies 1 and 9, their variance over 8 of them 16 * 8/7; all squares: mean 5, of squares 41.
+    """Rows of +-1 and +-3: energies 1 and 9, a variance of 16 * 8/7; mean of w^2 5, of w^4 41.
 
     Chance makes (41/25 - 1) / n of it, in units of 5^2, with n = 10. Columns all have the same energy: the floor.
     """
