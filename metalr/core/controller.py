@@ -29,6 +29,9 @@ from metalr.core.sample import LIMIT, ParameterSample
 from metalr.core.signals import measure
 from metalr.core.steps import StepWatch
 
+WARM_UP = 2
+"""Ordinary steps before a graph may be made of one: the first has no update to look back on."""
+
 STATE_VERSION = 6
 """Version of `MetaLR.state_dict`; counts up whenever what is in it changes."""
 
@@ -53,11 +56,14 @@ class MetaLR:
         min_lr: smallest rate, in the optimizer's own unit: for all groups, or one for each; None for no limit.
         max_lr: largest rate, likewise: the group that comes to its limit first holds the others back, so that groups
             keep their ratios.
+        fused: make few kernels of a decision by torch.compile, with rates that are tensors; None for wherever it
+            pays, which is on a GPU with Triton.
 
     With rates that are Python floats, as most are, a step on an accelerator waits for it once, to bring their value to
     the host; give the optimizer `lr=torch.tensor(...)` on the parameters' device, and the host waits for nothing: the
     rates are filled in place, and what the guards did is noticed when `events`, `guard_counts` or `state_dict()` is
-    read.
+    read. The step's number lives there, too, so that a whole step, this one included, can be captured in a CUDA graph
+    after two ordinary ones, or compiled by torch.compile(fullgraph=True); see docs/cost.md.
 
     Raises:
         ValueError: for a horizon below 1, an optimizer with no parameters or a rate that is not finite and
@@ -90,6 +96,7 @@ class MetaLR:
         guards: Guards = DEFAULT_GUARDS,
         min_lr: Limit = None,
         max_lr: Limit = None,
+        fused: bool | None = None,
     ) -> None:
         if sample < 1:
             raise ValueError(f"sample={sample}: give the number of elements to measure, 1 or more")
@@ -100,7 +107,7 @@ class MetaLR:
         self.policy = _resolve_policy(policy, self._total_steps, optimizer)
         self._limits = LRLimits(min_lr, max_lr)
         self._limits.check(self.base_lrs)
-        self._decider = Decider(self.policy, guards, device_of_rates(optimizer))
+        self._decider = Decider(self.policy, guards, device_of_rates(optimizer), self._total_steps, fused)
         self._record = GuardRecord(guards)
         self._looked_at = -1
         self._direction = direction_of(optimizer)
@@ -109,6 +116,8 @@ class MetaLR:
         self._origin = self._new_origin()
         self.steps = StepWatch(optimizer, self._direction, self._sample, self._rates)
         self._step = 0
+        self._warm = 0
+        self._in_graph = False
         self._warned = False
 
     @property
@@ -125,6 +134,7 @@ class MetaLR:
                 "have different policies; make a new MetaLR to change the mode"
             )
         self._total_steps = value
+        self._decider.set_horizon(value)
 
     @property
     def base_lrs(self) -> list[float]:
@@ -147,7 +157,9 @@ class MetaLR:
 
     @property
     def last_step(self) -> int:
-        """Number of decisions taken."""
+        """Number of decisions taken; where graphs take them, reading it waits for the device."""
+        if self._in_graph:
+            self._step = self._decider.steps()
         return self._step
 
     @property
@@ -158,7 +170,7 @@ class MetaLR:
     @property
     def last_change(self) -> float:
         """s_t - s_{t-1}, nats: what the last decision did to the log rate, beside the reference schedule."""
-        return float(self._decider.change)
+        return 0.0 if self._decider.outcome is None else float(self._decider.outcome.change)
 
     @property
     def guard_counts(self) -> dict[str, int]:
@@ -192,6 +204,9 @@ class MetaLR:
             DivergenceError: when the loss diverges and `Guards(on_divergence="raise")` asks for it; the rates have
                 been set.
         """
+        if self._decider.is_in_graph():
+            self._step_in_graph(loss)
+            return
         self._check_loss(loss)
         if not self.steps.takes_decision():
             return
@@ -202,27 +217,43 @@ class MetaLR:
         if not self._sample.fits(self.optimizer.param_groups):
             self._sample = self.steps.sample = ParameterSample(self.optimizer, self._sample_limit)
             self._direction.forget()
-        on_host = self._decider.device is None
-        signals, rows = measure(
-            loss, self.optimizer, self.base_lrs, self._direction, self._sample, self._origin, on_host
-        )
+        reading, rows = measure(loss, self.optimizer, self.base_lrs, self._direction, self._sample, self._origin)
         self._rates.set(
-            self._decider.decide(signals, self._step, self._total_steps, self._limits.bounds(self.base_lrs))
+            self._decider.decide(reading, self._step, self._total_steps, self._limits.bounds(self.base_lrs))
         )
         self._direction.remember(rows)
         self._step += 1
-        if on_host and self._decider.any_acted:
+        self._warm += 1
+        if self._decider.device is None and self._decider.any_acted:
             self._notice()
+
+    def _step_in_graph(self, loss: Tensor | float) -> None:
+        """Records what a graph repeats: all that happens on the device, and nothing of what the host keeps."""
+        self._enter_graph()
+        reading, rows = measure(loss, self.optimizer, self.base_lrs, self._direction, self._sample, self._origin)
+        factor = self._decider.decide_in_graph(reading, self._limits.bounds(self.base_lrs))
+        self._rates.fill(factor)
+        self._direction.remember(rows)
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _enter_graph(self) -> None:
+        """Is run once for each graph, when it is made."""
+        if self.steps.released:
+            self.steps.outside()
+        if self._warm < WARM_UP:
+            raise RuntimeError(
+                f"a graph is made of this step, which is the {self._warm + 1}. of this MetaLR: take {WARM_UP} steps "
+                "before, as the first ones make what the later ones fill in place"
+            )
+        self._in_graph = True
+        self._decider.mark_decided()
 
     @torch.no_grad()
     def set_first_rates(self) -> None:
         """Sets the rates that a first step has whatever its loss, and remembers nothing of it."""
-        decider = Decider(self.policy, self._decider.guards, self._decider.device)
-        on_host = decider.device is None
-        signals, _ = measure(
-            0.0, self.optimizer, self.base_lrs, self._direction, self._sample, self._new_origin(), on_host
-        )
-        self._rates.set(decider.decide(signals, 0, self._total_steps, self._limits.bounds(self.base_lrs)))
+        decider = Decider(self.policy, self._decider.guards, self._decider.device, self._total_steps, False)
+        reading, _ = measure(0.0, self.optimizer, self.base_lrs, self._direction, self._sample, self._new_origin())
+        self._rates.set(decider.decide(reading, 0, self._total_steps, self._limits.bounds(self.base_lrs)))
 
     def release(self) -> None:
         """Gives the optimizer up: removes all hooks from it, after which `step` raises; its rates stay as they are."""
@@ -233,7 +264,7 @@ class MetaLR:
 
     def _notice(self) -> None:
         """Takes what the guards did into the record; on the host, that of each step at once."""
-        counts, step = self._decider.counts, self._step - 1
+        counts, step = self._decider.counts, self.last_step - 1
         since = step - 1 if self._decider.device is None else self._looked_at
         self._looked_at = step
         if counts != list(self._record.counts.values()):
@@ -246,7 +277,7 @@ class MetaLR:
     @property
     def _features(self) -> Tensor | None:
         """Features of the last decision, (1, F)."""
-        features = self._decider.features
+        features = None if self._decider.outcome is None else self._decider.outcome.features
         return features if features is None or isinstance(features, Tensor) else torch.as_tensor(features).float()[None]
 
     @property
@@ -274,21 +305,21 @@ class MetaLR:
             )
 
     def snapshot(self) -> Snapshot:
-        """Copies the last decision where it lies, without waiting for a device.
+        """Copies the last decision where it lies, without waiting for a device, unless graphs take the decisions.
 
         Raises:
             RuntimeError: before the first decision.
         """
-        decider, features = self._decider, self._features
-        if features is None:
+        decider, features, last = self._decider, self._features, self._decider.outcome
+        if features is None or last is None:
             raise RuntimeError("no decision yet: call step(loss) first")
         fast, _, _ = decider.feature_state.windows(TORCH)
         numbers = [
-            to_tensor(part).float().clone() for part in (fast.loss, decider.log_multiplier, decider.change, features)
+            to_tensor(part).float().clone() for part in (fast.loss, decider.log_multiplier, last.change, features)
         ]
-        actions = [to_tensor(action) for action in decider.actions or ()]
-        others = [to_tensor(decider.finite).clone(), torch.stack(actions), decider.counts_in_place().clone()]
-        return Snapshot(self._step - 1, self._total_steps, self.base_lrs[0], *numbers, *others)
+        actions = [to_tensor(action) for action in last.actions]
+        others = [to_tensor(last.finite).clone(), torch.stack(actions), decider.counts_in_place().clone()]
+        return Snapshot(self.last_step - 1, self._total_steps, self.base_lrs[0], *numbers, *others)
 
     def explain(self) -> Explanation:
         """Names the features of the last decision, and what each contributed to it, exactly.
@@ -304,7 +335,7 @@ class MetaLR:
         return {
             "version": STATE_VERSION,
             "policy": self.policy.fingerprint(),
-            "step": self._step,
+            "step": self.last_step,
             "total_steps": self._total_steps,
             "base_lrs": list(self.base_lrs),
             "lr_factor": float(self._rates.factor),

@@ -1,28 +1,57 @@
 """The decisions of one real run: the kernel, the guards behind it, and all that is remembered from step to step.
 
 Where every rate is a tensor on the parameters' device, decisions are taken there in torch, and the host never waits
-for the device. Where a rate is a Python float, its value has to come to the host anyway: then what was measured does,
-and the decision is taken there, in Python numbers.
+for the device. All that is remembered then keeps its place in the device's memory, the number of the step included, so
+that a CUDA graph of a step takes the next decision at each replay. Where a rate is a Python float, its value has to
+come to the host anyway: then what was measured does, and the decision is taken there, in Python numbers.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metalr.core.backend import HOST, TORCH, Mask, Number, Vector, to_host, to_tensor
+from metalr.core.backend import HOST, TORCH, Backend, Mask, Number, Vector, to_host, to_tensor
 from metalr.core.decision import decide
-from metalr.core.features import FeatureState
+from metalr.core.device_clock import DeviceClock
+from metalr.core.features import FEATURES, FeatureState
+from metalr.core.fusion import fused
 from metalr.core.guards import GuardActions, Guards, GuardState, Proposal, protect
 from metalr.core.lr_limits import UNLIMITED, LogBounds
 from metalr.core.policy import LRPolicy
-from metalr.core.signals import Signals
+from metalr.core.signals import Reading, Signals
 from metalr.core.update_rule import Clock, clock_row, lr_factor
 
 Own = TypeVar("Own")
+
+
+class Memory(NamedTuple):
+    """Holds what the next decision needs of the last; `log_multiplier` is s_t, nats, (1,)."""
+
+    features: FeatureState
+    guards: GuardState
+    log_multiplier: Number
+
+
+class Outcome(NamedTuple):
+    """Holds what else a decision shows.
+
+    Attributes:
+        factor: of the initial rates, ref(t/T) exp(s_t), (1,).
+        change: s_t - s_{t-1} after the guards, nats, (1,).
+        features: all of them, (1, len(FEATURES)).
+        finite: whether loss and gradient were, bool, (1,).
+        actions: which guards acted.
+    """
+
+    factor: Number
+    change: Number
+    features: Vector
+    finite: Mask
+    actions: GuardActions
 
 
 class Decider:
@@ -32,29 +61,35 @@ class Decider:
         policy: whose weights are copied as they are now.
         guards: settings.
         device: where decisions are taken in torch; None for the host.
+        total_steps: T; None where it is unknown.
+        fuse: make few kernels of a decision on a device; None for wherever that is possible.
 
     Attributes:
-        log_multiplier: s_t, nats, (1,).
-        change: s_t - s_{t-1} after the guards, nats, (1,).
-        features: of the last decision, all of them, (1, len(FEATURES)); None before the first.
-        finite: whether its loss and gradient were, bool, (1,); None before the first.
-        actions: which guards acted on it; None before the first.
+        clock: of the device; None on the host.
     """
 
-    def __init__(self, policy: LRPolicy, guards: Guards, device: torch.device | None) -> None:
+    def __init__(
+        self,
+        policy: LRPolicy,
+        guards: Guards,
+        device: torch.device | None,
+        total_steps: int | None = None,
+        fuse: bool | None = None,
+    ) -> None:
         self.guards = guards
         self.device = device
-        self._xp = HOST if device is None else TORCH
         self._policy = policy.frozen_function(device)
         is_guarded = guards.out_of_distribution and policy.support.is_bounded
         self._region = policy.support.region(device) if is_guarded else None
-        self._feature_state = FeatureState(**self._own_parts(FeatureState.empty(1)._asdict()))
-        self._guard_state = GuardState(**self._own_parts(GuardState.empty(1)._asdict()))
-        self.log_multiplier: Number = self._own(torch.zeros(1))
-        self.change: Number = self._own(torch.zeros(1))
-        self.features: Vector | None = None
-        self.finite: Mask | None = None
-        self.actions: GuardActions | None = None
+        self._memory = Memory(
+            FeatureState(**self._own_parts(FeatureState.empty(1)._asdict())),
+            GuardState(**self._own_parts(GuardState.empty(1)._asdict())),
+            self._own(cast(Number, torch.zeros(1))),
+        )
+        self._outcome: Outcome | None = None
+        self.clock = None if device is None else DeviceClock(device, total_steps)
+        self._place = None if device is None else _empty_outcome(device)
+        self._step_on_device = fused(self._decide_in_place, device, fuse) if device else self._decide_in_place
 
     def _own(self, part: Own) -> Own:
         """Copies a tensor of one run to where decisions are taken, as the values of their backend."""
@@ -67,46 +102,93 @@ class Decider:
     def _own_parts(self, parts: dict[str, Any]) -> dict[str, Any]:
         return {name: self._own(part) for name, part in parts.items()}
 
-    def decide(self, signals: Signals, step: int, total_steps: int | None, bounds: LogBounds = UNLIMITED) -> Number:
+    def decide(self, reading: Reading, step: int, total_steps: int | None, bounds: LogBounds = UNLIMITED) -> Number:
         """Moves s by one step.
 
         Args:
-            signals: of this step, each of shape (1,) on the device, or floats for the host.
-            step: t.
-            total_steps: T; None where it is unknown.
+            reading: of this step.
+            step: t; a device counts by itself.
+            total_steps: T; None where it is unknown. A device has its own.
             bounds: of the log of the factor.
 
         Returns:
             The factor of the initial rates, ref(t/T) exp(s_t), shape (1,), or a float.
         """
-        row = clock_row(step, total_steps)
         if self.device is None:
-            return self._decide(signals, Clock.from_row(row), bounds)
-        with torch.autocast(self.device.type, enabled=False):
-            return self._decide(signals, Clock.from_row(_sent(row, self.device)), bounds)
+            clock = Clock.from_row(clock_row(step, total_steps))
+            self._memory, self._outcome = self._take(HOST, reading.signals(HOST), clock, bounds)
+            return self._outcome.factor
+        self._outcome = self._place
+        return self.decide_in_graph(reading, bounds)
 
-    def _decide(self, signals: Signals, clock: Clock, bounds: LogBounds) -> Number:
-        xp, before = self._xp, self.log_multiplier
-        made = decide(xp, self._policy, self._feature_state, before, signals, clock)
+    def decide_in_graph(self, reading: Reading, bounds: LogBounds) -> Number:
+        """Moves s by one step on a device, in place: nothing is left for the host to do."""
+        assert self.device is not None
+        assert self._place is not None
+        with torch.autocast(self.device.type, enabled=False):
+            self._step_on_device(reading, bounds)
+        return self._place.factor
+
+    def _decide_in_place(self, reading: Reading, bounds: LogBounds) -> None:
+        assert self.clock is not None
+        memory, outcome = self._take(TORCH, reading.signals(TORCH), self.clock.now(), bounds)
+        torch._foreach_copy_(_leaves(self._memory), _leaves(memory))
+        torch._foreach_copy_(_leaves(self._place), _leaves(outcome))
+        self.clock.step.add_(1)
+
+    def _take(self, xp: Backend, signals: Signals, clock: Clock, bounds: LogBounds) -> tuple[Memory, Outcome]:
+        features, guards, before = self._memory
+        made = decide(xp, self._policy, features, before, signals, clock)
         asked = made.finite & xp.isfinite(made.action)
         score = None if self._region is None else self._region.out_of_distribution_score(xp, made.read)
         proposal = Proposal(signals.loss, before, made.log_multiplier, made.finite, asked, score, bounds)
-        guarded = protect(xp, self.guards, self._guard_state, made.feature_state, clock, proposal)
-        self._feature_state, self._guard_state = made.feature_state, guarded.state
-        self.features, self.finite, self.actions = made.features, made.finite, guarded.actions
-        self.log_multiplier = guarded.log_multiplier
-        self.change = guarded.log_multiplier - before
-        return lr_factor(xp, self.log_multiplier, clock)
+        guarded = protect(xp, self.guards, guards, made.feature_state, clock, proposal)
+        after = guarded.log_multiplier
+        factor = lr_factor(xp, after, clock)
+        outcome = Outcome(factor, after - before, made.features, made.finite, guarded.actions)
+        return Memory(made.feature_state, guarded.state, after), outcome
+
+    def is_in_graph(self) -> bool:
+        """Tests whether this call is being compiled, or captured in a CUDA graph, where it can be."""
+        if self.device is None:
+            return False
+        if torch.compiler.is_compiling():
+            return True
+        return self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+    def steps(self) -> int:
+        """Counts the decisions taken on a device; waits for it."""
+        assert self.clock is not None
+        return int(self.clock.step)
+
+    def set_horizon(self, total_steps: int | None) -> None:
+        """Moves the horizon of a device's clock."""
+        if self.clock is not None:
+            self.clock.set_horizon(total_steps)
+
+    def mark_decided(self) -> None:
+        """Notes that decisions are taken by a graph."""
+        self._outcome = self._place
+
+    @property
+    def log_multiplier(self) -> Number:
+        """s_t, nats, (1,)."""
+        return self._memory.log_multiplier
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the last decision shows; None before the first."""
+        return self._outcome
 
     @property
     def any_acted(self) -> bool:
         """Whether a guard acted on the last decision; waits for the device."""
-        return self.actions is not None and any(self.actions)
+        return self._outcome is not None and any(self._outcome.actions)
 
     @property
     def feature_state(self) -> FeatureState:
         """What the features remember, as tensors."""
-        return FeatureState(*map(to_tensor, self._feature_state))
+        return FeatureState(*map(to_tensor, self._memory.features))
 
     @property
     def counts(self) -> list[int]:
@@ -116,28 +198,42 @@ class Decider:
 
     def counts_in_place(self) -> Tensor:
         """Gives the same where it lies, (len(GUARDS), 1), without waiting."""
-        return to_tensor(self._guard_state.counts)
+        return to_tensor(self._memory.guards.counts)
 
     def state_dict(self) -> dict[str, Any]:
         """Gives tensors of all that a resumed run needs."""
+        features, guards, log_multiplier = self._memory
         return {
-            "log_multiplier": to_tensor(self.log_multiplier).clone(),
-            "feature_state": {name: to_tensor(part).clone() for name, part in self._feature_state._asdict().items()},
-            "guard_state": {name: to_tensor(part).clone() for name, part in self._guard_state._asdict().items()},
+            "log_multiplier": to_tensor(log_multiplier).clone(),
+            "feature_state": {name: to_tensor(part).clone() for name, part in features._asdict().items()},
+            "guard_state": {name: to_tensor(part).clone() for name, part in guards._asdict().items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`, on whichever device it was written."""
-        self.log_multiplier = self._own(state["log_multiplier"])
-        self._feature_state = FeatureState(**self._own_parts(state["feature_state"]))
-        self._guard_state = GuardState(**self._own_parts(state["guard_state"]))
-        self.features = self.finite = self.actions = None
+        """Restores `state_dict`, on whichever device it was written, in place: graphs go on with what is restored."""
+        memory = Memory(
+            FeatureState(**self._own_parts(state["feature_state"])),
+            GuardState(**self._own_parts(state["guard_state"])),
+            self._own(state["log_multiplier"]),
+        )
+        if self.clock is None:
+            self._memory = memory
+        else:
+            torch._foreach_copy_(_leaves(self._memory), _leaves(memory))
+            self.clock.set_step(int(state["step"]))
+        self._outcome = None
 
 
-def _sent(row: list[float], device: torch.device) -> Tensor:
-    """Sends a row of numbers to a device, without waiting for it."""
-    tensor = torch.tensor(row, dtype=torch.float32)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+def _leaves(parts: Any) -> list[Tensor]:
+    """Lists the tensors of nested tuples."""
+    return [parts] if isinstance(parts, Tensor) else [leaf for part in parts for leaf in _leaves(part)]
+
+
+def _empty_outcome(device: torch.device) -> Outcome:
+    """Makes room for what a decision on a device shows."""
+    number, mask = torch.zeros(2, 1, device=device), torch.zeros(5, 1, dtype=torch.bool, device=device)
+    features = torch.zeros(1, len(FEATURES), device=device)
+    return Outcome(number[0], number[1], features, mask[0], GuardActions(*mask[1:]))
 
 
 def device_of_rates(optimizer: Optimizer) -> torch.device | None:
