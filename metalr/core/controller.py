@@ -366,8 +366,11 @@ class MetaLR:
             )
         self._step = int(state["step"])
         self._looked_at = self._step - 1
-        self._rates.restore([float(lr) for lr in state["base_lrs"]], float(state["lr_factor"]))
         self._decider.load_state_dict(state)
+        factor = self._decider.placed(float(state["lr_factor"]))
+        self._rates.restore([float(lr) for lr in state["base_lrs"]], factor)
+        if self._in_graph:
+            self._decider.mark_decided()
         self._record.load_state_dict(state["guards"])
         self._direction.load_state_dict(state["direction"])
         if self._origin is not None:

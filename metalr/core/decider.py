@@ -210,7 +210,7 @@ class Decider:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`, on whichever device it was written, in place: graphs go on with what is restored."""
+        """Restores `state_dict`, on whichever device it was written."""
         memory = Memory(
             FeatureState(**self._own_parts(state["feature_state"])),
             GuardState(**self._own_parts(state["guard_state"])),
@@ -222,6 +222,10 @@ class Decider:
             torch._foreach_copy_(_leaves(self._memory), _leaves(memory))
             self.clock.set_step(int(state["step"]))
         self._outcome = None
+
+    def placed(self, factor: float) -> Number:
+        """Puts a factor that was stored where graphs write it."""
+        return factor if self._place is None else self._place.factor.fill_(factor)  # type: ignore[attr-defined]
 
 
 def _leaves(parts: Any) -> list[Tensor]:

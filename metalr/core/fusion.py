@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import ParamSpec
 
 import torch
@@ -23,14 +24,14 @@ def fused(function: Callable[Given, None], device: torch.device, fuse: bool | No
     """Compiles a function that works in place, for inputs of unchanging shapes.
 
     Args:
-        function: to compile as a whole; where another graph takes it in, it is traced as it is.
+        function: a method, to compile as a whole; where another graph takes it in, it is traced as it is.
         device: that it works on.
         fuse: False for the function itself; None for `can_fuse`, and for the function itself, with a warning in the
             log, where compiling it fails.
     """
     if not (can_fuse(device) if fuse is None else fuse):
         return function
-    chosen: Callable[Given, None] = torch.compile(function, fullgraph=True, dynamic=False)
+    chosen: Callable[Given, None] = torch.compile(_with_own_code(function), fullgraph=True, dynamic=False)
 
     def call(*args: Given.args, **kwargs: Given.kwargs) -> None:
         nonlocal chosen
@@ -46,3 +47,11 @@ def fused(function: Callable[Given, None], device: torch.device, fuse: bool | No
             function(*args, **kwargs)
 
     return call
+
+
+def _with_own_code(method: Callable[Given, None]) -> Callable[Given, None]:
+    """Copies a method's code: torch keeps a few graphs of each code, and another object needs another graph."""
+    function: FunctionType = method.__func__  # type: ignore[attr-defined]
+    copied = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    own: Callable[Given, None] = MethodType(copied, method.__self__)  # type: ignore[attr-defined]
+    return own

@@ -106,7 +106,7 @@ class GroupRates:
         self.base = list(base)
         self.set(self.factor)
 
-    def restore(self, base: list[float], factor: float) -> None:
+    def restore(self, base: list[float], factor: Number) -> None:
         """Restores what was stored of another run, whose optimizer may be restored later."""
         self.base, self.factor, self._noted = base, factor, []
 
