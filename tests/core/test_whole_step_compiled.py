@@ -41,12 +41,12 @@ def rates_of(name: str, as_lr, backend=None, **options) -> list[float]:
         first, second = parts[:2], parts[2:]
         return F.cross_entropy(F.linear(F.relu(F.linear(x, *first)), *second), y)
 
+    @torch.no_grad()
     def whole(x, y):
         grads, loss = torch.func.grad_and_value(loss_of)(params, x, y)
         torch._foreach_copy_([p.grad for p in params], grads)
         meta_lr.step(loss)
-        with torch.no_grad():
-            update(optimizer)
+        update(optimizer)
 
     def plain(x, y):
         optimizer.zero_grad(set_to_none=False)
