@@ -170,7 +170,7 @@ class MetaLR:
     @property
     def last_change(self) -> float:
         """s_t - s_{t-1}, nats: what the last decision did to the log rate, beside the reference schedule."""
-        return 0.0 if self._decider.outcome is None else float(self._decider.outcome.change)
+        return float(self._decider.change)
 
     @property
     def guard_counts(self) -> dict[str, int]:
@@ -277,7 +277,7 @@ class MetaLR:
     @property
     def _features(self) -> Tensor | None:
         """Features of the last decision, (1, F)."""
-        features = None if self._decider.outcome is None else self._decider.outcome.features
+        features = self._decider.features
         return features if features is None or isinstance(features, Tensor) else torch.as_tensor(features).float()[None]
 
     @property
@@ -310,15 +310,15 @@ class MetaLR:
         Raises:
             RuntimeError: before the first decision.
         """
-        decider, features, last = self._decider, self._features, self._decider.outcome
-        if features is None or last is None:
+        decider, features = self._decider, self._features
+        if features is None:
             raise RuntimeError("no decision yet: call step(loss) first")
         fast, _, _ = decider.feature_state.windows(TORCH)
         numbers = [
-            to_tensor(part).float().clone() for part in (fast.loss, decider.log_multiplier, last.change, features)
+            to_tensor(part).float().clone() for part in (fast.loss, decider.log_multiplier, decider.change, features)
         ]
-        actions = [to_tensor(action) for action in last.actions]
-        others = [to_tensor(last.finite).clone(), torch.stack(actions), decider.counts_in_place().clone()]
+        actions = [to_tensor(action) for action in decider.actions or ()]
+        others = [to_tensor(decider.finite).clone(), torch.stack(actions), decider.counts_in_place().clone()]
         return Snapshot(self.last_step - 1, self._total_steps, self.base_lrs[0], *numbers, *others)
 
     def explain(self) -> Explanation:

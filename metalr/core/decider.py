@@ -19,7 +19,7 @@ from metalr.core.decision import decide
 from metalr.core.device_clock import DeviceClock
 from metalr.core.features import FEATURES, FeatureState
 from metalr.core.fusion import fused
-from metalr.core.guards import GuardActions, Guards, GuardState, Proposal, protect
+from metalr.core.guards import GUARDS, GuardActions, Guards, GuardState, Proposal, protect
 from metalr.core.lr_limits import UNLIMITED, LogBounds
 from metalr.core.policy import LRPolicy
 from metalr.core.signals import Reading, Signals
@@ -28,7 +28,7 @@ from metalr.core.update_rule import Clock, clock_row, lr_factor
 Own = TypeVar("Own")
 
 
-class Memory(NamedTuple):
+class RunState(NamedTuple):
     """Holds what the next decision needs of the last; `log_multiplier` is s_t, nats, (1,)."""
 
     features: FeatureState
@@ -81,7 +81,7 @@ class Decider:
         self._policy = policy.frozen_function(device)
         is_guarded = guards.out_of_distribution and policy.support.is_bounded
         self._region = policy.support.region(device) if is_guarded else None
-        self._memory = Memory(
+        self._state = RunState(
             FeatureState(**self._own_parts(FeatureState.empty(1)._asdict())),
             GuardState(**self._own_parts(GuardState.empty(1)._asdict())),
             self._own(cast(Number, torch.zeros(1))),
@@ -116,7 +116,7 @@ class Decider:
         """
         if self.device is None:
             clock = Clock.from_row(clock_row(step, total_steps))
-            self._memory, self._outcome = self._take(HOST, reading.signals(HOST), clock, bounds)
+            self._state, self._outcome = self._take(HOST, reading.signals(HOST), clock, bounds)
             return self._outcome.factor
         self._outcome = self._place
         return self.decide_in_graph(reading, bounds)
@@ -131,13 +131,13 @@ class Decider:
 
     def _decide_in_place(self, reading: Reading, bounds: LogBounds) -> None:
         assert self.clock is not None
-        memory, outcome = self._take(TORCH, reading.signals(TORCH), self.clock.now(), bounds)
-        torch._foreach_copy_(_leaves(self._memory), _leaves(memory))
+        state, outcome = self._take(TORCH, reading.signals(TORCH), self.clock.now(), bounds)
+        torch._foreach_copy_(_leaves(self._state), _leaves(state))
         torch._foreach_copy_(_leaves(self._place), _leaves(outcome))
         self.clock.step.add_(1)
 
-    def _take(self, xp: Backend, signals: Signals, clock: Clock, bounds: LogBounds) -> tuple[Memory, Outcome]:
-        features, guards, before = self._memory
+    def _take(self, xp: Backend, signals: Signals, clock: Clock, bounds: LogBounds) -> tuple[RunState, Outcome]:
+        features, guards, before = self._state
         made = decide(xp, self._policy, features, before, signals, clock)
         asked = made.finite & xp.isfinite(made.action)
         score = None if self._region is None else self._region.out_of_distribution_score(xp, made.read)
@@ -146,7 +146,7 @@ class Decider:
         after = guarded.log_multiplier
         factor = lr_factor(xp, after, clock)
         outcome = Outcome(factor, after - before, made.features, made.finite, guarded.actions)
-        return Memory(made.feature_state, guarded.state, after), outcome
+        return RunState(made.feature_state, guarded.state, after), outcome
 
     def is_in_graph(self) -> bool:
         """Tests whether this call is being compiled, or captured in a CUDA graph, where it can be."""
@@ -173,22 +173,37 @@ class Decider:
     @property
     def log_multiplier(self) -> Number:
         """s_t, nats, (1,)."""
-        return self._memory.log_multiplier
+        return self._state.log_multiplier
 
     @property
-    def outcome(self) -> Outcome | None:
-        """What the last decision shows; None before the first."""
-        return self._outcome
+    def change(self) -> Number:
+        """s_t - s_{t-1} after the guards, nats, (1,); 0 before the first decision."""
+        return cast(Number, 0.0) if self._outcome is None else self._outcome.change
+
+    @property
+    def features(self) -> Vector | None:
+        """All features of the last decision, (1, len(FEATURES)); None before the first."""
+        return None if self._outcome is None else self._outcome.features
+
+    @property
+    def finite(self) -> Mask | None:
+        """Whether its loss and gradient were, bool, (1,); None before the first."""
+        return None if self._outcome is None else self._outcome.finite
+
+    @property
+    def actions(self) -> GuardActions | None:
+        """Which guards acted on it; None before the first."""
+        return None if self._outcome is None else self._outcome.actions
 
     @property
     def any_acted(self) -> bool:
         """Whether a guard acted on the last decision; waits for the device."""
-        return self._outcome is not None and any(self._outcome.actions)
+        return self.actions is not None and any(self.actions)
 
     @property
     def feature_state(self) -> FeatureState:
         """What the features remember, as tensors."""
-        return FeatureState(*map(to_tensor, self._memory.features))
+        return FeatureState(*map(to_tensor, self._state.features))
 
     @property
     def counts(self) -> list[int]:
@@ -198,11 +213,11 @@ class Decider:
 
     def counts_in_place(self) -> Tensor:
         """Gives the same where it lies, (len(GUARDS), 1), without waiting."""
-        return to_tensor(self._memory.guards.counts)
+        return to_tensor(self._state.guards.counts)
 
     def state_dict(self) -> dict[str, Any]:
         """Gives tensors of all that a resumed run needs."""
-        features, guards, log_multiplier = self._memory
+        features, guards, log_multiplier = self._state
         return {
             "log_multiplier": to_tensor(log_multiplier).clone(),
             "feature_state": {name: to_tensor(part).clone() for name, part in features._asdict().items()},
@@ -211,15 +226,15 @@ class Decider:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`, on whichever device it was written."""
-        memory = Memory(
+        stored = RunState(
             FeatureState(**self._own_parts(state["feature_state"])),
             GuardState(**self._own_parts(state["guard_state"])),
             self._own(state["log_multiplier"]),
         )
         if self.clock is None:
-            self._memory = memory
+            self._state = stored
         else:
-            torch._foreach_copy_(_leaves(self._memory), _leaves(memory))
+            torch._foreach_copy_(_leaves(self._state), _leaves(stored))
             self.clock.set_step(int(state["step"]))
         self._outcome = None
 
@@ -234,10 +249,15 @@ def _leaves(parts: Any) -> list[Tensor]:
 
 
 def _empty_outcome(device: torch.device) -> Outcome:
-    """Makes room for what a decision on a device shows."""
-    number, mask = torch.zeros(2, 1, device=device), torch.zeros(5, 1, dtype=torch.bool, device=device)
-    features = torch.zeros(1, len(FEATURES), device=device)
-    return Outcome(number[0], number[1], features, mask[0], GuardActions(*mask[1:]))
+    """Makes room for what a decision on a device shows: each number in memory of its own, as compilers have it."""
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.zeros(1, *shape, device=device)
+
+    def mask() -> Tensor:
+        return torch.zeros(1, dtype=torch.bool, device=device)
+
+    return Outcome(numbers(), numbers(), numbers(len(FEATURES)), mask(), GuardActions(*(mask() for _ in GUARDS)))
 
 
 def device_of_rates(optimizer: Optimizer) -> torch.device | None:
