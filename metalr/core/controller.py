@@ -24,7 +24,7 @@ from metalr.core.guards import DEFAULT_GUARDS, Guards
 from metalr.core.host_backend import isfinite
 from metalr.core.lr_limits import Limit, LRLimits
 from metalr.core.origin import Origin
-from metalr.core.policy import LRPolicy
+from metalr.core.policy import LRPolicy, policy_for
 from metalr.core.sample import LIMIT, ParameterSample
 from metalr.core.signals import measure
 from metalr.core.steps import StepWatch
@@ -104,7 +104,7 @@ class MetaLR:
         self._total_steps = checked_horizon(total_steps)
         check_optimizer(optimizer)
         self._rates = GroupRates(optimizer)
-        self.policy = _resolve_policy(policy, self._total_steps, optimizer)
+        self.policy = policy_for(policy, self._total_steps, optimizer)
         self._limits = LRLimits(min_lr, max_lr)
         self._limits.check(self.base_lrs)
         self._decider = Decider(self.policy, guards, device_of_rates(optimizer), self._total_steps, fused)
@@ -204,9 +204,14 @@ class MetaLR:
             DivergenceError: when the loss diverges and `Guards(on_divergence="raise")` asks for it; the rates have
                 been set.
         """
-        if self._decider.is_in_graph():
+        if not self._decider.is_in_graph():
+            self._step_now(loss)
+        elif torch.compiler.is_compiling() and self._warm < WARM_UP:
+            self._step_uncompiled(loss)
+        else:
             self._step_in_graph(loss)
-            return
+
+    def _step_now(self, loss: Tensor | float) -> None:
         self._check_loss(loss)
         if not self.steps.takes_decision():
             return
@@ -223,9 +228,14 @@ class MetaLR:
         )
         self._direction.remember(rows)
         self._step += 1
-        self._warm += 1
+        self._warm = min(self._warm + 1, WARM_UP)
         if self._decider.device is None and self._decider.any_acted:
             self._notice()
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _step_uncompiled(self, loss: Tensor | float) -> None:
+        """Takes one of the first steps where a compiler would take it in: it breaks the graph."""
+        self._step_now(loss)
 
     def _step_in_graph(self, loss: Tensor | float) -> None:
         """Records what a graph repeats: all that happens on the device, and nothing of what the host keeps."""
@@ -375,24 +385,6 @@ class MetaLR:
         self._direction.load_state_dict(state["direction"])
         if self._origin is not None:
             self._origin.load_state_dict(state["origin"], [part.device for part in self._sample.groups])
-
-
-def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None, optimizer: Optimizer) -> LRPolicy:
-    if policy == "default":
-        with_horizon, anytime = getattr(optimizer, "lr_policies", ("default", "anytime"))
-        policy = anytime if total_steps is None else with_horizon
-    if not isinstance(policy, LRPolicy):
-        policy = LRPolicy.load(policy)
-    if not policy.anytime and total_steps is None:
-        raise ValueError(
-            "policy reads the progress of the run, and total_steps is None: give total_steps, or policy='anytime'"
-        )
-    if policy.anytime and total_steps is not None:
-        raise ValueError(
-            f"policy was trained for the anytime mode, and total_steps={total_steps}: leave total_steps out, or "
-            "give policy='default'"
-        )
-    return policy
 
 
 def _check_version(version: object) -> None:

@@ -29,12 +29,14 @@ def _fresh():
     torch._dynamo.reset()
 
 
-def rates_of(name: str, as_lr, backend=None, **options) -> list[float]:
-    """Rates of a run, whose steps from the third on are compiled as one graph where there is a backend."""
+def rates_of(name: str, as_lr, backend=None, ordinary: int = 2, **options) -> list[float]:
+    """Rates of a run, whose steps are compiled where there is a backend: as one graph, after some ordinary ones."""
     model = make_model()
     optimizer = MADE[name](model.parameters(), as_lr(0.01))
     meta_lr = MetaLR(optimizer, STEPS, random_policy(strength=0.1), **options)
     params = list(model.parameters())
+    for p in params:
+        p.grad = torch.zeros_like(p)
     update = type(optimizer).step.__wrapped__.__wrapped__  # around it, torch breaks a graph on purpose
 
     def loss_of(parts, x, y):
@@ -55,10 +57,10 @@ def rates_of(name: str, as_lr, backend=None, **options) -> list[float]:
         meta_lr.step(loss)
         optimizer.step()
 
-    compiled = plain if backend is None else torch.compile(whole, backend=backend, fullgraph=True)
+    compiled = plain if backend is None else torch.compile(whole, backend=backend, fullgraph=ordinary > 0)
     rates = []
     for t, (x, y) in enumerate(batches(STEPS)):
-        (plain if t < 2 else compiled)(x, y)
+        (plain if t < ordinary else compiled)(x, y)
         rates.append(meta_lr.last_lr[0])
     assert meta_lr.last_step == STEPS
     return rates
@@ -72,6 +74,12 @@ def test_a_whole_step_is_one_graph_with_the_hosts_rates(name):
     assert counter.frame_count == 1
     assert rates == pytest.approx(rates_of(name, float), rel=1e-4)
     assert len(set(rates)) == STEPS
+
+
+@pytest.mark.slow
+def test_a_loop_that_is_compiled_from_its_first_step_breaks_the_graph_there():
+    rates = rates_of("sgd", torch.tensor, "eager", ordinary=0)
+    assert rates == pytest.approx(rates_of("sgd", float), rel=1e-4)
 
 
 @pytest.mark.slow
