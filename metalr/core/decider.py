@@ -28,7 +28,7 @@ from metalr.core.update_rule import Clock, clock_row, lr_factor
 Own = TypeVar("Own")
 
 
-class RunState(NamedTuple):
+class DecisionState(NamedTuple):
     """Holds what the next decision needs of the last; `log_multiplier` is s_t, nats, (1,)."""
 
     features: FeatureState
@@ -81,7 +81,7 @@ class Decider:
         self._policy = policy.frozen_function(device)
         is_guarded = guards.out_of_distribution and policy.support.is_bounded
         self._region = policy.support.region(device) if is_guarded else None
-        self._state = RunState(
+        self._state = DecisionState(
             FeatureState(**self._own_parts(FeatureState.empty(1)._asdict())),
             GuardState(**self._own_parts(GuardState.empty(1)._asdict())),
             self._own(cast(Number, torch.zeros(1))),
@@ -136,7 +136,7 @@ class Decider:
         torch._foreach_copy_(_leaves(self._place), _leaves(outcome))
         self.clock.step.add_(1)
 
-    def _take(self, xp: Backend, signals: Signals, clock: Clock, bounds: LogBounds) -> tuple[RunState, Outcome]:
+    def _take(self, xp: Backend, signals: Signals, clock: Clock, bounds: LogBounds) -> tuple[DecisionState, Outcome]:
         features, guards, before = self._state
         made = decide(xp, self._policy, features, before, signals, clock)
         asked = made.finite & xp.isfinite(made.action)
@@ -146,7 +146,7 @@ class Decider:
         after = guarded.log_multiplier
         factor = lr_factor(xp, after, clock)
         outcome = Outcome(factor, after - before, made.features, made.finite, guarded.actions)
-        return RunState(made.feature_state, guarded.state, after), outcome
+        return DecisionState(made.feature_state, guarded.state, after), outcome
 
     def is_in_graph(self) -> bool:
         """Tests whether this call is being compiled, or captured in a CUDA graph, where it can be."""
@@ -226,7 +226,7 @@ class Decider:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`, on whichever device it was written."""
-        stored = RunState(
+        stored = DecisionState(
             FeatureState(**self._own_parts(state["feature_state"])),
             GuardState(**self._own_parts(state["guard_state"])),
             self._own(state["log_multiplier"]),

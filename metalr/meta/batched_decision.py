@@ -84,7 +84,7 @@ def decide_part(compiled: bool) -> Callable[..., tuple[RunState, StepRecord]]:
 
 
 def batched_signals(state: RunState, measured: Measured, constants: RunConstants) -> Signals:
-    """Makes of R runs what `metalr.core.signals.measure` makes of a real one."""
+    """Makes of R runs what `metalr.core.signals.Reading.signals` makes of a real one."""
     start = cast(Tensor, state.features.seen) == 0
     cosine = cast(Tensor, alignment(TORCH, measured.product, measured.grad_norm, measured.direction_norm))
     ones = constants.elements.sqrt()
