@@ -13,11 +13,11 @@ import yaml
 from benchmarks.accelerator.report import Report, Setting
 from benchmarks.meta_throughput import Unit, operations_a_second, steps_a_second
 
-GOAL = 1e6
-"""Inner steps a second of the reference unit, 32 hidden units, over all runs."""
-
 LIMIT_SHARE = 0.5
 """Of the part's time, for the inner steps."""
+
+SMOKE_SECONDS = 5
+"""Of meta-training with --smoke."""
 
 
 def units(smoke: bool) -> Iterator[Unit]:
@@ -77,7 +77,7 @@ def _override(setting: Setting, out: Path) -> dict[str, object]:
     trainer: dict[str, object] = {
         "accelerator": "gpu" if setting.device.type == "cuda" else "cpu",
         "devices": 1,
-        "max_time": {"seconds": max(1, round(setting.left))},
+        "max_time": {"seconds": SMOKE_SECONDS if setting.smoke else max(1, round(setting.left))},
         "limit_val_batches": 0,
         "enable_progress_bar": False,
         "logger": False,
