@@ -115,7 +115,7 @@ RECIPES = {
 }
 """By name, in the order in which they are run. MiniLM's are those of configs/compare/published.yaml."""
 
-SMOKE_STEPS = 6
+SMOKE_STEPS, SMOKE_BATCH = 6, 4
 
 
 def warmed_linear(fraction: float) -> float:
@@ -154,10 +154,11 @@ def _run(recipe: Recipe, data: Data, schedule: str, times: float, setting: Setti
     rate = times * recipe.rate
     lr = torch.tensor(rate, device=device)
     optimizer = recipe.optimizer(list(network.parameters()), lr)
-    steps = SMOKE_STEPS if setting.smoke else recipe.epochs * (data.size // recipe.batch)
+    batch = SMOKE_BATCH if setting.smoke else recipe.batch
+    steps = SMOKE_STEPS if setting.smoke else recipe.epochs * (data.size // batch)
     meta_lr = MetaLR(optimizer, steps) if schedule == "learned" else None
-    index = torch.zeros(recipe.batch, dtype=torch.long, device=device)
-    batches = _indices(data.size, recipe.batch, steps, device)
+    index = torch.zeros(batch, dtype=torch.long, device=device)
+    batches = _indices(data.size, batch, steps, device)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
