@@ -77,6 +77,7 @@ def _override(setting: Setting, out: Path) -> dict[str, object]:
     trainer: dict[str, object] = {
         "accelerator": "gpu" if setting.device.type == "cuda" else "cpu",
         "devices": 1,
+        "default_root_dir": str(out),
         "max_time": {"seconds": SMOKE_SECONDS if setting.smoke else max(1, round(setting.left))},
         "limit_val_batches": 0,
         "enable_progress_bar": False,

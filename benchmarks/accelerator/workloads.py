@@ -16,16 +16,13 @@ from benchmarks.accelerator import bundle
 from benchmarks.accelerator.captured import WARM_UP, captured
 from benchmarks.accelerator.report import Report, Setting, wait
 from metalr import MetaLR
-from metalr.schedules import cosine, linear
+from metalr.schedules import HorizonLR
 
 LEARNED = (1.0, 0.1)
 """Initial rates of the learned schedule, as multiples of the recipe's."""
 
 TUNED = (1.0, 3.0, 1.0 / 3.0)
 """Those of the schedules set by hand."""
-
-RISE = 0.06
-"""Share of the run in which linear with warm-up rises."""
 
 
 class Data(Protocol):
@@ -118,18 +115,26 @@ RECIPES = {
 SMOKE_STEPS, SMOKE_BATCH = 6, 4
 
 
-def warmed_linear(fraction: float) -> float:
-    """Rises over the first `RISE` of the run, and falls to nothing."""
-    return fraction / RISE if fraction < RISE else linear((fraction - RISE) / (1.0 - RISE))
+SCHEDULES = {"linear with warm-up": ("linear", 0.06), "cosine": ("cosine", 0.0)}
+"""Shape and warm-up of those set by hand, as `metalr.schedules.HorizonLR` takes them."""
 
 
-SHAPES = {"linear with warm-up": warmed_linear, "cosine": cosine}
+def hand_set(schedule: str, rate: float, steps: int) -> list[float]:
+    """Lists the rates of a run's steps, which are then filled in where the graph reads them."""
+    shape, warmup = SCHEDULES[schedule]
+    optimizer = SGD([nn.Parameter(torch.zeros(()))], lr=rate)
+    scheduler, rates = HorizonLR(optimizer, shape, steps, warmup=warmup), []
+    for _ in range(steps):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        scheduler.step()
+    return rates
 
 
 def plan() -> list[tuple[str, float]]:
     """Lists schedules and multiples of the recipe's rate: first each at the recipe's own."""
     runs = [("learned", times) for times in LEARNED]
-    runs += [(name, times) for times in TUNED for name in SHAPES]
+    runs += [(name, times) for times in TUNED for name in SCHEDULES]
     return sorted(runs, key=lambda run: run[1] != 1.0)
 
 
@@ -159,6 +164,7 @@ def _run(recipe: Recipe, data: Data, schedule: str, times: float, setting: Setti
     meta_lr = MetaLR(optimizer, steps) if schedule == "learned" else None
     index = torch.zeros(batch, dtype=torch.long, device=device)
     batches = _indices(data.size, batch, steps, device)
+    rates = [] if meta_lr is not None else hand_set(schedule, rate, steps)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -172,7 +178,7 @@ def _run(recipe: Recipe, data: Data, schedule: str, times: float, setting: Setti
 
     def before(number: int) -> None:
         if meta_lr is None:
-            lr.fill_(rate * SHAPES[schedule](number / steps))
+            lr.fill_(rates[number])
         index.copy_(next(batches))
 
     start = time.perf_counter()

@@ -187,8 +187,10 @@ def test_every_schedule_is_run_at_the_recipes_own_rate_first():
     runs = workloads.plan()
     assert [times for _, times in runs[:3]] == [1.0, 1.0, 1.0]
     assert sorted(name for name, _ in runs) == ["cosine"] * 3 + ["learned"] * 2 + ["linear with warm-up"] * 3
-    assert workloads.warmed_linear(workloads.RISE) == pytest.approx(1.0)
-    assert workloads.warmed_linear(0.53) == pytest.approx(0.5)
+    rates = workloads.hand_set("linear with warm-up", 2.0, 100)
+    assert rates[:7] == pytest.approx([2.0 * t / 7 for t in range(1, 7)] + [2.0])
+    assert rates[53] == pytest.approx(1.0)
+    assert workloads.hand_set("cosine", 2.0, 4) == pytest.approx([2.0, 1.707107, 1.0, 0.292893])
 
 
 def test_images_are_cut_out_and_mirrored_as_wholes(tmp_path, small_bundle):
