@@ -36,8 +36,10 @@ fi
 status=0
 for part in "${chosen[@]}"; do
   echo "== $part" | tee -a "$OUT/log.txt"
-  # Twice its time before a part is ended that does not end by itself.
-  timeout $((2 * ${SECONDS_OF[$part]})) \
+  # A part that does not end by itself is ended after twice its time.
+  limit=$((2 * ${SECONDS_OF[$part]}))
+  ((${#smoke[@]})) && limit=600
+  timeout "$limit" \
     "$PYTHON" -m benchmarks.accelerator "$part" --out "$OUT" --bundle "$BUNDLE" "${smoke[@]}" 2>&1 |
     tee -a "$OUT/log.txt" || { status=1; echo "== $part ended with an error" | tee -a "$OUT/log.txt"; }
 done
