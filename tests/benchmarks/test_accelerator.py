@@ -88,7 +88,7 @@ def test_captured_in_small(tmp_path, small_bundle):
     assert done.returncode == 0, done.stdout + done.stderr
     rows = rows_of(tmp_path / "out", "captured")
     assert all(row["largest_difference"] < 1e-3 for row in rows if row["what"] == "rates")
-    assert sum(row["what"] == "time" for row in rows) == 8
+    assert sum(row["what"] == "time" for row in rows) == 4
 
 
 @pytest.mark.slow
