@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metalr.core.weight_structure import structure_sums
-from metalr.meta.batched_decision import compile_part
+from metalr.meta.compilation import any_size, compile_part
 from metalr.meta.hyperparameters import Hyperparameters
 from metalr.meta.net import Net
 from metalr.meta.optimizers import OPTIMIZERS, BatchedOptimizer, Buffers
@@ -80,6 +80,9 @@ class NetworkRuns(Optimizees):
         self._train, self._valid = train, valid.all(copies)
         self._origin = self.theta
         self._grad, self._sum = torch.zeros_like(self.theta), torch.zeros_like(self.theta)
+        if compiled:
+            any_size(train.inputs, dim=1)
+            any_size(train.targets, dim=1)
         self._measure = _measure_part(net, compiled)
         self._update = _update_part(optimizer, compiled)
         self._validate = _validate_part(net, compiled)
@@ -88,7 +91,6 @@ class NetworkRuns(Optimizees):
         """Computes the gradient on the next batch, and what the policy reads of it."""
         device = self._counts.device
         indices, noise = next(self._batches)
-        batch = self._train.batch(indices.to(device), self.copies)
         self._grad, self._sum, seen = self._measure(
             self.theta,
             self._origin,
@@ -96,7 +98,9 @@ class NetworkRuns(Optimizees):
             self._scale,
             self._frozen,
             self.buffers.direction,
-            *batch,
+            self._train.inputs,
+            self._train.targets,
+            indices.to(device),
             noise.to(device),
         )
         return seen
@@ -137,16 +141,14 @@ def batch_indices(inner: InnerTraining, *, instances: int, samples: int, batch_s
     """Yields the samples of each step's batch, chosen with replacement, (instances, batch_size).
 
     Args:
-        inner: the inner training, with the seed of the batches and the place of the instances in their task batch.
+        inner: the inner training, with the seed of the batches.
         instances: P.
         samples: N, of each instance.
         batch_size: B.
     """
     generator = torch.Generator().manual_seed(inner.batch_seed)
-    own = slice(inner.first_instance, inner.first_instance + instances)
-    shape = (inner.all_instances or instances, batch_size)
     while True:
-        yield torch.randint(samples, shape, generator=generator)[own]
+        yield torch.randint(samples, (instances, batch_size), generator=generator)
 
 
 def dropout_noise(inner: InnerTraining, *, batch_size: int, units: int) -> Iterator[Tensor]:
@@ -191,9 +193,11 @@ def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Tenso
         direction: Tensor,
         inputs: Tensor,
         targets: Tensor,
+        indices: Tensor,
         noise: Tensor,
     ) -> tuple[Tensor, Tensor, Measured]:
-        grad, (_, loss) = gradient(theta, scale, frozen, inputs, targets, noise)
+        batch = Split(inputs, targets).batch(indices, copies=len(theta) // len(indices))
+        grad, (_, loss) = gradient(theta, scale, frozen, *batch, noise)
         gradients, travelled = gradients + grad, origin - theta
         measured = Measured(
             loss=loss,
