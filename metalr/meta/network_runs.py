@@ -77,12 +77,12 @@ class NetworkRuns(Optimizees):
         indices = batch_indices(inner, instances=len(theta), samples=train.inputs.shape[1], batch_size=batch_size)
         noise = dropout_noise(inner, batch_size=batch_size, units=net.dropout_units)
         self._batches = zip(indices, noise, strict=True)
-        self._train, self._valid = train, valid.all(copies)
+        self._train, self._valid = train.contiguous(), valid.all(copies)
         self._origin = self.theta
         self._grad, self._sum = torch.zeros_like(self.theta), torch.zeros_like(self.theta)
         if compiled:
-            any_size(train.inputs, dim=1)
-            any_size(train.targets, dim=1)
+            any_size(self._train.inputs, dim=1)
+            any_size(self._train.targets, dim=1)
         self._measure = _measure_part(net, compiled)
         self._update = _update_part(optimizer, compiled)
         self._validate = _validate_part(net, compiled)

@@ -31,6 +31,10 @@ class Split:
         inputs = self.inputs.repeat(copies, *[1] * (self.inputs.dim() - 1))
         return inputs, self.targets.repeat(copies, *[1] * (self.targets.dim() - 1))
 
+    def contiguous(self) -> Split:
+        """Lays the samples of each instance side by side, so that `batch` does not copy them all at each step."""
+        return Split(self.inputs.contiguous(), self.targets.contiguous())
+
     def select(self, instances: slice | Tensor) -> Split:
         """Selects some of the instances, by a slice or by their numbers."""
         return Split(self.inputs[instances], self.targets[instances])
