@@ -21,7 +21,7 @@ SHIPPED = {
     "boosting_anytime": {"boosting_anytime": 90},
 }
 """Runs that made each shipped policy, and the meta-step of the best policy of each, which the next started from."""
-PREPARED = {"default_wide"}
+PREPARED = {"default_wide", "boosting_wide"}
 """Runs whose policy is not shipped yet."""
 FEW = (
     '--data.init_args.components={"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'

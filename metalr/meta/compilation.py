@@ -24,7 +24,7 @@ def compiled_folder() -> Path:
 
 def any_size(tensor: Tensor, dim: int) -> None:
     """Lets compiled parts take this tensor with any number of entries along the dimension."""
-    torch._dynamo.maybe_mark_dynamic(tensor, dim)  # type: ignore[no-untyped-call]
+    torch._dynamo.maybe_mark_dynamic(tensor, dim)
 
 
 def compile_part(function: Callable[..., Any], compiled: bool, dynamic: bool = False) -> Callable[..., Any]:

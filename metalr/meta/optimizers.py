@@ -211,8 +211,8 @@ class Muon(DecayInDirection):
 def _muon(piece: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Computes sqrt(max(1, out / in)) orth(piece) of a flat tensor (R, in * out), or of a vector (R, out)."""
     rows, columns = (1, shape[0]) if len(shape) == 1 else (math.prod(shape[:-1]), shape[-1])
-    scale = max(1.0, columns / rows) ** 0.5
-    return scale * orthogonalised(piece.reshape(-1, rows, columns)).reshape(piece.shape)
+    orthogonal = orthogonalised(piece.reshape(-1, rows, columns)).reshape(piece.shape)
+    return orthogonal * math.sqrt(max(1.0, columns / rows))
 
 
 @dataclass(frozen=True)
