@@ -52,6 +52,7 @@ class Phases(L.Callback):
 
     def __init__(self, path: str) -> None:
         self.path, self.seconds, self._inside = Path(path), Counter[str](), False
+        self._wrapped: list[tuple[Any, str, Any]] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Wraps the functions that make up the phases."""
@@ -67,12 +68,16 @@ class Phases(L.Callback):
         self._wrap(HeldOutTask, "score", lambda *_: "heldout")
         self._wrap(learner, "visited_states", lambda *_: "support")
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes the seconds."""
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Writes the seconds, and leaves the functions as they were."""
         self.path.write_text(json.dumps(self.seconds))
+        for owner, name, function in self._wrapped:
+            setattr(owner, name, function)
+        self._wrapped.clear()
 
     def _wrap(self, owner: Any, name: str, phase: Callable[..., str]) -> None:
         function = getattr(owner, name)
+        self._wrapped.append((owner, name, function))
 
         @wraps(function)
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -88,33 +93,36 @@ class Phases(L.Callback):
         setattr(owner, name, timed)
 
 
-def fit(folder: Path, arguments: Sequence[str]) -> tuple[int, float, float, Counter[str]]:
-    """Meta-trains in a process of its own.
-
-    Args:
-        folder: of the logs, and of what is compiled.
-        arguments: of `train.py fit`.
-
-    Returns:
-        Inner steps, core seconds, wall seconds, and the core seconds of each phase.
-    """
-    logs = folder / "logs"
+def observed(folder: Path) -> list[str]:
+    """Returns the arguments of a meta-training that writes its policy and its phases to a folder."""
     logger = {
         "class_path": "lightning.pytorch.loggers.CSVLogger",
-        "init_args": {"save_dir": str(logs), "name": "", "version": ""},
+        "init_args": {"save_dir": str(folder), "name": "", "version": ""},
     }
     phases = {
         "class_path": "benchmarks.meta_training_throughput.Phases",
         "init_args": {"path": str(folder / "phases.json")},
     }
-    command = [sys.executable, "train.py", "fit", *arguments]
-    command += [f"--trainer.logger={json.dumps(logger)}", f"--trainer.callbacks={json.dumps([phases])}"]
-    command += ["--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false"]
+    arguments = [f"--trainer.logger={json.dumps(logger)}", f"--trainer.callbacks={json.dumps([phases])}"]
+    return [*arguments, "--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false"]
+
+
+def fit(folder: Path, arguments: Sequence[str]) -> tuple[int, float, float, Counter[str]]:
+    """Meta-trains in a process of its own.
+
+    Args:
+        folder: of the policy, and of what is compiled.
+        arguments: of `train.py fit`.
+
+    Returns:
+        Inner steps, core seconds, wall seconds, and the core seconds of each phase.
+    """
+    command = [sys.executable, "train.py", "fit", *arguments, *observed(folder)]
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled"), "PYTHONPATH": str(ROOT)}
     core, wall = core_seconds(), time.perf_counter()
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
     core, wall = core_seconds() - core, time.perf_counter() - wall
-    steps = int(LRPolicy.load(logs / "policy.safetensors").card["inner_steps"])
+    steps = int(LRPolicy.load(folder / "policy.safetensors").card["inner_steps"])
     return steps, core, wall, Counter(json.loads((folder / "phases.json").read_text()))
 
 

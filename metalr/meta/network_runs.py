@@ -19,7 +19,7 @@ from metalr.meta.compilation import any_size, compile_part
 from metalr.meta.hyperparameters import Hyperparameters
 from metalr.meta.net import Net
 from metalr.meta.optimizers import OPTIMIZERS, BatchedOptimizer, Buffers
-from metalr.meta.split import Split
+from metalr.meta.split import Split, take
 from metalr.meta.task import InnerTraining, Measured, Optimizees
 
 
@@ -77,12 +77,12 @@ class NetworkRuns(Optimizees):
         indices = batch_indices(inner, instances=len(theta), samples=train.inputs.shape[1], batch_size=batch_size)
         noise = dropout_noise(inner, batch_size=batch_size, units=net.dropout_units)
         self._batches = zip(indices, noise, strict=True)
-        self._train, self._valid = train.contiguous(), valid.all(copies)
+        self._train, self._samples, self._valid = train, train.flat(), valid.all(copies)
         self._origin = self.theta
         self._grad, self._sum = torch.zeros_like(self.theta), torch.zeros_like(self.theta)
         if compiled:
-            any_size(self._train.inputs, dim=1)
-            any_size(self._train.targets, dim=1)
+            for samples in self._samples:
+                any_size(samples, dim=0)
         self._measure = _measure_part(net, compiled)
         self._update = _update_part(optimizer, compiled)
         self._validate = _validate_part(net, compiled)
@@ -98,9 +98,8 @@ class NetworkRuns(Optimizees):
             self._scale,
             self._frozen,
             self.buffers.direction,
-            self._train.inputs,
-            self._train.targets,
-            indices.to(device),
+            *self._samples,
+            self._train.rows(indices.to(device)),
             noise.to(device),
         )
         return seen
@@ -193,10 +192,10 @@ def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Tenso
         direction: Tensor,
         inputs: Tensor,
         targets: Tensor,
-        indices: Tensor,
+        rows: Tensor,
         noise: Tensor,
     ) -> tuple[Tensor, Tensor, Measured]:
-        batch = Split(inputs, targets).batch(indices, copies=len(theta) // len(indices))
+        batch = [take(samples, rows, copies=len(theta) // len(rows)) for samples in (inputs, targets)]
         grad, (_, loss) = gradient(theta, scale, frozen, *batch, noise)
         gradients, travelled = gradients + grad, origin - theta
         measured = Measured(
