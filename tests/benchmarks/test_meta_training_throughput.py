@@ -19,7 +19,7 @@ def test_a_meta_training_is_observed_from_outside(tmp_path):
         f"--config={ROOT}/configs/meta/base.yaml",
         f"--data.init_args.components={json.dumps(components)}",
     ]
-    arguments += [f"--data.init_args.heldout={json.dumps(heldout)}", "--model.init_args.compiled=false"]
+    arguments += [f"--data.init_args.heldout={json.dumps(heldout)}"]
     arguments += ["--model.init_args.estimator.init_args.pairs=4", "--model.init_args.task_batches=2"]
     arguments += ["--model.init_args.support_batches=1", "--trainer.max_steps=2", "--trainer.val_check_interval=2"]
     MetaLRCLI(args=[*arguments, *observed(tmp_path)])
