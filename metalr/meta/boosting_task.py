@@ -113,8 +113,8 @@ class BoostingTask(Task):
     def select(self, instances: slice | Tensor) -> BoostingTask:
         """Selects some of the instances, by a slice or by their numbers."""
         numbers = torch.arange(len(self))[instances].tolist()
-        parts = ([part[i] for i in numbers] for part in (self.train, self.valid, self.params))
-        return replace(self, **dict(zip(("train", "valid", "params"), parts, strict=True)))
+        train, valid, params = ([part[i] for i in numbers] for part in (self.train, self.valid, self.params))
+        return replace(self, train=train, valid=valid, params=params)
 
     def to(self, device: torch.device) -> BoostingTask:
         """Returns the task itself.

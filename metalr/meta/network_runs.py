@@ -195,8 +195,9 @@ def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Tenso
         rows: Tensor,
         noise: Tensor,
     ) -> tuple[Tensor, Tensor, Measured]:
-        batch = [take(samples, rows, copies=len(theta) // len(rows)) for samples in (inputs, targets)]
-        grad, (_, loss) = gradient(theta, scale, frozen, *batch, noise)
+        copies = len(theta) // len(rows)
+        chosen = take(inputs, rows, copies), take(targets, rows, copies)
+        grad, (_, loss) = gradient(theta, scale, frozen, *chosen, noise)
         gradients, travelled = gradients + grad, origin - theta
         measured = Measured(
             loss=loss,
