@@ -23,6 +23,13 @@ AVERAGERS = ("weight_sum", "train_mode")
 """Keys of one that averages its iterates in place of a schedule (schedule-free)."""
 
 
+_UNFREEZE = (
+    "unfreeze some of the model; an adapter of PEFT is loaded to be trained by "
+    "PeftModel.from_pretrained(model, adapter, is_trainable=True)"
+)
+"""What to do where nothing is trained."""
+
+
 def checked_horizon(total_steps: SupportsFloat | None) -> int | None:
     """Reads a horizon.
 
@@ -61,12 +68,12 @@ def check_optimizer(optimizer: Optimizer) -> None:
     """
     groups = optimizer.param_groups
     if not any(group["params"] for group in groups):
-        raise ValueError("optimizer has no parameters: give it the model's, as in SGD(model.parameters(), lr=0.1)")
-    if not any(trained(group) for group in groups):
         raise ValueError(
-            "optimizer has no parameter that requires a gradient: unfreeze some of the model; an adapter of PEFT is "
-            "loaded to be trained by PeftModel.from_pretrained(model, adapter, is_trainable=True)"
+            "optimizer has no parameters: give it the model's, as in SGD(model.parameters(), lr=0.1); a Trainer gives "
+            f"it those that require a gradient, so {_UNFREEZE}"
         )
+    if not any(trained(group) for group in groups):
+        raise ValueError(f"optimizer has no parameter that requires a gradient: {_UNFREEZE}")
     for each in with_inner(optimizer):
         _check_kind(each)
     if any(hasattr(p, "_in_backward_optimizers") for group in groups for p in trained(group)):

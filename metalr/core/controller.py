@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metalr.core.backend import TORCH, to_tensor
@@ -25,12 +25,16 @@ from metalr.core.host_backend import isfinite
 from metalr.core.lr_limits import Limit, LRLimits
 from metalr.core.origin import Origin
 from metalr.core.policy import LRPolicy
+from metalr.core.restore import Restore
 from metalr.core.sample import LIMIT, ParameterSample
 from metalr.core.signals import measure
 from metalr.core.steps import StepWatch
 
-STATE_VERSION = 6
+STATE_VERSION = 7
 """Version of `MetaLR.state_dict`; counts up whenever what is in it changes."""
+
+OLDEST_STATE = 6
+"""The oldest version that is read."""
 
 
 class MetaLR:
@@ -53,11 +57,13 @@ class MetaLR:
         min_lr: smallest rate, in the optimizer's own unit: for all groups, or one for each; None for no limit.
         max_lr: largest rate, likewise: the group that comes to its limit first holds the others back, so that groups
             keep their ratios.
+        module: that holds the parameters: its buffers, such as the statistics of a batch norm, go back with them under
+            `Guards(restore=...)`; None to leave them as they are.
 
     With rates that are Python floats, as most are, a step on an accelerator waits for it once, to bring their value to
     the host; give the optimizer `lr=torch.tensor(...)` on the parameters' device, and the host waits for nothing: the
     rates are filled in place, and what the guards did is noticed when `events`, `guard_counts` or `state_dict()` is
-    read.
+    read. With `Guards(restore=...)` it waits at each step, to see a collapse at once.
 
     Raises:
         ValueError: for a horizon below 1, an optimizer with no parameters or a rate that is not finite and
@@ -90,6 +96,7 @@ class MetaLR:
         guards: Guards = DEFAULT_GUARDS,
         min_lr: Limit = None,
         max_lr: Limit = None,
+        module: nn.Module | None = None,
     ) -> None:
         if sample < 1:
             raise ValueError(f"sample={sample}: give the number of elements to measure, 1 or more")
@@ -102,6 +109,7 @@ class MetaLR:
         self._limits.check(self.base_lrs)
         self._decider = Decider(self.policy, guards, device_of_rates(optimizer))
         self._record = GuardRecord(guards)
+        self._restore = None if guards.restore is None else Restore(guards.restore, optimizer, module)
         self._looked_at = -1
         self._direction = direction_of(optimizer)
         self._sample_limit = sample
@@ -210,9 +218,22 @@ class MetaLR:
             self._decider.decide(signals, self._step, self._total_steps, self._limits.bounds(self.base_lrs))
         )
         self._direction.remember(rows)
+        restored = self._keep_or_restore()
         self._step += 1
-        if on_host and self._decider.any_acted:
-            self._notice()
+        if (on_host and self._decider.any_acted) or restored is not None:
+            self._notice(restored)
+
+    def _keep_or_restore(self) -> int | None:
+        """Goes back to the copy of the weights where the run has collapsed, and returns its step; else keeps one."""
+        restore = self._restore
+        if restore is None:
+            return None
+        if not self._decider.has_collapsed or restore.step is None:
+            restore.keep(self._step, self._decider, self._origin)
+            return None
+        self._origin = restore.go_back(self._step, self._decider)
+        self._direction.forget()
+        return restore.step
 
     @torch.no_grad()
     def set_first_rates(self) -> None:
@@ -231,13 +252,17 @@ class MetaLR:
     def _new_origin(self) -> Origin | None:
         return None if set(ORIGIN_FEATURES).isdisjoint(self.policy.features) else Origin()
 
-    def _notice(self) -> None:
-        """Takes what the guards did into the record; on the host, that of each step at once."""
+    def _notice(self, restored: int | None = None) -> None:
+        """Takes what the guards did into the record; on the host, that of each step at once.
+
+        Args:
+            restored: step to which weights and optimizer have gone back.
+        """
         counts, step = self._decider.counts, self._step - 1
         since = step - 1 if self._decider.device is None else self._looked_at
         self._looked_at = step
         if counts != list(self._record.counts.values()):
-            self._record.note(counts, since, step, self.log_multiplier, self._named_features())
+            self._record.note(counts, since, step, self.log_multiplier, self._named_features(), restored)
 
     def _named_features(self) -> dict[str, float]:
         values = [] if self._features is None else self._features[0].tolist()
@@ -362,7 +387,7 @@ def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None, opti
 
 
 def _check_version(version: object) -> None:
-    if version != STATE_VERSION:
+    if not isinstance(version, int) or not OLDEST_STATE <= version <= STATE_VERSION:
         newer = isinstance(version, int) and version > STATE_VERSION
         raise ValueError(
             f"state has version {version}, this metalr reads {STATE_VERSION}: "

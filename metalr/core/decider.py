@@ -7,7 +7,7 @@ and the decision is taken there, in Python numbers.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,13 +16,28 @@ from torch.optim import Optimizer
 from metalr.core.backend import HOST, TORCH, Mask, Number, Vector, to_host, to_tensor
 from metalr.core.decision import decide
 from metalr.core.features import FeatureState
-from metalr.core.guards import GuardActions, Guards, GuardState, Proposal, protect
+from metalr.core.guards import GUARDS, GuardActions, Guards, GuardState, Proposal, protect
 from metalr.core.lr_limits import UNLIMITED, LogBounds
 from metalr.core.policy import LRPolicy
 from metalr.core.signals import Signals
 from metalr.core.update_rule import Clock, clock_row, lr_factor
 
 Own = TypeVar("Own")
+
+_AT_BEST = 0.5
+"""Noises by which the fast average of a loss at its best may stand above it."""
+
+
+class Memory(NamedTuple):
+    """Holds what a run remembered when its weights were copied."""
+
+    features: FeatureState
+    guards: GuardState
+
+    def fell_below(self, other: Memory, noises: float) -> bool:
+        """Tests whether the loss was lower than in another, by some noises of it; waits for the device."""
+        (now, _, _), (then, _, _) = (memory.features.windows(TORCH) for memory in (self, other))
+        return bool(now.loss < then.loss - noises * self.guards.noise)
 
 
 class Decider:
@@ -104,6 +119,29 @@ class Decider:
         return self.actions is not None and any(self.actions)
 
     @property
+    def has_collapsed(self) -> bool:
+        """Whether the last decision saw a collapse; waits for the device."""
+        return self.actions is not None and bool(self.actions.collapse)
+
+    @property
+    def stands_at_best(self) -> bool:
+        """Whether the loss stands at its recent best and the run does not look collapsed; waits for the device."""
+        fast, guards = self.feature_state.windows(TORCH)[0], self._guard_state
+        near = float(fast.loss) <= float(guards.low) + _AT_BEST * float(guards.noise)
+        return near and float(guards.stayed) == 0.0 and self.finite is not None and bool(self.finite)
+
+    def memory(self) -> Memory:
+        """Returns what is remembered, as tensors."""
+        return Memory(self.feature_state, GuardState(*map(to_tensor, self._guard_state)))
+
+    def recall(self, memory: Memory) -> None:
+        """Goes back to what was remembered, but for the rate and what the guards have done."""
+        now = self._guard_state
+        self._feature_state = FeatureState(**self._own_parts(memory.features._asdict()))
+        earlier = GuardState(**self._own_parts(memory.guards._asdict()))
+        self._guard_state = earlier._replace(counts=now.counts, ceiling=now.ceiling, rest=now.rest)
+
+    @property
     def feature_state(self) -> FeatureState:
         """What the features remember, as tensors."""
         return FeatureState(*map(to_tensor, self._feature_state))
@@ -130,8 +168,19 @@ class Decider:
         """Restores `state_dict`, on whichever device it was written."""
         self.log_multiplier = self._own(state["log_multiplier"])
         self._feature_state = FeatureState(**self._own_parts(state["feature_state"]))
-        self._guard_state = GuardState(**self._own_parts(state["guard_state"]))
+        self._guard_state = GuardState(**self._own_parts(_completed(state)))
         self.features = self.finite = self.actions = None
+
+
+def _completed(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Gives the guards' state of a stored run; that of version 6 knew no collapse, which it may see from here on."""
+    stored = state["guard_state"]
+    if "stayed" in stored:
+        return dict(stored)
+    counts = torch.zeros(len(GUARDS), 1, dtype=torch.int64)
+    counts[: len(stored["counts"])] = stored["counts"]
+    fast, _, _ = FeatureState(**state["feature_state"]).windows(TORCH)
+    return {**GuardState.empty(1)._asdict(), **stored, "gradient": to_tensor(fast.log_grad_norm), "counts": counts}
 
 
 def _sent(row: list[float], device: torch.device) -> Tensor:
