@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metalr.core.backend import TORCH, to_tensor
-from metalr.core.checks import check_optimizer, checked_horizon
+from metalr.core.checks import check_loss, check_optimizer, checked_horizon
 from metalr.core.decider import Decider, device_of_rates
 from metalr.core.direction import direction_of
 from metalr.core.explanation import Explanation, Snapshot, explain
@@ -21,19 +21,17 @@ from metalr.core.features import FEATURES, ORIGIN_FEATURES, FeatureState
 from metalr.core.groups import GroupRates
 from metalr.core.guard_record import GuardEvent, GuardRecord
 from metalr.core.guards import DEFAULT_GUARDS, Guards
-from metalr.core.host_backend import isfinite
 from metalr.core.lr_limits import Limit, LRLimits
 from metalr.core.origin import Origin
 from metalr.core.policy import LRPolicy, policy_for
+from metalr.core.restore import Restore
 from metalr.core.sample import LIMIT, ParameterSample
 from metalr.core.signals import measure
+from metalr.core.state_checks import STATE_VERSION, check_state
 from metalr.core.steps import StepWatch
 
 WARM_UP = 2
 """Ordinary steps before a graph may be made of one: the first has no update to look back on."""
-
-STATE_VERSION = 6
-"""Version of `MetaLR.state_dict`; counts up whenever what is in it changes."""
 
 
 class MetaLR:
@@ -58,12 +56,15 @@ class MetaLR:
             keep their ratios.
         fused: make few kernels of a decision by torch.compile, with rates that are tensors; None for wherever it
             pays, which is on a GPU with Triton.
+        module: that holds the parameters: its buffers, such as the statistics of a batch norm, go back with them under
+            `Guards(restore=...)`; None to leave them as they are.
 
     With rates that are Python floats, as most are, a step on an accelerator waits for it once, to bring their value to
     the host; give the optimizer `lr=torch.tensor(...)` on the parameters' device, and the host waits for nothing: the
     rates are filled in place, and what the guards did is noticed when `events`, `guard_counts` or `state_dict()` is
     read. The step's number lives there, too, so that a whole step, this one included, can be captured in a CUDA graph
     after two ordinary ones, or compiled by torch.compile(fullgraph=True); see docs/cost.md.
+    With `Guards(restore=...)` it waits at each step, to see a collapse at once.
 
     Raises:
         ValueError: for a horizon below 1, an optimizer with no parameters or a rate that is not finite and
@@ -97,6 +98,7 @@ class MetaLR:
         min_lr: Limit = None,
         max_lr: Limit = None,
         fused: bool | None = None,
+        module: nn.Module | None = None,
     ) -> None:
         if sample < 1:
             raise ValueError(f"sample={sample}: give the number of elements to measure, 1 or more")
@@ -109,6 +111,7 @@ class MetaLR:
         self._limits.check(self.base_lrs)
         self._decider = Decider(self.policy, guards, device_of_rates(optimizer), self._total_steps, fused)
         self._record = GuardRecord(guards)
+        self._restore = None if guards.restore is None else Restore(guards.restore, optimizer, module)
         self._looked_at = -1
         self._direction = direction_of(optimizer)
         self._sample_limit = sample
@@ -212,7 +215,7 @@ class MetaLR:
             self._step_in_graph(loss)
 
     def _step_now(self, loss: Tensor | float) -> None:
-        self._check_loss(loss)
+        check_loss(loss, self._step)
         if not self.steps.takes_decision():
             return
         if self._step == 1:
@@ -227,10 +230,23 @@ class MetaLR:
             self._decider.decide(reading, self._step, self._total_steps, self._limits.bounds(self.base_lrs))
         )
         self._direction.remember(rows)
+        restored = self._keep_or_restore()
         self._step += 1
         self._warm = min(self._warm + 1, WARM_UP)
-        if self._decider.device is None and self._decider.any_acted:
-            self._notice()
+        if (self._decider.device is None and self._decider.any_acted) or restored is not None:
+            self._notice(restored)
+
+    def _keep_or_restore(self) -> int | None:
+        """Goes back to the copy of the weights where the run has collapsed, and returns its step; else keeps one."""
+        restore = self._restore
+        if restore is None:
+            return None
+        if not self._decider.has_collapsed or restore.step is None:
+            restore.keep(self._step, self._decider, self._origin)
+            return None
+        self._origin = restore.go_back(self._step, self._decider)
+        self._direction.forget()
+        return restore.step
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _step_uncompiled(self, loss: Tensor | float) -> None:
@@ -250,6 +266,11 @@ class MetaLR:
         """Is run once for each graph, when it is made."""
         if self.steps.released:
             self.steps.outside()
+        if self._restore is not None:
+            raise RuntimeError(
+                "a graph is made of this step, and guards=Guards(restore=...) looks at each step from the host: leave "
+                "restore out, or the graph"
+            )
         if self._warm < WARM_UP:
             raise RuntimeError(
                 f"a graph is made of this step, which is the {self._warm + 1}. of this MetaLR: take {WARM_UP} steps "
@@ -272,13 +293,17 @@ class MetaLR:
     def _new_origin(self) -> Origin | None:
         return None if set(ORIGIN_FEATURES).isdisjoint(self.policy.features) else Origin()
 
-    def _notice(self) -> None:
-        """Takes what the guards did into the record; on the host, that of each step at once."""
+    def _notice(self, restored: int | None = None) -> None:
+        """Takes what the guards did into the record; on the host, that of each step at once.
+
+        Args:
+            restored: step to which weights and optimizer have gone back.
+        """
         counts, step = self._decider.counts, self.last_step - 1
         since = step - 1 if self._decider.device is None else self._looked_at
         self._looked_at = step
         if counts != list(self._record.counts.values()):
-            self._record.note(counts, since, step, self.log_multiplier, self._named_features())
+            self._record.note(counts, since, step, self.log_multiplier, self._named_features(), restored)
 
     def _named_features(self) -> dict[str, float]:
         values = [] if self._features is None else self._features[0].tolist()
@@ -294,15 +319,6 @@ class MetaLR:
     def _feature_state(self) -> FeatureState:
         """What the features remember, as tensors."""
         return self._decider.feature_state
-
-    def _check_loss(self, loss: Tensor | float) -> None:
-        if isinstance(loss, Tensor) and loss.numel() != 1:
-            raise ValueError(f"loss has shape {tuple(loss.shape)}: give a scalar, such as loss.mean()")
-        if self._step == 0 and not isfinite(float(loss)):
-            raise ValueError(
-                f"loss={float(loss)} at the first step: no learning rate mends that; check the model's "
-                "initialisation, the data and the precision"
-            )
 
     def _warn_beyond_horizon(self) -> None:
         if self._total_steps is not None and self._step >= self._total_steps and not self._warned:
@@ -361,19 +377,7 @@ class MetaLR:
         Raises:
             ValueError: for a state of another version, policy, or mode.
         """
-        _check_version(state.get("version"))
-        if state["policy"] != self.policy.fingerprint():
-            raise ValueError("state was written with another policy; pass the same policy= to go on with it")
-        if (state["total_steps"] is None) != (self._total_steps is None):
-            raise ValueError(
-                f"state has total_steps={state['total_steps']}, this run {self._total_steps}: one of them is in "
-                "the anytime mode; give total_steps to both or to neither"
-            )
-        if len(state["base_lrs"]) > len(self.optimizer.param_groups):
-            raise ValueError(
-                f"state has {len(state['base_lrs'])} parameter groups, the optimizer "
-                f"{len(self.optimizer.param_groups)}: make the optimizer with the groups that it had"
-            )
+        check_state(state, self.policy.fingerprint(), self._total_steps, len(self.optimizer.param_groups))
         self._step = int(state["step"])
         self._looked_at = self._step - 1
         self._decider.load_state_dict(state)
@@ -385,12 +389,3 @@ class MetaLR:
         self._direction.load_state_dict(state["direction"])
         if self._origin is not None:
             self._origin.load_state_dict(state["origin"], [part.device for part in self._sample.groups])
-
-
-def _check_version(version: object) -> None:
-    if version != STATE_VERSION:
-        newer = isinstance(version, int) and version > STATE_VERSION
-        raise ValueError(
-            f"state has version {version}, this metalr reads {STATE_VERSION}: "
-            + ("upgrade metalr to resume from it" if newer else "resume with the older metalr that wrote it")
-        )

@@ -27,6 +27,21 @@ from metalr.core.update_rule import Clock, clock_row, lr_factor
 
 Own = TypeVar("Own")
 
+_AT_BEST = 0.5
+"""Noises by which the fast average of a loss at its best may stand above it."""
+
+
+class Memory(NamedTuple):
+    """Holds what a run remembered when its weights were copied."""
+
+    features: FeatureState
+    guards: GuardState
+
+    def fell_below(self, other: Memory, noises: float) -> bool:
+        """Tests whether the loss was lower than in another, by some noises of it; waits for the device."""
+        (now, _, _), (then, _, _) = (memory.features.windows(TORCH) for memory in (self, other))
+        return bool(now.loss < then.loss - noises * self.guards.noise)
+
 
 class DecisionState(NamedTuple):
     """Holds what the next decision needs of the last; `log_multiplier` is s_t, nats, (1,)."""
@@ -201,6 +216,41 @@ class Decider:
         return self.actions is not None and any(self.actions)
 
     @property
+    def has_collapsed(self) -> bool:
+        """Whether the last decision saw a collapse; waits for the device."""
+        return self.actions is not None and bool(self.actions.collapse)
+
+    @property
+    def stands_at_best(self) -> bool:
+        """Whether the loss stands at its recent best and the run does not look collapsed; waits for the device."""
+        fast, guards = self.feature_state.windows(TORCH)[0], self._state.guards
+        near = float(fast.loss) <= float(guards.low) + _AT_BEST * float(guards.noise)
+        return near and float(guards.stayed) == 0.0 and self.finite is not None and bool(self.finite)
+
+    def memory(self) -> Memory:
+        """Copies what is remembered, as tensors."""
+        features, guards, _ = self._state
+        return Memory(
+            FeatureState(*(to_tensor(part).clone() for part in features)),
+            GuardState(*(to_tensor(part).clone() for part in guards)),
+        )
+
+    def recall(self, memory: Memory) -> None:
+        """Goes back to what was remembered, but for the rate and what the guards have done."""
+        now = self._state.guards
+        features = FeatureState(**self._own_parts(memory.features._asdict()))
+        guards = GuardState(**self._own_parts(memory.guards._asdict()))
+        guards = guards._replace(counts=now.counts, ceiling=now.ceiling, rest=now.rest)
+        self._remember(DecisionState(features, guards, self._state.log_multiplier))
+
+    def _remember(self, state: DecisionState) -> None:
+        """Takes a state in the place of what is remembered; on a device where that lies, since graphs write there."""
+        if self.device is None:
+            self._state = state
+        else:
+            torch._foreach_copy_(_leaves(self._state), _leaves(state))
+
+    @property
     def feature_state(self) -> FeatureState:
         """What the features remember, as tensors."""
         return FeatureState(*map(to_tensor, self._state.features))
@@ -228,13 +278,11 @@ class Decider:
         """Restores `state_dict`, on whichever device it was written."""
         stored = DecisionState(
             FeatureState(**self._own_parts(state["feature_state"])),
-            GuardState(**self._own_parts(state["guard_state"])),
+            GuardState(**self._own_parts(_completed(state))),
             self._own(state["log_multiplier"]),
         )
-        if self.clock is None:
-            self._state = stored
-        else:
-            torch._foreach_copy_(_leaves(self._state), _leaves(stored))
+        self._remember(stored)
+        if self.clock is not None:
             self.clock.set_step(int(state["step"]))
         self._outcome = None
 
@@ -258,6 +306,17 @@ def _empty_outcome(device: torch.device) -> Outcome:
         return torch.zeros(1, dtype=torch.bool, device=device)
 
     return Outcome(numbers(), numbers(), numbers(len(FEATURES)), mask(), GuardActions(*(mask() for _ in GUARDS)))
+
+
+def _completed(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Gives the guards' state of a stored run; that of version 6 knew no collapse, which it may see from here on."""
+    stored = state["guard_state"]
+    if "stayed" in stored:
+        return dict(stored)
+    counts = torch.zeros(len(GUARDS), 1, dtype=torch.int64)
+    counts[: len(stored["counts"])] = stored["counts"]
+    fast, _, _ = FeatureState(**state["feature_state"]).windows(TORCH)
+    return {**GuardState.empty(1)._asdict(), **stored, "gradient": to_tensor(fast.log_grad_norm), "counts": counts}
 
 
 def device_of_rates(optimizer: Optimizer) -> torch.device | None:
