@@ -40,10 +40,12 @@ class Mutant(NamedTuple):
 
     Attributes:
         name: its line, what stood there and what stands there now.
+        function: qualified name of the outermost function that it lies in.
         tree: of the whole module.
     """
 
     name: str
+    function: str
     tree: ast.Module
 
 
@@ -121,23 +123,37 @@ def _is_type_checking(node: ast.If) -> bool:
     return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-def _sites(node: ast.AST, path: tuple[tuple[str, int | None], ...] = ()) -> Iterator[tuple[tuple, ast.AST]]:
-    """Walks over what is executed and is no message: not over annotations, decorators or what is raised."""
-    yield path, node
+Path = tuple[tuple[str, int | None], ...]
+"""Fields and places in them that lead from a module to a node."""
+
+
+class Site(NamedTuple):
+    """Holds a node inside a function, the way to it, and the function's qualified name."""
+
+    path: Path
+    node: ast.AST
+    function: str
+
+
+def _sites(node: ast.AST, path: Path = (), scope: str = "", inside: bool = False) -> Iterator[Site]:
+    """Walks over what is executed in functions and is no message: not over annotations, defaults and what is raised."""
+    if inside:
+        yield Site(path, node, scope)
     if isinstance(node, ast.Raise | ast.JoinedStr):
         return
+    is_function = isinstance(node, ast.FunctionDef)
+    if (is_function or isinstance(node, ast.ClassDef)) and not inside:
+        scope = f"{scope}.{node.name}" if scope else node.name  # type: ignore[attr-defined]
+        inside = is_function
     for field, value in ast.iter_fields(node):
-        if field in ("annotation", "returns", "decorator_list", "bases", "keywords") and not isinstance(node, ast.Call):
+        if field in ("annotation", "returns", "decorator_list", "args") and not isinstance(node, ast.Call):
             continue
-        if isinstance(value, list):
-            for index, item in enumerate(value):
-                if isinstance(item, ast.AST):
-                    yield from _sites(item, (*path, (field, index)))
-        elif isinstance(value, ast.AST):
-            yield from _sites(value, (*path, (field, None)))
+        for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if isinstance(child, ast.AST):
+                yield from _sites(child, (*path, (field, index)), scope, inside)
 
 
-def _replaced(tree: ast.Module, path: tuple[tuple[str, int | None], ...], new: ast.AST) -> ast.Module:
+def _replaced(tree: ast.Module, path: Path, new: ast.AST) -> ast.Module:
     tree = copy.deepcopy(tree)
     parent: ast.AST = tree
     for field, index in path[:-1]:
@@ -151,7 +167,7 @@ def _replaced(tree: ast.Module, path: tuple[tuple[str, int | None], ...], new: a
 
 
 def mutants_of(source: str) -> list[Mutant]:
-    """Makes all mutants of a module, in the order of its lines.
+    """Makes all mutants of a module's functions, in the order of its lines.
 
     Args:
         source: of the module.
@@ -162,7 +178,7 @@ def mutants_of(source: str) -> list[Mutant]:
     """
     tree = ast.parse(source)
     found = []
-    for path, node in _sites(tree):
+    for path, node, function in _sites(tree):
         if isinstance(node, ast.stmt):
             changes: Iterator[ast.AST] = _statements(node)
         elif isinstance(node, ast.expr):
@@ -171,7 +187,8 @@ def mutants_of(source: str) -> list[Mutant]:
             continue
         for new in changes:
             before, after = (_shortened(part) for part in (node, new))
-            found.append(Mutant(f"{node.lineno}: {before} -> {after}", _replaced(tree, path, copy.deepcopy(new))))
+            name = f"{node.lineno}: {before} -> {after}"
+            found.append(Mutant(name, function, _replaced(tree, path, copy.deepcopy(new))))
     return found
 
 

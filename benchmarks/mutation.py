@@ -1,68 +1,57 @@
-"""Mutates a module, one small change at a time, and counts the mutants that its tests do not notice.
+"""Mutates functions, one small change at a time, and counts the mutants that the tests do not notice.
 
     OMP_NUM_THREADS=1 nice -n 15 python -m benchmarks.mutation --modules '[features, update_rule]' --sample 40
     python -m benchmarks.mutation --report_only true
 
-A mutant is run in a forked process, which has the libraries imported already and metalr not yet: the mutated module is
-compiled in place of the file, so that nothing is ever written beside the sources. Tests that start processes of their
-own see the file as it is. Each result is one line of `logs/mutation.jsonl`, and a mutant that stands there is not run
-again: delete the lines of those that a new test should kill. The report has the share of mutants that survived by
-module, and names each.
+The tests are collected once. Then they run once as they are, each with a note of the functions of metalr that it calls
+and of its time. A mutant is one function's code put in place of the other's in a forked process, which runs the tests
+that call it, those first that killed its neighbours, until one fails; nothing is written beside the sources. What a
+test does in processes of its own goes unseen, and so do a module's constants, which are no function's.
+
+Each result is one line of `logs/mutation.jsonl`, and a mutant that stands there is not run again: delete the lines of
+those that a new test should kill. The report has the share of mutants that survived by module, and names each.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib
-import importlib.abc
-import importlib.machinery
-import importlib.util
+import gc
 import json
 import os
 import random
+import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+from types import CodeType, FrameType, FunctionType
+from typing import Any, NamedTuple
 
+import pytest
 from jsonargparse import auto_cli
 
 from benchmarks.mutants import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "logs" / "mutation.jsonl"
-IMPORTED = ("torch", "numpy", "lightning.pytorch", "hypothesis", "pytest", "xgboost", "transformers", "torch._dynamo")
-"""What every mutant's tests would import anew."""
+CORE = (
+    "features update_rule signals direction sample guards decision decider controller origin weight_structure".split()
+)
+LIGHTNING = "callback checks drive hooks horizon logged_metrics monitors packages rates stopwatch".split()
+MODULES = [f"metalr/core/{name}.py" for name in CORE] + [f"metalr/lightning/{name}.py" for name in LIGHTNING]
+TESTS = ["tests/core", "tests/lightning", "tests/regimes"]
+LEFT_OUT = [
+    f"tests/{name}.py"
+    for name in (
+        *("core/test_policy", "regimes/test_matrix", "regimes/test_matrix_frameworks"),
+        *("regimes/test_compile", "regimes/test_killed", "regimes/test_ranks", "regimes/test_sharded"),
+    )
+]
+"""Tests of thousands of files or of every optimizer there is, and those whose runs are processes of their own."""
 
-CORE = "tests/core"
-LIGHTNING = ("tests/lightning", "tests/regimes/test_horizon.py", "tests/regimes/test_callbacks.py")
-TESTS: dict[str, tuple[str, ...]] = {
-    "metalr/core/features.py": (f"{CORE}/test_features.py", f"{CORE}/test_recorded_rates.py"),
-    "metalr/core/update_rule.py": (f"{CORE}/test_update_rule.py", f"{CORE}/test_features.py"),
-    "metalr/core/signals.py": (f"{CORE}/test_signals.py", f"{CORE}/test_controller.py", "tests/regimes/test_groups.py"),
-    "metalr/core/direction.py": (f"{CORE}/test_direction.py", f"{CORE}/test_recorded_rates.py", CORE),
-    "metalr/core/sample.py": (f"{CORE}/test_sample.py", "tests/regimes/test_complex.py", CORE),
-    "metalr/core/guards.py": (f"{CORE}/test_guards.py", f"{CORE}/test_lr_limits.py"),
-    "metalr/core/decision.py": (f"{CORE}/test_recorded_rates.py", CORE),
-    "metalr/core/decider.py": (f"{CORE}/test_recorded_rates.py", CORE),
-    "metalr/core/controller.py": (f"{CORE}/test_controller.py", CORE, "tests/regimes/test_groups.py"),
-    "metalr/core/origin.py": (f"{CORE}/test_signals.py", f"{CORE}/test_weight_structure.py", CORE),
-    "metalr/core/weight_structure.py": (f"{CORE}/test_weight_structure.py",),
-    "metalr/lightning/callback.py": LIGHTNING,
-    "metalr/lightning/checks.py": LIGHTNING,
-    "metalr/lightning/drive.py": LIGHTNING,
-    "metalr/lightning/hooks.py": LIGHTNING,
-    "metalr/lightning/horizon.py": ("tests/regimes/test_horizon.py", "tests/lightning/test_resumed_horizon.py"),
-    "metalr/lightning/logged_metrics.py": LIGHTNING,
-    "metalr/lightning/monitors.py": LIGHTNING,
-    "metalr/lightning/packages.py": ("tests/lightning/test_packages.py", "tests/lightning/test_lightning.py"),
-    "metalr/lightning/rates.py": ("tests/lightning/test_rates.py", "tests/regimes/test_groups.py"),
-    "metalr/lightning/stopwatch.py": LIGHTNING,
-}
-"""The tests of each module, those that are likeliest to fail first."""
+LIMIT_S = 300.0
+"""Seconds beside five times what the tests took unchanged, after which a mutant counts as one that hangs."""
 
 
 class Result(NamedTuple):
@@ -71,99 +60,206 @@ class Result(NamedTuple):
     Attributes:
         module: path of the mutated file.
         mutant: its line and what was changed.
-        outcome: "killed", "survived" or "timeout", which counts as killed.
+        outcome: "killed", "survived", or "hung", which counts as killed.
+        by: the test that failed.
         seconds: that its tests took.
     """
 
     module: str
     mutant: str
     outcome: str
+    by: str
     seconds: float
 
 
-class MutatedModule(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds one module, and makes it of another source than its file's."""
-
-    def __init__(self, path: Path, tree: ast.Module) -> None:
-        self.name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        self.path = path
-        self.tree = tree
-
-    def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        """Finds the mutated module alone."""
-        if fullname != self.name:
-            return None
-        return importlib.util.spec_from_file_location(fullname, self.path, loader=self)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Runs the mutated source."""
-        exec(compile(self.tree, str(self.path), "exec"), module.__dict__)
-
-
-def _test(mutant: Mutant | None, path: Path, tests: tuple[str, ...]) -> int:
-    """Runs tests with a mutant in this process, until one fails; without one for None."""
-    import pytest
-
-    if mutant is not None:
-        sys.meta_path.insert(0, MutatedModule(path, mutant.tree))
-    quiet = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--timeout=120"]
-    return int(pytest.main([*quiet, *dict.fromkeys(tests)]))
-
-
-def outcome(mutant: Mutant | None, path: Path, tests: tuple[str, ...], limit_s: float) -> str:
-    """Runs a module's tests against a mutant in a forked process.
-
-    Args:
-        mutant: to run; None for the module as it is.
-        path: of the module.
-        tests: to run, until one fails.
-        limit_s: seconds after which the mutant counts as one that hangs.
-
-    Returns:
-        "killed", "survived" or "timeout".
-    """
-    child = os.fork()
-    if child == 0:
-        os.setpgid(0, 0)
-        sink = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(sink, 1)
-        os.dup2(sink, 2)
-        try:
-            code = _test(mutant, path, tests)
-        except BaseException:
-            code = 1
-        os._exit(code)
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
-        time.sleep(0.05)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "timeout"
-
-
-def results() -> Iterator[Result]:
+def results() -> list[Result]:
     """Reads the results so far."""
-    if RESULTS.exists():
-        for line in RESULTS.read_text().splitlines():
-            yield Result(**json.loads(line))
+    return [Result(**json.loads(line)) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
 def report() -> None:
     """Prints the share that survived by module, and who did."""
-    found = list(results())
+    found = results()
     survivors = [result for result in found if result.outcome == "survived"]
     for module in dict.fromkeys(result.module for result in found):
         total = sum(result.module == module for result in found)
         alive = [result.mutant for result in survivors if result.module == module]
-        print(f"{module:40s} {len(alive):3d} of {total:3d} survived, {100 * len(alive) / total:3.0f} %")
-        print("\n".join(f"    {mutant}" for mutant in alive), end="\n" if alive else "")
-    print(f"{'all':40s} {len(survivors):3d} of {len(found):3d} survived")
+        print(f"{module:40s}{len(alive):4d} of {total:3d} survived, {100 * len(alive) / total:3.0f} %")
+        for mutant in alive:
+            print(f"    {mutant}")
+    print(f"{'all':40s}{len(survivors):4d} of {len(found):3d} survived")
 
 
-def main(modules: list[str] | None = None, sample: int = 40, seed: int = 0, report_only: bool = False) -> None:
+def _forked(task: Callable[[], Any], limit_s: float) -> Any:
+    """Runs a task in a forked process, whose output is dropped, and gives what it returns; None where it hangs."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        sink = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(sink, stream)
+        try:
+            answer = task()
+        except BaseException as error:
+            answer = {"failed": f"{type(error).__name__} outside of the tests"}
+        with os.fdopen(writer, "w") as file:
+            json.dump(answer, file)
+        os._exit(0)
+    os.close(writer)
+    end = time.monotonic() + limit_s
+    parts: list[bytes] = []
+    while (left := end - time.monotonic()) > 0 and select.select([reader], [], [], left)[0]:
+        part = os.read(reader, 2**16)
+        if not part:
+            break
+        parts.append(part)
+    else:
+        os.killpg(child, signal.SIGKILL)
+    os.close(reader)
+    os.waitpid(child, 0)
+    text = b"".join(parts)
+    return json.loads(text) if text.endswith(b"}") else None
+
+
+class Called(NamedTuple):
+    """Holds what one test calls of the modules.
+
+    Attributes:
+        functions: "path qualified.name" of each.
+        seconds: that it takes.
+    """
+
+    functions: set[str]
+    seconds: float
+
+
+def _functions_called(run: Callable[[], None]) -> set[str]:
+    """Names the functions of metalr that are called meanwhile."""
+    found: set[CodeType] = set()
+
+    def note(frame: FrameType, event: str, arg: object) -> None:
+        if event == "call":
+            found.add(frame.f_code)
+
+    sys.setprofile(note)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    prefix = f"{ROOT}/metalr/"
+    return {_name(code) for code in found if code.co_filename.startswith(prefix)}
+
+
+def _name(code: CodeType) -> str:
+    """Names a function or what is nested in it by the outermost one, which is what is mutated."""
+    outermost = code.co_qualname.partition(".<locals>")[0]
+    return f"{Path(code.co_filename).relative_to(ROOT)} {outermost}"
+
+
+class Mutation:
+    """Runs mutants in place of the collected tests.
+
+    Args:
+        modules: paths of the files to mutate.
+        sample: mutants of each.
+        seed: of the sample.
+    """
+
+    def __init__(self, modules: list[str], sample: int, seed: int) -> None:
+        self.modules, self.sample, self.seed = modules, sample, seed
+        self.items: list[pytest.Item] = []
+        self.called: dict[str, Called] = {}
+        self.kills: Counter[str] = Counter()
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Runs all mutants; the tests themselves are run in forked processes."""
+        self.session, self.items = session, session.items
+        self._run_unchanged()
+        known = {(result.module, result.mutant) for result in results()}
+        for module in self.modules:
+            mutants = mutants_of((ROOT / module).read_text())
+            for mutant in random.Random(self.seed).sample(mutants, min(self.sample, len(mutants))):
+                if (module, mutant.name) not in known:
+                    self._note(self._run(module, mutant))
+        return True
+
+    def _run_unchanged(self) -> None:
+        """Learns what each test calls, and leaves out those that do not pass."""
+
+        def run() -> dict[str, Any]:
+            found = {}
+            for item in self.items:
+                begun = time.monotonic()
+                functions = _functions_called(lambda item=item: self._run_test(item))  # type: ignore[misc]
+                if not self.session.testsfailed:
+                    found[item.nodeid] = [sorted(functions), time.monotonic() - begun]
+                self.session.testsfailed = 0
+            return found
+
+        answer = _forked(run, 7200.0)
+        if answer is None:
+            raise RuntimeError("the unchanged tests did not end within two hours")
+        self.called = {name: Called(set(functions), seconds) for name, (functions, seconds) in answer.items()}
+        print(f"{len(self.called)} of {len(self.items)} tests pass unchanged", flush=True)
+
+    def _run_test(self, item: pytest.Item) -> None:
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+
+    def _run(self, module: str, mutant: Mutant) -> Result:
+        name = f"{module} {mutant.function}"
+        tests = [item for item in self.items if name in getattr(self.called.get(item.nodeid), "functions", ())]
+        tests.sort(key=lambda item: (-self.kills[item.nodeid], self.called[item.nodeid].seconds))
+
+        def run() -> dict[str, Any]:
+            _put_in_place(ROOT / module, mutant)
+            for item in tests:
+                self._run_test(item)
+                if self.session.testsfailed:
+                    return {"failed": item.nodeid}
+            return {"failed": ""}
+
+        begun = time.monotonic()
+        answer = _forked(run, LIMIT_S + 5.0 * sum(self.called[item.nodeid].seconds for item in tests))
+        by = "" if answer is None else answer["failed"]
+        outcome = "hung" if answer is None else "killed" if by else "survived"
+        return Result(module, mutant.name, outcome, by, round(time.monotonic() - begun, 1))
+
+    def _note(self, result: Result) -> None:
+        self.kills[result.by] += 1
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(result._asdict()) + "\n")
+        print(f"{result.outcome:9s}{result.seconds:7.1f} s  {result.module}  {result.mutant}", flush=True)
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """Yields the functions' codes below a module's or a class's."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            if ".<locals>" not in constant.co_qualname:
+                yield from _codes(constant)
+
+
+def _put_in_place(path: Path, mutant: Mutant) -> None:
+    """Gives the live function the mutant's code."""
+    compiled = compile(mutant.tree, str(path), "exec")
+    new = next(code for code in _codes(compiled) if code.co_qualname == mutant.function and code.co_name != "<genexpr>")
+    live = [
+        each
+        for each in gc.get_objects()
+        if isinstance(each, FunctionType)
+        and each.__code__.co_filename == str(path)
+        and each.__code__.co_qualname == mutant.function
+        and each.__code__.co_firstlineno == new.co_firstlineno
+    ]
+    if not live:
+        raise RuntimeError(f"{path}: no function {mutant.function} is imported")
+    for each in live:
+        each.__code__ = new
+
+
+def main(modules: list[str] | None = None, sample: int = 60, seed: int = 0, report_only: bool = False) -> None:
     """Runs a sample of each module's mutants.
 
     Args:
@@ -172,33 +268,14 @@ def main(modules: list[str] | None = None, sample: int = 40, seed: int = 0, repo
         seed: of the sample.
         report_only: print the results so far instead.
     """
-    if report_only:
-        report()
-        return
-    chosen = {p: t for p, t in TESTS.items() if modules is None or any(p.endswith(f"/{m}.py") for m in modules)}
+    chosen = [path for path in MODULES if modules is None or any(path.endswith(f"/{name}.py") for name in modules)]
     if not chosen:
-        raise ValueError(f"modules={modules}: choose from {', '.join(Path(path).stem for path in TESTS)}")
-    os.chdir(ROOT)
-    RESULTS.parent.mkdir(exist_ok=True)
-    for name in IMPORTED:
-        importlib.import_module(name)
-    known = {(result.module, result.mutant) for result in results()}
-    for name, tests in chosen.items():
-        path = ROOT / name
-        begun = time.monotonic()
-        if outcome(None, path, tests, 1800.0) != "survived":
-            raise RuntimeError(f"{name}: its tests fail without a mutant: {' '.join(tests)}")
-        limit = 60.0 + 4.0 * (time.monotonic() - begun)
-        mutants = mutants_of(path.read_text())
-        for mutant in random.Random(seed).sample(mutants, min(sample, len(mutants))):
-            if (name, mutant.name) in known:
-                continue
-            begun = time.monotonic()
-            found = outcome(mutant, path, tests, limit)
-            result = Result(name, mutant.name, found, round(time.monotonic() - begun, 1))
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(result._asdict()) + "\n")
-            print(f"{found:9s}{result.seconds:7.1f} s  {name}  {mutant.name}", flush=True)
+        raise ValueError(f"modules={modules}: choose from {', '.join((*CORE, *LIGHTNING))}")
+    if not report_only:
+        os.chdir(ROOT)
+        RESULTS.parent.mkdir(exist_ok=True)
+        options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=120", "--capture=no"]
+        pytest.main([*options, *(f"--ignore={each}" for each in LEFT_OUT), *TESTS], [Mutation(chosen, sample, seed)])
     report()
 
 

@@ -52,7 +52,13 @@ def test_golden_numbers_of_the_first_step():
     assert dict(zip(FEATURES, row.tolist(), strict=True)) == pytest.approx(expected, abs=1e-5)
 
 
-SECOND = {"loss": 2.0, "grad": math.exp(0.4), "param": 10 * math.exp(0.3), "update": 0.1 * math.exp(0.9), "cosine": -0.1}
+SECOND = {
+    "loss": 2.0,
+    "grad": math.exp(0.4),
+    "param": 10 * math.exp(0.3),
+    "update": 0.1 * math.exp(0.9),
+    "cosine": -0.1,
+}
 LEARNED = 0.6
 """Signals of a second step after those of `make_signals(4.0)`, and the log multiplier then, after 0."""
 
