@@ -167,13 +167,13 @@ def _replaced(tree: ast.Module, path: Path, new: ast.AST) -> ast.Module:
 
 
 def mutants_of(source: str) -> list[Mutant]:
-    """Makes all mutants of a module's functions, in the order of its lines.
+    r"""Makes all mutants of a module's functions, in the order of its lines.
 
     Args:
         source: of the module.
 
     Example:
-        >>> [mutant.name for mutant in mutants_of("def f(x):\\n    return x + 1\\n")]
+        >>> [mutant.name for mutant in mutants_of("def f(x):\n    return x + 1\n")]
         ['2: return x + 1 -> return None', '2: x + 1 -> x - 1', '2: 1 -> 2']
     """
     tree = ast.parse(source)

@@ -35,11 +35,16 @@ from benchmarks.mutants import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "logs" / "mutation.jsonl"
-CORE = (
-    "features update_rule signals direction sample guards decision decider controller origin weight_structure".split()
-)
-LIGHTNING = "callback checks drive hooks horizon logged_metrics monitors packages rates stopwatch".split()
-MODULES = [f"metalr/core/{name}.py" for name in CORE] + [f"metalr/lightning/{name}.py" for name in LIGHTNING]
+MODULES = [
+    f"metalr/{name}.py"
+    for name in (
+        *("core/features", "core/signals", "core/update_rule", "core/direction", "core/sample", "core/guards"),
+        *("core/decision", "core/decider", "core/controller", "core/origin", "core/weight_structure"),
+        *("lightning/callback", "lightning/checks", "lightning/drive", "lightning/hooks", "lightning/horizon"),
+        *("lightning/logged_metrics", "lightning/monitors", "lightning/packages", "lightning/rates"),
+        "lightning/stopwatch",
+    )
+]
 TESTS = ["tests/core", "tests/lightning", "tests/regimes"]
 LEFT_OUT = [
     f"tests/{name}.py"
@@ -270,7 +275,7 @@ def main(modules: list[str] | None = None, sample: int = 60, seed: int = 0, repo
     """
     chosen = [path for path in MODULES if modules is None or any(path.endswith(f"/{name}.py") for name in modules)]
     if not chosen:
-        raise ValueError(f"modules={modules}: choose from {', '.join((*CORE, *LIGHTNING))}")
+        raise ValueError(f"modules={modules}: choose from {', '.join(Path(path).stem for path in MODULES)}")
     if not report_only:
         os.chdir(ROOT)
         RESULTS.parent.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ from benchmarks.heldout.schedules import ORDER, TUNED
 from benchmarks.heldout.tasks import TASKS
 from benchmarks.suites.problem import Data, NetworkProblem, Split
 from benchmarks.suites.runs import LOSS, Run
-from benchmarks.suites.schedules import LEARNED, RIVALS, Setting, check_packages, fingerprint
+from benchmarks.suites.schedules import HAND_MADE, LEARNED, RIVALS, Setting, check_packages, fingerprint
 from metalr.compare.record import Record
 from tests.conftest import random_policy
 from tests.text import DATA, datasets_cache, needs_data
@@ -117,6 +117,9 @@ def test_outputs_that_are_not_numbers_have_a_metric():
     ("schedule", "expected"),
     [
         ("constant", {0: 1.0, 10: 1.0, 19: 1.0}),
+        ("step", {0: 1.0, 9: 1.0, 10: 0.1, 14: 0.1, 15: 0.01, 19: 0.01}),
+        ("linear", {0: 1.0, 1: 0.95, 10: 0.5, 19: 0.05}),
+        ("cosine", {0: 1.0, 5: (2 + math.sqrt(2)) / 4, 10: 0.5, 15: (2 - math.sqrt(2)) / 4}),
         ("wsd", {0: 0.0, 1: 0.5, 2: 1.0, 15: 1.0, 16: 1.0, 17: 0.5, 19: 1 - math.sqrt(0.75)}),
         ("one_cycle", {0: 1 / 25, 5: 1.0, 19: 1 / 25e4}),
         ("linear_warmup", {0: 0.0, 1: 1.0, 2: 18 / 19, 19: 1 / 19}),  # 6 % of 20 steps is one
@@ -129,6 +132,15 @@ def test_schedules_have_their_shapes(optimizer: str, schedule: str, expected: di
         rates.append(training.optimizer.param_groups[0]["lr"] / 0.5)
         training.step(sum(p.square().sum() for p in training.optimizer.param_groups[0]["params"]))
     assert {step: rates[step] for step in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("schedule", HAND_MADE)
+def test_every_schedule_of_the_suite_ends_with_the_run(schedule: str):
+    """Over a horizon of twice the steps the last rate would be a high one; a constant rate has no end."""
+    training = Setting("adamw", schedule, 0.5, 40).start(noise())
+    for _ in range(40):
+        training.step(sum(p.square().sum() for p in training.optimizer.param_groups[0]["params"]))
+    assert (training.rate <= 0.15 * 0.5) == (schedule != "constant")
 
 
 def test_schedule_free_is_evaluated_at_its_average_with_batch_norm_measured_there():
