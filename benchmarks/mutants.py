@@ -40,12 +40,14 @@ class Mutant(NamedTuple):
 
     Attributes:
         name: its line, what stood there and what stands there now.
-        function: qualified name of the outermost function that it lies in.
+        function: name of the outermost function that it lies in.
+        line: on which that begins, with its decorators.
         tree: of the whole module.
     """
 
     name: str
     function: str
+    line: int
     tree: ast.Module
 
 
@@ -128,29 +130,27 @@ Path = tuple[tuple[str, int | None], ...]
 
 
 class Site(NamedTuple):
-    """Holds a node inside a function, the way to it, and the function's qualified name."""
+    """Holds a node inside a function, the way to it, and the outermost function."""
 
     path: Path
     node: ast.AST
-    function: str
+    function: ast.FunctionDef
 
 
-def _sites(node: ast.AST, path: Path = (), scope: str = "", inside: bool = False) -> Iterator[Site]:
+def _sites(node: ast.AST, path: Path = (), function: ast.FunctionDef | None = None) -> Iterator[Site]:
     """Walks over what is executed in functions and is no message: not over annotations, defaults and what is raised."""
-    if inside:
-        yield Site(path, node, scope)
+    if function is not None:
+        yield Site(path, node, function)
+    elif isinstance(node, ast.FunctionDef):
+        function = node
     if isinstance(node, ast.Raise | ast.JoinedStr):
         return
-    is_function = isinstance(node, ast.FunctionDef)
-    if (is_function or isinstance(node, ast.ClassDef)) and not inside:
-        scope = f"{scope}.{node.name}" if scope else node.name  # type: ignore[attr-defined]
-        inside = is_function
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "decorator_list", "args") and not isinstance(node, ast.Call):
             continue
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if isinstance(child, ast.AST):
-                yield from _sites(child, (*path, (field, index)), scope, inside)
+                yield from _sites(child, (*path, (field, index)), function)
 
 
 def _replaced(tree: ast.Module, path: Path, new: ast.AST) -> ast.Module:
@@ -188,7 +188,8 @@ def mutants_of(source: str) -> list[Mutant]:
         for new in changes:
             before, after = (_shortened(part) for part in (node, new))
             name = f"{node.lineno}: {before} -> {after}"
-            found.append(Mutant(name, function, _replaced(tree, path, copy.deepcopy(new))))
+            line = min(part.lineno for part in (function, *function.decorator_list))
+            found.append(Mutant(name, function.name, line, _replaced(tree, path, copy.deepcopy(new))))
     return found
 
 

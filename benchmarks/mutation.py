@@ -1,13 +1,12 @@
-"""Mutates functions, one small change at a time, and counts the mutants that the tests do not notice.
+"""Mutates functions, one small change at a time, and counts the mutants that their tests do not notice.
 
     OMP_NUM_THREADS=1 nice -n 15 python -m benchmarks.mutation --modules '[features, update_rule]' --sample 40
     python -m benchmarks.mutation --report_only true
 
-The tests are collected once. Then they run once as they are, each with a note of the functions of metalr that it calls
-and of its time, which is kept in `logs/mutation_calls.json`: delete that file when tests have changed. A mutant is one
-function's code put in place of the other's in a forked process, which runs the tests that call it, those first that
-killed its neighbours, until one fails; nothing is written beside the sources. What a test does in processes of its own
-goes unseen, and so do a module's constants, which are no function's.
+The tests are collected once. A mutant is one function's code put in place of the other's in a forked process, which
+runs the tests of its module, those first that killed its neighbours, until one fails; nothing is written beside the
+sources.
+What a test does in processes of its own goes unseen, and so do a module's constants, which are no function's.
 
 Each result is one line of `logs/mutation.jsonl`, and a mutant that stands there is not run again: delete the lines of
 those that a new test should kill. The report has the share of mutants that survived by module, and names each.
@@ -21,13 +20,12 @@ import os
 import random
 import select
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import pytest
@@ -37,7 +35,6 @@ from benchmarks.mutants import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "logs" / "mutation.jsonl"
-CALLS = ROOT / "logs" / "mutation_calls.json"
 MODULES = [
     f"metalr/{name}.py"
     for name in (
@@ -48,15 +45,35 @@ MODULES = [
         "lightning/stopwatch",
     )
 ]
-TESTS = [
-    *("tests/core", "tests/lightning"),
-    *(f"tests/regimes/test_{name}.py" for name in ("horizon", "groups", "callbacks", "gradients", "complex")),
-]
-LEFT_OUT = ["tests/core/test_policy.py"]
-"""Thousands of damaged files."""
+CORE = ("core/test_controller", "core/test_recorded_rates")
+FITS = ("lightning/test_lightning", "lightning/test_rates", "regimes/test_callbacks")
+TESTS = {
+    "features": ("core/test_features", "core/test_recorded_rates"),
+    "signals": ("core/test_signals", *CORE),
+    "update_rule": ("core/test_update_rule", "core/test_features", "core/test_recorded_rates"),
+    "direction": ("core/test_direction", *CORE),
+    "sample": ("core/test_sample", "core/test_signals", "regimes/test_complex"),
+    "guards": ("core/test_guards", "core/test_lr_limits", "core/test_recorded_rates"),
+    "decision": ("core/test_recorded_rates", "core/test_controller"),
+    "decider": (*CORE, "core/test_guards"),
+    "controller": ("core/test_controller", "core/test_explanation", "core/test_guards", "core/test_recorded_rates"),
+    "origin": ("core/test_signals", "core/test_weight_structure", "core/test_controller"),
+    "weight_structure": ("core/test_weight_structure",),
+    "callback": (*FITS, "lightning/test_closures", "regimes/test_groups"),
+    "checks": ("lightning/test_lightning", "regimes/test_callbacks"),
+    "drive": ("lightning/test_closures", *FITS),
+    "hooks": FITS,
+    "horizon": ("regimes/test_horizon", "lightning/test_resumed_horizon", "lightning/test_lightning"),
+    "logged_metrics": FITS,
+    "monitors": ("regimes/test_callbacks", "lightning/test_packages"),
+    "packages": ("lightning/test_packages", "lightning/test_lightning"),
+    "rates": ("lightning/test_rates", "regimes/test_groups"),
+    "stopwatch": ("regimes/test_horizon", "lightning/test_lightning"),
+}
+"""By the name of a module, the modules of tests that are run against its mutants."""
 
-LIMIT_S = 300.0
-"""Seconds beside five times what the tests took unchanged, after which a mutant counts as one that hangs."""
+LIMIT_S = 1800.0
+"""Seconds after which a mutant counts as one that hangs."""
 
 
 class Result(NamedTuple):
@@ -127,41 +144,6 @@ def _forked(task: Callable[[], Any], limit_s: float) -> Any:
     return json.loads(text) if text.endswith(b"}") else None
 
 
-class Called(NamedTuple):
-    """Holds what one test calls of the modules.
-
-    Attributes:
-        functions: "path qualified.name" of each.
-        seconds: that it takes.
-    """
-
-    functions: set[str]
-    seconds: float
-
-
-def _functions_called(run: Callable[[], None]) -> set[str]:
-    """Names the functions of metalr that are called meanwhile."""
-    found: set[CodeType] = set()
-
-    def note(frame: FrameType, event: str, arg: object) -> None:
-        if event == "call":
-            found.add(frame.f_code)
-
-    sys.setprofile(note)
-    try:
-        run()
-    finally:
-        sys.setprofile(None)
-    prefix = f"{ROOT}/metalr/"
-    return {_name(code) for code in found if code.co_filename.startswith(prefix)}
-
-
-def _name(code: CodeType) -> str:
-    """Names a function or what is nested in it by the outermost one, which is what is mutated."""
-    outermost = code.co_qualname.partition(".<locals>")[0]
-    return f"{Path(code.co_filename).relative_to(ROOT)} {outermost}"
-
-
 class Mutation:
     """Runs mutants in place of the collected tests.
 
@@ -174,13 +156,11 @@ class Mutation:
     def __init__(self, modules: list[str], sample: int, seed: int) -> None:
         self.modules, self.sample, self.seed = modules, sample, seed
         self.items: list[pytest.Item] = []
-        self.called: dict[str, Called] = {}
         self.kills: Counter[str] = Counter()
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Runs all mutants; the tests themselves are run in forked processes."""
         self.session, self.items = session, session.items
-        self._run_unchanged()
         known = {(result.module, result.mutant) for result in results()}
         for module, mutant in self._sampled():
             if (module, mutant.name) not in known:
@@ -197,35 +177,17 @@ class Mutation:
         for together in zip_longest(*rows):
             yield from (each for each in together if each is not None)
 
-    def _run_unchanged(self) -> None:
-        """Learns what each test calls, and leaves out those that do not pass."""
-
-        def run() -> dict[str, Any]:
-            found = {}
-            for item in self.items:
-                begun = time.monotonic()
-                functions = _functions_called(lambda item=item: self._run_test(item))  # type: ignore[misc]
-                if not self.session.testsfailed:
-                    found[item.nodeid] = [sorted(functions), time.monotonic() - begun]
-                self.session.testsfailed = 0
-            return found
-
-        if not CALLS.exists():
-            answer = _forked(run, 7200.0)
-            if answer is None:
-                raise RuntimeError("the unchanged tests did not end within two hours")
-            CALLS.write_text(json.dumps(answer))
-        answer = json.loads(CALLS.read_text())
-        self.called = {name: Called(set(functions), seconds) for name, (functions, seconds) in answer.items()}
-        print(f"{len(self.called)} of {len(self.items)} tests pass unchanged", flush=True)
-
     def _run_test(self, item: pytest.Item) -> None:
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
 
     def _run(self, module: str, mutant: Mutant) -> Result:
-        name = f"{module} {mutant.function}"
-        tests = [item for item in self.items if name in getattr(self.called.get(item.nodeid), "functions", ())]
-        tests.sort(key=lambda item: (-self.kills[item.nodeid], self.called[item.nodeid].seconds))
+        tests = [
+            item
+            for name in TESTS[Path(module).stem]
+            for item in self.items
+            if item.nodeid.startswith(f"tests/{name}.py::")
+        ]
+        tests.sort(key=lambda item: -self.kills[item.nodeid])
 
         def run() -> dict[str, Any]:
             _put_in_place(ROOT / module, mutant)
@@ -236,7 +198,7 @@ class Mutation:
             return {"failed": ""}
 
         begun = time.monotonic()
-        answer = _forked(run, LIMIT_S + 5.0 * sum(self.called[item.nodeid].seconds for item in tests))
+        answer = _forked(run, LIMIT_S)
         by = "" if answer is None else answer["failed"]
         outcome = "hung" if answer is None else "killed" if by else "survived"
         return Result(module, mutant.name, outcome, by, round(time.monotonic() - begun, 1))
@@ -249,28 +211,24 @@ class Mutation:
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
-    """Yields the functions' codes below a module's or a class's."""
+    """Yields the codes of all functions below a code."""
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield constant
-            if ".<locals>" not in constant.co_qualname:
-                yield from _codes(constant)
+            yield from _codes(constant)
 
 
 def _put_in_place(path: Path, mutant: Mutant) -> None:
     """Gives the live function the mutant's code."""
-    compiled = compile(mutant.tree, str(path), "exec")
-    new = next(code for code in _codes(compiled) if code.co_qualname == mutant.function and code.co_name != "<genexpr>")
-    live = [
-        each
-        for each in gc.get_objects()
-        if isinstance(each, FunctionType)
-        and each.__code__.co_filename == str(path)
-        and each.__code__.co_qualname == mutant.function
-        and each.__code__.co_firstlineno == new.co_firstlineno
-    ]
+
+    def is_it(code: CodeType) -> bool:
+        place = (code.co_filename, code.co_name, code.co_firstlineno)
+        return place == (str(path), mutant.function, mutant.line)
+
+    new = next(code for code in _codes(compile(mutant.tree, str(path), "exec")) if is_it(code))
+    live = [each for each in gc.get_objects() if isinstance(each, FunctionType) and is_it(each.__code__)]
     if not live:
-        raise RuntimeError(f"{path}: no function {mutant.function} is imported")
+        raise RuntimeError(f"{path}, line {mutant.line}: {mutant.function} is not imported")
     for each in live:
         each.__code__ = new
 
@@ -291,7 +249,8 @@ def main(modules: list[str] | None = None, sample: int = 60, seed: int = 0, repo
         os.chdir(ROOT)
         RESULTS.parent.mkdir(exist_ok=True)
         options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=120", "--capture=no"]
-        pytest.main([*options, *(f"--ignore={each}" for each in LEFT_OUT), *TESTS], [Mutation(chosen, sample, seed)])
+        tests = {f"tests/{name}.py" for path in chosen for name in TESTS[Path(path).stem]}
+        pytest.main([*options, *sorted(tests)], [Mutation(chosen, sample, seed)])
     report()
 
 
