@@ -109,7 +109,7 @@ def draw(losses: Losses, path: Path = PICTURE) -> None:
     plt.close(figure)
 
 
-def main(data: str | None = None, seeds: int = 3, out: Path = Path("results/first_screen")) -> None:
+def main(data: str | None = None, seeds: int = 1, out: Path = Path("results/first_screen")) -> None:
     """Draws the picture.
 
     Args:
