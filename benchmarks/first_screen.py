@@ -100,9 +100,8 @@ def draw(losses: Losses, path: Path = PICTURE) -> None:
         width = 3.0 if name == "default" else 1.6
         axis.plot(places, losses[name], color=COLOURS[name], lw=width, marker="o", ms=4, label=SCHEDULES[name])
     axis.axhline(1.0, color="0.6", lw=0.8, zorder=0)
-    axis.set(yscale="log", xlabel="initial learning rate: decades from the optimizer's usual one")
+    axis.set(ylim=(0.9, None), xlabel="initial learning rate: decades from the optimizer's usual one")
     axis.set_ylabel("final validation loss\nover the best-tuned cosine's")
-    axis.yaxis.set_major_formatter("{x:g}")
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})

@@ -45,7 +45,7 @@ def cost(docs: Path) -> Figure:
     axis.set(xscale="log", xlabel="ms of processor time", yticks=list(places))
     axis.set_yticklabels(names)
     axis.xaxis.set_major_formatter("{x:g}")
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="upper right")
     return figure
 
 
