@@ -141,6 +141,7 @@ def test_a_gradient_that_is_not_finite_stays_out_of_their_sum():
     run = TwoGroups(torch.optim.SGD)
     run.measure([1.0, 2.0], [2.0])
     assert not math.isfinite(run.measure([math.nan, 1.0], [math.inf]).grad_norm)
+    run.measure([-math.inf, 0.0], [0.0])
     squares = (1 + 9, 4)
     expected = math.sqrt(0.01 * squares[0] + 0.0001 * squares[1]) / (0.1 * squares[0] + 0.01 * squares[1])
     assert run.measure([0.0, 0.0], [0.0]).distance_scale == pytest.approx(expected)
