@@ -21,7 +21,7 @@ import matplotlib
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
-from benchmarks.heldout.runs import DECADES, HeldOutRun
+from benchmarks.heldout.suite import HeldOutRun
 from benchmarks.heldout.tasks import TASKS, USUAL_LR
 from benchmarks.suites.runs import LOSS, Run, flush_denormals
 from benchmarks.suites.schedules import fingerprint
@@ -39,6 +39,7 @@ SCHEDULES = {"default": "learned", "cosine": "cosine", "linear": "linear to zero
 COLOURS = {"default": "#0072B2", "cosine": "#D55E00", "linear": "#E69F00"}  # Okabe and Ito's
 CELLS = [(task, optimizer) for task in ("adult", "cifar10") for optimizer in ("sgd", "adamw")]
 RATES = 8
+DECADES = 4.0
 
 Losses = dict[str, list[float]]
 """By schedule, the loss from each initial rate over that of cosine at its best one; geometric mean over the cells."""
