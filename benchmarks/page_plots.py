@@ -53,7 +53,7 @@ def scaling(docs: Path) -> Figure:
     """Draws the efficiency by ranks: modelled lines, measured points."""
     figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
     rows = table(docs / "scaling.md", "scaling")
-    for kind, colour, label in (("strong", ORANGE, "512 pairs in all"), ("weak", BLUE, "32 pairs a rank")):
+    for kind, colour, label in (("strong", ORANGE, "512 task batches in all"), ("weak", BLUE, "2 task batches a rank")):
         own = [(int(ranks), float(share), ms) for name, ranks, _, ms, _, share in rows if name == kind]
         modelled = [(ranks, share) for ranks, share, ms in own if not ms]
         measured = [(ranks, share) for ranks, share, ms in own if ms]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from metalr.core.features import FeatureState
 from metalr.core.policy import PolicyFunction
 from metalr.core.signals import GradientSums, Signals, alignment, distance_scale
 from metalr.core.update_rule import Clock, lr_factor
+from metalr.meta.compilation import compile_part
 from metalr.meta.task import Measured
 
 
@@ -66,15 +67,6 @@ class StepRecord(NamedTuple):
     features: Tensor
     finite: Tensor
     lr: Tensor
-
-
-def compile_part(function: Callable[..., Any], compiled: bool, dynamic: bool = False) -> Callable[..., Any]:
-    """Compiles a function by torch.compile, or returns it as it is."""
-    if not compiled:
-        return function
-    # All networks share one code object, and the default allows eight compilations of it.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
-    return torch.compile(function, dynamic=dynamic, fullgraph=True)
 
 
 @cache
