@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from jsonargparse import capture_parser
+from jsonargparse import auto_cli, capture_parser
 
 from metalr.cli import MetaLRCLI
 from metalr.compare.shell import expand
@@ -114,8 +114,13 @@ class Parsers:
         if name in ("venv", "mkdocs"):
             return
         if name not in self.modules:
-            assert importlib.util.find_spec(name) is not None, f"no module {name}"
-            self.modules[name] = capture_parser(lambda: runpy.run_module(name, run_name="__main__"))
+            found = importlib.util.find_spec(name)
+            assert found is not None, f"no module {name}"
+            if found.submodule_search_locations:  # whose `**options` are looked up in its module, by its own name
+                main = importlib.import_module(f"{name}.__main__").main
+                self.modules[name] = capture_parser(lambda: auto_cli(main))
+            else:
+                self.modules[name] = capture_parser(lambda: runpy.run_module(name, run_name="__main__"))
         parser = self.modules[name]
         parser.exit_on_error = False
         try:
