@@ -159,7 +159,7 @@ def test_every_file_of_the_meta_trainings_is_merged_by_one_of_them():
 
 def test_the_page_names_the_runs_of_every_shipped_policy():
     page = (ROOT / "docs" / "meta-training.md").read_text()
-    rows = re.findall(r"^\|.*\| (\d) \| (\d+) of (\d+) \| `(\{\S+\}\.yaml)` \|$", page, flags=re.MULTILINE)
+    rows = re.findall(r"^\|.*\| `\w{7}` \| (\d) \| (\d+) of (\d+) \| `(\{\S+\}\.yaml)` \|$", page, flags=re.MULTILINE)
     runs = [(number, run, best) for made in SHIPPED.values() for number, (run, best) in enumerate(made.items(), 1)]
     assert len(rows) == len(runs)
     for (number, best, total, files), (expected, run, step) in zip(rows, runs, strict=True):
