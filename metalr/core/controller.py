@@ -263,7 +263,7 @@ class MetaLR:
 
     @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def _enter_graph(self) -> None:
-        """Is run once for each graph, when it is made."""
+        """Checks, once for each graph when it is made, that there may be one."""
         if self.steps.released:
             self.steps.outside()
         if self._restore is not None:
