@@ -230,10 +230,7 @@ class Decider:
     def memory(self) -> Memory:
         """Copies what is remembered, as tensors."""
         features, guards, _ = self._state
-        return Memory(
-            FeatureState(*(to_tensor(part).clone() for part in features)),
-            GuardState(*(to_tensor(part).clone() for part in guards)),
-        )
+        return Memory(FeatureState(**_copies(features)), GuardState(**_copies(guards)))
 
     def recall(self, memory: Memory) -> None:
         """Goes back to what was remembered, but for the rate and what the guards have done."""
@@ -270,8 +267,8 @@ class Decider:
         features, guards, log_multiplier = self._state
         return {
             "log_multiplier": to_tensor(log_multiplier).clone(),
-            "feature_state": {name: to_tensor(part).clone() for name, part in features._asdict().items()},
-            "guard_state": {name: to_tensor(part).clone() for name, part in guards._asdict().items()},
+            "feature_state": _copies(features),
+            "guard_state": _copies(guards),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -289,6 +286,11 @@ class Decider:
     def placed(self, factor: float) -> Number:
         """Puts a factor that was stored where graphs write it."""
         return factor if self._place is None else self._place.factor.fill_(factor)  # type: ignore[attr-defined]
+
+
+def _copies(state: FeatureState | GuardState) -> dict[str, Tensor]:
+    """Copies the parts of a state by name, as tensors."""
+    return {name: to_tensor(part).clone() for name, part in state._asdict().items()}
 
 
 def _leaves(parts: Any) -> list[Tensor]:
