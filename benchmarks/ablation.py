@@ -62,7 +62,7 @@ def heldout() -> list[HeldOutTask]:
 
 
 def score(without: str, seed: int, budget: Budget, tasks: list[HeldOutTask]) -> float:
-    """Meta-trains a policy without a feature, and returns its held-out score."""
+    """Trains a policy without a feature, and returns its held-out score."""
     learner = MetaLearner(
         features=[name for name in FEATURES if name != without],
         estimator=ActionES(),

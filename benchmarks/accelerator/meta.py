@@ -72,7 +72,7 @@ def go_on(setting: Setting, report: Report) -> None:
 
 
 def _override(setting: Setting, out: Path) -> dict[str, object]:
-    """What the configs do not say: this device, the time that is left, and a checkpoint of every meta-step."""
+    """Gives what the configs do not say: this device, the time that is left, and a checkpoint of every meta-step."""
     checkpoint = {"dirpath": str(out), "every_n_train_steps": 1, "save_last": True, "save_top_k": 1}
     trainer: dict[str, object] = {
         "accelerator": "gpu" if setting.device.type == "cuda" else "cpu",

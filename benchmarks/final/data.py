@@ -43,7 +43,7 @@ def _shuffled(inputs: Tensor, labels: Tensor, val: int) -> Data:
 
 @cache
 def photograph(root: str | None) -> Data:
-    """The photograph of a temple in scikit-learn: places (N, 2) in [-1, 1] and standardised colours (N, 3).
+    """Reads scikit-learn's photograph of a temple: places (N, 2) in [-1, 1] and standardised colours (N, 3).
 
     Every second pixel each way; 2,000 are held out.
     """
@@ -56,14 +56,14 @@ def photograph(root: str | None) -> Data:
 
 @cache
 def diabetes(root: str | None) -> Data:
-    """Efron et al. 2004's diabetes: ten standardised columns, and the disease's progress; 332 and 110 rows."""
+    """Reads Efron et al. 2004's diabetes: ten standardised columns, and the disease's progress; 332 and 110 rows."""
     features, target = (torch.tensor(each, dtype=torch.float32) for each in load_diabetes(return_X_y=True))
     return _shuffled((features - features.mean(0)) / features.std(0), (target - target.mean()) / target.std(), 110)
 
 
 @cache
 def series(root: str | None) -> Data:
-    """Mackey and Glass's chaotic series (1977), delay 17, with noise: windows (N, 24, 1) and the values after them.
+    """Makes Mackey and Glass's noisy series (1977), delay 17: windows (N, 24, 1) and the values after them.
 
     Validation is the end of the series, 500 windows.
     """
@@ -80,7 +80,7 @@ def series(root: str | None) -> Data:
 
 @cache
 def cifar10(root: str | None) -> Data:
-    """CIFAR-10 in full size, not augmented: images (N, 3, 32, 32); 320 are held out."""
+    """Reads CIFAR-10 in full size, not augmented: images (N, 3, 32, 32); 320 are held out."""
     module = CIFAR10DataModule(data_folder(root, "cifar10", "uoft-cs/cifar10"), augment=False)
     module.setup("fit")
     train, val = (module.splits[name] for name in ("train", "val"))
@@ -90,7 +90,7 @@ def cifar10(root: str | None) -> Data:
 
 @cache
 def vehicles(root: str | None) -> tuple[Arrays, Split]:
-    """CIFAR-10's colours at 8x8, 192 numbers, and whether it is a vehicle; 1,000 rows are held out."""
+    """Reads CIFAR-10's colours at 8x8, 192 numbers, and whether it is a vehicle; 1,000 rows are held out."""
     module = CIFAR10DataModule(data_folder(root, "cifar10", "uoft-cs/cifar10"), augment=False)
     module.setup("fit")
     parts = []

@@ -28,7 +28,7 @@ class Siren(nn.Module):
             )
 
     def forward(self, places: Tensor) -> Tensor:
-        """(B, 2) -> (B, 3)."""
+        """Maps (B, 2) to (B, 3)."""
         for layer in self.hidden:
             places = (self.omega * layer(places)).sin()
         colours: Tensor = self.head(places)
@@ -36,7 +36,7 @@ class Siren(nn.Module):
 
 
 class ResidualPerceptron(nn.Module):
-    """A perceptron for tables of numbers with residual blocks and layer norm (Gorishniy et al. 2021, "ResNet")."""
+    """Predicts from a table of numbers, by residual blocks with layer norm (Gorishniy et al. 2021, "ResNet")."""
 
     def __init__(self, inputs: int, width: int = 48, blocks: int = 2) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ResidualPerceptron(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, 1))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(B, inputs) -> (B,)."""
+        """Maps (B, inputs) to (B,)."""
         hidden = self.first(rows)
         for block in self.blocks:
             hidden = hidden + block(hidden)
@@ -57,7 +57,7 @@ class ResidualPerceptron(nn.Module):
 
 
 class Forecaster(nn.Module):
-    """A GRU that forecasts the next value of a series."""
+    """Forecasts the next value of a series, by a GRU."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -65,13 +65,13 @@ class Forecaster(nn.Module):
         self.head = nn.Linear(width, 1)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """(B, L, 1) -> (B,)."""
+        """Maps (B, L, 1) to (B,)."""
         values: Tensor = self.head(self.gru(windows)[0][:, -1]).squeeze(1)
         return values
 
 
 class VisionTransformer(nn.Module):
-    """A pre-norm transformer on the patches of an image (Dosovitskiy et al. 2021), its answer the mean of all."""
+    """Classifies images, by the mean of a pre-norm transformer on their patches (Dosovitskiy et al. 2021)."""
 
     def __init__(self, patch: int = 8, width: int = 48, layers: int = 2, outputs: int = 10) -> None:
         super().__init__()
@@ -82,14 +82,14 @@ class VisionTransformer(nn.Module):
         self.head = nn.Linear(width, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, 32, 32) -> (B, outputs)."""
+        """Maps (B, 3, 32, 32) to (B, outputs)."""
         tokens = self.patches(images).flatten(2).transpose(1, 2) + self.position
         logits: Tensor = self.head(self.layers(tokens).mean(1))
         return logits
 
 
 class ConvNeXt(nn.Module):
-    """Depthwise 7x7 and pointwise convolutions on patches of 4, with one normalisation a block (Liu et al. 2022)."""
+    """Classifies images, by depthwise 7x7 and pointwise convolutions, one normalisation a block (Liu et al. 2022)."""
 
     def __init__(self, width: int = 32, blocks: int = 2, outputs: int = 4) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class ConvNeXt(nn.Module):
         self.head = nn.Linear(width, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, 32, 32) -> (B, outputs)."""
+        """Maps (B, 3, 32, 32) to (B, outputs)."""
         hidden = self.stem(images)
         for block in self.blocks:
             hidden = hidden + block(hidden)
@@ -116,7 +116,7 @@ class ConvNeXt(nn.Module):
 
 
 class LetterLSTM(nn.Module):
-    """An LSTM that predicts the next letter."""
+    """Predicts the next letter, by an LSTM."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -125,13 +125,13 @@ class LetterLSTM(nn.Module):
         self.head = nn.Linear(width, LETTERS)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(B, L) -> (B, L, letters)."""
+        """Maps (B, L) to (B, L, letters)."""
         logits: Tensor = self.head(self.lstm(self.embedding(codes))[0])
         return logits
 
 
 class GPT2(nn.Module):
-    """transformers' GPT-2 with 2 layers of width 48 and its own dropout and tied embeddings."""
+    """Predicts the next piece of a word, by transformers' GPT-2 with 2 layers of width 48, with its own dropout."""
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class GPT2(nn.Module):
         self.gpt2 = GPT2LMHeadModel(config)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(B, L) -> (B, L, pieces)."""
+        """Maps (B, L) to (B, L, pieces)."""
         logits: Tensor = self.gpt2(codes, use_cache=False).logits
         return logits
 
@@ -156,7 +156,7 @@ class PairOfBags(nn.Module):
         self.head = nn.Sequential(nn.Linear(2 * width, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 1))
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(B, 2, L), 0 where padded -> margins (B,)."""
+        """Maps (B, 2, L), 0 where padded, to margins (B,)."""
         bags = self.embedding(codes).sum(2) / (codes != 0).sum(2, keepdim=True).clamp_min(1)
         first, second = F.layer_norm(bags, bags.shape[-1:]).unbind(1)
         margins: Tensor = self.head(torch.cat([(first - second).abs(), first * second], 1)).squeeze(1)

@@ -20,7 +20,7 @@ VALIDATION = 400
 
 @cache
 def sentences(root: str | None, task: str, tokenizer: Path) -> Data:
-    """One of GLUE's tasks: tokens, mask and sentences (N, 64 at most) int32, padded with 0, and labels (N,) int64.
+    """Reads one of GLUE's tasks: tokens, mask and sentences (N, 64 or fewer) int32, padded by 0; labels (N,) int64.
 
     Args:
         root: folder of the real data; None for the hub.
@@ -45,7 +45,7 @@ def _padded(rows: list[list[int]]) -> Tensor:
 
 @cache
 def images(root: str | None) -> Data:
-    """CIFAR-10, not augmented: images (N, 3, 32, 32)."""
+    """Reads CIFAR-10, not augmented: images (N, 3, 32, 32)."""
     module = CIFAR10DataModule(data_folder(root, "cifar10", "uoft-cs/cifar10"), augment=False)
     module.setup("fit")
     train, val = (module.splits[name] for name in ("train", "val"))

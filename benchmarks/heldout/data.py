@@ -28,14 +28,14 @@ CHARACTERS = 96
 
 @cache
 def digits(root: str | None) -> Data:
-    """scikit-learn's digits: images (N, 1, 8, 8); 1,077 and 360 rows. They come with it: `root` is not read."""
+    """Reads scikit-learn's digits, not from `root`: images (N, 1, 8, 8); 1,077 and 360 rows."""
     splits = load_splits()
     return Data(*(Split((images,), labels) for images, labels in (splits["train"], splits["val"])))
 
 
 @cache
 def cifar10(root: str | None) -> Data:
-    """CIFAR-10 at half its size, not augmented: images (N, 3, 16, 16); 9,000 and 320 rows of the smaller copy."""
+    """Reads CIFAR-10 at half its size, not augmented: images (N, 3, 16, 16); 9,000 and 320 rows of the smaller copy."""
     module = CIFAR10DataModule(data_folder(root, "cifar10", "uoft-cs/cifar10"), augment=False)
     module.setup("fit")
     parts = []
@@ -48,7 +48,7 @@ def cifar10(root: str | None) -> Data:
 
 @cache
 def sst2(root: str | None) -> Data:
-    """SST-2: codes (N, 32), padded with 0; 67,349 rows, and 320 of the 872 official validation sentences."""
+    """Reads SST-2: codes (N, 32), padded with 0; 67,349 rows, and 320 of the 872 official validation sentences."""
     tokenizer = data_folder(root, "tokenizers/bert-base-uncased", "google-bert/bert-base-uncased")
     module = GLUEDataModule("sst2", data_folder(root, "glue", "nyu-mll/glue"), tokenizer, max_length=MAX_TOKENS)
     module.setup("fit")
@@ -100,20 +100,20 @@ def _adult(root: str | None, standardise: bool) -> AdultDataModule:
 
 @cache
 def adult(root: str | None) -> Data:
-    """UCI Adult, standardised: numbers (N, 6) and codes (N, 8); 2,000 rows to validate on."""
+    """Reads UCI Adult, standardised: numbers (N, 6) and codes (N, 8); 2,000 rows to validate on."""
     splits = _adult(root, True).splits
     (*train, labels), (*val, val_labels) = splits["train"].tensors, splits["val"].tensors
     return Data(Split(tuple(train), labels), Split(tuple(val), val_labels).rows(slice(2000)))
 
 
 def adult_category_sizes(root: str | None) -> list[int]:
-    """Number of codes of each categorical column of Adult."""
+    """Counts the codes of each categorical column of Adult."""
     return _adult(root, True).category_sizes
 
 
 @cache
 def adult_arrays(root: str | None) -> tuple[Arrays, Split]:
-    """UCI Adult as XGBoost takes it, and the 2,000 rows to validate on."""
+    """Reads UCI Adult as XGBoost takes it, and the 2,000 rows to validate on."""
     module = _adult(root, False)
     *val, labels = module.splits["val"].tensors
     return module.arrays("train"), Split(tuple(val), labels).rows(slice(2000))

@@ -9,7 +9,7 @@ from benchmarks.heldout.data import BLOCK, CHARACTERS, MAX_TOKENS, VOCABULARY
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, and a projection where the shape changes (He et al. 2016)."""
+    """Adds two 3x3 convolutions with batch norm, and a projection where the shape changes (He et al. 2016)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -25,13 +25,13 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, inputs, S, S) -> (B, outputs, S / stride, S / stride)."""
+        """Maps (B, inputs, S, S) to (B, outputs, S / stride, S / stride)."""
         out: Tensor = (self.path(images) + self.shortcut(images)).relu()
         return out
 
 
 class ResNet8(nn.Module):
-    """He et al. 2016 (section 4.2) with one block a stage, n = 1, and `width` channels at first where they have 16."""
+    """Classifies images, as He et al. 2016 (section 4.2) with n = 1, and `width` channels at first for their 16."""
 
     def __init__(self, width: int = 8, outputs: int = 10) -> None:
         super().__init__()
@@ -47,13 +47,13 @@ class ResNet8(nn.Module):
         self.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, outputs)."""
+        """Maps (B, 3, S, S) to (B, outputs)."""
         logits: Tensor = self.head(self.stages(images).mean((2, 3)))
         return logits
 
 
 class Bert(nn.Module):
-    """transformers' BERT for two classes with 2 layers of width 32; a batch is cut to its longest row."""
+    """Tells two classes apart, by transformers' BERT with 2 layers of width 32; a batch is cut to its longest row."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Bert(nn.Module):
         self.bert = BertForSequenceClassification(config)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(B, 32), 0 where padded -> (B, 2)."""
+        """Maps (B, 32), 0 where padded, to (B, 2)."""
         mask = codes != 0
         longest = int(mask.sum(1).max())
         logits: Tensor = self.bert(codes[:, :longest], attention_mask=mask[:, :longest].long()).logits
@@ -78,7 +78,7 @@ class Bert(nn.Module):
 
 
 class CharacterTransformer(nn.Module):
-    """A causal pre-norm transformer with 2 layers of width 32 on characters."""
+    """Predicts the next character, by a causal pre-norm transformer with 2 layers of width 32."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class CharacterTransformer(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(B, 32) -> (B, 32, 96): of the character that follows each."""
+        """Maps (B, 32) to (B, 32, 96): of the character that follows each."""
         hidden = self.layers(self.embedding(codes) + self.position, mask=self.mask, is_causal=True)
         logits: Tensor = self.head(hidden)
         return logits

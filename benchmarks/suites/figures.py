@@ -159,7 +159,7 @@ def over(table: Table, name: str) -> Estimates:
 
 
 def _pairs(table: Table, name: str, pick: Callable[[Sequence[float]], float], other: str) -> list[tuple[float, float]]:
-    """Final losses of a schedule, and of another at its best rate, wherever both are there."""
+    """Pairs final losses of a schedule, and of another at its best rate, wherever both are there."""
     rows = [row for row in table.values() if {name, other} <= row.keys()]
     return [(pick(row[name].finals), min(row[other].finals)) for row in rows]
 

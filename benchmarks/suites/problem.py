@@ -30,12 +30,12 @@ class Split(NamedTuple):
     labels: Tensor
 
     def rows(self, chosen: Tensor | slice) -> Split:
-        """Some of the rows."""
+        """Selects some of the rows."""
         return Split(tuple(tensor[chosen] for tensor in self.inputs), self.labels[chosen])
 
 
 class Data(NamedTuple):
-    """A training part, and the fixed rows held out of it that every run is evaluated on."""
+    """Holds a training part, and the fixed rows held out of it that every run is evaluated on."""
 
     train: Split
     val: Split

@@ -64,6 +64,14 @@ class MetaLRCLI(LightningCLI):
         ValueError: for a scheduler without an optimizer, a `HorizonLR` without a horizon, or a `submit` without a
             command that can be submitted.
         ImportError: for a subcommand whose extra is not installed; it names the extra.
+
+    Example:
+        >>> from metalr.cli import MetaLRCLI
+        >>> options = ["--trainer.max_steps=2", "--trainer.limit_val_batches=0", "--trainer.logger=false"]
+        >>> quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+        >>> cli = MetaLRCLI(args=["fit", "--config=configs/digits.yaml", *options, *quiet])
+        >>> cli.trainer.global_step
+        2
     """
 
     def __init__(self, **kwargs: Any) -> None:

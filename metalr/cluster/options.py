@@ -30,6 +30,11 @@ class Cluster:
 
     Raises:
         ValueError: for a number below 1, or mounts without a container.
+
+    Example:
+        >>> from metalr.cluster.options import Cluster
+        >>> Cluster(partition="gpu", time=240, setup=["module load cuda"], extra={"exclusive": True}).parallel
+        16
     """
 
     partition: str | None = None
@@ -68,6 +73,11 @@ class Submission:
 
     Raises:
         ValueError: for a name that cannot be a folder's.
+
+    Example:
+        >>> from metalr.cluster.options import Cluster, Submission
+        >>> Submission(Cluster(partition="gpu"), name="bert-sst2", dry_run=True).folder
+        'logs/submit'
     """
 
     cluster: Cluster = field(default_factory=Cluster)

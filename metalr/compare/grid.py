@@ -41,6 +41,11 @@ class Workload:
 
     Raises:
         ValueError: for a name that cannot name a folder, no configs, or rates that are not above 0.
+
+    Example:
+        >>> from metalr.compare import Workload
+        >>> Workload("digits", ["configs/digits.yaml"], rates=[0.01, 0.1]).metric
+        'val/loss'
     """
 
     name: str
@@ -81,6 +86,14 @@ class Schedule:
 
     Raises:
         ValueError: for a name that cannot name a folder, or rates that are not above 0.
+
+    Example:
+        >>> from metalr.compare import Schedule
+        >>> Schedule.named("cosine").config
+        'configs/schedule/cosine.yaml'
+        >>> halved = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 100, "gamma": 0.5}}
+        >>> Schedule("halved", {"lr_scheduler": halved}, rates=[0.1, 1.0]).name
+        'halved'
     """
 
     name: str
