@@ -29,8 +29,11 @@ from metalr.core.sample import LIMIT, ParameterSample
 from metalr.core.signals import measure
 from metalr.core.steps import StepWatch
 
-STATE_VERSION = 6
+STATE_VERSION = 7
 """Version of `MetaLR.state_dict`; counts up whenever what is in it changes."""
+
+READ_VERSIONS = (6, STATE_VERSION)
+"""Versions that `MetaLR.load_state_dict` reads: 6 knows no validation loss."""
 
 
 class MetaLR:
@@ -215,6 +218,22 @@ class MetaLR:
             self._notice()
 
     @torch.no_grad()
+    def validation(self, loss: Tensor | float) -> None:
+        """Gives a validation loss of the parameters as they are, whenever there is one; the next `step` reads it.
+
+        A policy that reads no validation loss (`LRPolicy.reads_validation`) ignores it, and so does any one that is
+        not finite. In a loop of your own under DDP, give the loss averaged over the ranks, as to `step`.
+
+        Args:
+            loss: a scalar, of the same kind and unit as the training loss.
+
+        Raises:
+            ValueError: for a loss that is no scalar.
+        """
+        self._check_scalar(loss)
+        self._decider.take_validation(loss)
+
+    @torch.no_grad()
     def set_first_rates(self) -> None:
         """Sets the rates that a first step has whatever its loss, and remembers nothing of it."""
         decider = Decider(self.policy, self._decider.guards, self._decider.device)
@@ -254,9 +273,13 @@ class MetaLR:
         """What the features remember, as tensors."""
         return self._decider.feature_state
 
-    def _check_loss(self, loss: Tensor | float) -> None:
+    @staticmethod
+    def _check_scalar(loss: Tensor | float) -> None:
         if isinstance(loss, Tensor) and loss.numel() != 1:
             raise ValueError(f"loss has shape {tuple(loss.shape)}: give a scalar, such as loss.mean()")
+
+    def _check_loss(self, loss: Tensor | float) -> None:
+        self._check_scalar(loss)
         if self._step == 0 and not isfinite(float(loss)):
             raise ValueError(
                 f"loss={float(loss)} at the first step: no learning rate mends that; check the model's "
@@ -362,7 +385,7 @@ def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None, opti
 
 
 def _check_version(version: object) -> None:
-    if version != STATE_VERSION:
+    if version not in READ_VERSIONS:
         newer = isinstance(version, int) and version > STATE_VERSION
         raise ValueError(
             f"state has version {version}, this metalr reads {STATE_VERSION}: "

@@ -7,6 +7,7 @@ and the decision is taken there, in Python numbers.
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar, cast
 
 import torch
@@ -52,6 +53,8 @@ class Decider:
         self._guard_state = GuardState(**self._own_parts(GuardState.empty(1)._asdict()))
         self.log_multiplier: Number = self._own(torch.zeros(1))
         self.change: Number = self._own(torch.zeros(1))
+        # NaN where no validation loss waits for a decision, None where the policy reads none.
+        self._validation: Number | None = self._own(torch.full((1,), math.nan)) if policy.reads_validation else None
         self.features: Vector | None = None
         self.finite: Mask | None = None
         self.actions: GuardActions | None = None
@@ -66,6 +69,16 @@ class Decider:
 
     def _own_parts(self, parts: dict[str, Any]) -> dict[str, Any]:
         return {name: self._own(part) for name, part in parts.items()}
+
+    def take_validation(self, loss: Tensor | float) -> None:
+        """Keeps a validation loss, a scalar, for the next decision that is taken on a finite step."""
+        if self._validation is None:
+            return
+        if isinstance(loss, Tensor) and loss.device == self.device:
+            self._validation = self._own(cast(Number, loss.reshape(1)))
+        else:
+            value = float(loss)
+            self._validation = cast(Number, value if self.device is None else _sent([value], self.device))
 
     def decide(self, signals: Signals, step: int, total_steps: int | None, bounds: LogBounds = UNLIMITED) -> Number:
         """Moves s by one step.
@@ -87,7 +100,10 @@ class Decider:
 
     def _decide(self, signals: Signals, clock: Clock, bounds: LogBounds) -> Number:
         xp, before = self._xp, self.log_multiplier
+        signals = signals._replace(validation=self._validation)
         made = decide(xp, self._policy, self._feature_state, before, signals, clock)
+        if self._validation is not None:
+            self._validation = xp.where(xp.logical_not(made.finite), self._validation, math.nan)
         asked = made.finite & xp.isfinite(made.action)
         score = None if self._region is None else self._region.out_of_distribution_score(xp, made.read)
         proposal = Proposal(signals.loss, before, made.log_multiplier, made.finite, asked, score, bounds)
@@ -120,7 +136,9 @@ class Decider:
 
     def state_dict(self) -> dict[str, Any]:
         """Gives tensors of all that a resumed run needs."""
+        waiting = {} if self._validation is None else {"validation": to_tensor(self._validation).clone()}
         return {
+            **waiting,
             "log_multiplier": to_tensor(self.log_multiplier).clone(),
             "feature_state": {name: to_tensor(part).clone() for name, part in self._feature_state._asdict().items()},
             "guard_state": {name: to_tensor(part).clone() for name, part in self._guard_state._asdict().items()},
@@ -129,7 +147,10 @@ class Decider:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`, on whichever device it was written."""
         self.log_multiplier = self._own(state["log_multiplier"])
-        self._feature_state = FeatureState(**self._own_parts(state["feature_state"]))
+        features = FeatureState.empty(1)._asdict() | state["feature_state"]  # version 6 has no validation loss
+        self._feature_state = FeatureState(**self._own_parts(features))
+        if self._validation is not None:
+            self._validation = self._own(state.get("validation", torch.full((1,), math.nan)))
         self._guard_state = GuardState(**self._own_parts(state["guard_state"]))
         self.features = self.finite = self.actions = None
 

@@ -24,6 +24,8 @@ class InnerTraining:
         batch_seed: of the order of batches.
         first_instance: place of the first of the P instances in their task batch.
         all_instances: number of instances of their task batch; 0 where these P are all of them.
+        validation_interval: steps from one validation loss that the policy is shown to the next; None for never. Where
+            there is one, a half of the validation samples is shown, and the outer loss is of the other half.
     """
 
     optimizer: str
@@ -33,6 +35,7 @@ class InnerTraining:
     batch_seed: int = 0
     first_instance: int = 0
     all_instances: int = 0
+    validation_interval: int | None = None
 
     def select(self, instances: slice) -> InnerTraining:
         """Selects the training of some of the instances, which keep the batches that they have among all."""
@@ -99,7 +102,14 @@ class Optimizees(ABC):
 
     @abstractmethod
     def validate(self) -> Tensor:
-        """Computes the validation losses of the runs as they are, (R,)."""
+        """Computes the validation losses of the runs as they are, of which the outer loss is made, (R,)."""
+
+    @abstractmethod
+    def shown_validation(self) -> Tensor:
+        """Computes the validation losses that the policy is shown, on samples that `validate` does not use, (R,).
+
+        It is called only where the inner training has a `validation_interval`.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
