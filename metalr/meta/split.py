@@ -40,8 +40,8 @@ class Split:
         half = self.inputs.shape[1] // 2
         if not half:
             raise ValueError(f"{self.inputs.shape[1]} samples have no two halves: give valid_size=2 or more")
-        sizes = half, self.inputs.shape[1] - half
-        first, second = map(Split, self.inputs.split(sizes, 1), self.targets.split(sizes, 1))
+        sizes = [half, self.inputs.shape[1] - half]
+        first, second = map(Split, torch.split(self.inputs, sizes, 1), torch.split(self.targets, sizes, 1))
         return first, second
 
     def select(self, instances: slice | Tensor) -> Split:
