@@ -40,6 +40,15 @@ def random_policy(seed: int = 0, anytime: bool = False, strength: float = 1.0, d
     return policy.requires_grad_(False)
 
 
+def validating_policy(seed: int = 0, anytime: bool = False, strength: float = 0.3) -> LRPolicy:
+    """A policy at random that listens to the validation loss as much as to all else."""
+    policy = random_policy(seed, anytime, strength)
+    weight = policy.layers[0].weight
+    noise = torch.randn(len(weight), len(VALIDATION_FEATURES), generator=torch.Generator().manual_seed(seed))
+    weight[:, [policy.features.index(name) for name in VALIDATION_FEATURES]] = 0.3 * noise
+    return policy
+
+
 @pytest.fixture
 def policy() -> LRPolicy:
     return random_policy()

@@ -54,7 +54,7 @@ def remember(xp: Backend, stack: Stack, loss: Number, training_loss: Number, slo
     is_new, is_first = xp.isfinite(xp.square(loss)), xp.equal(before.seen, 0.0)
     loss = xp.where(is_new, loss, before.average)  # a NaN would spoil the derivatives of what is not chosen
     trend = xp.where(is_first, 0.0 * loss, loss - before.average)
-    share = xp.clip(before.age / slow_window, 0.0, 1.0)
+    share = xp.clip((before.age + 1.0) / slow_window, 0.0, 1.0)
     best = xp.where(is_first, loss, xp.minimum(before.best, loss))
     after = Validation(
         seen=1.0 + 0.0 * before.seen,

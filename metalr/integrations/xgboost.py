@@ -57,8 +57,8 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         max_lr: largest rate.
         loss: losses (N,) of the rows from margins (N,) or (N, K) and labels, by torch; None for the objective's own.
         monitor: name of one of the training's evaluation sets, "valid" of `evals=[(dvalid, "valid")]` or "validation_0"
-            of scikit-learn's `eval_set`. A policy that reads a validation loss is given the objective's loss (or `loss`)
-            on its rows after each round, whatever `eval_metric` is.
+            of scikit-learn's `eval_set`. A policy that reads a validation loss is given the objective's loss, or `loss`
+            of its rows after each round, whatever `eval_metric` is.
 
     Attributes:
         meta_lr: the controller, from the first round on.
