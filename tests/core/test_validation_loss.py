@@ -50,7 +50,7 @@ def test_both_backends_remember_the_same_and_runs_do_not_mix(losses):
         found = read(TORCH, stack, torch.full((3,), DEPTH), torch.tensor(WINDOW))
         rows.append(torch.stack([found[name] for name in VALIDATION_FEATURES]))
     for run, row in enumerate(torch.stack(rows, 1).movedim(2, 0)):
-        assert torch.allclose(row, torch.tensor(host(runs[run].tolist(), 0.5)), atol=1e-5)
+        assert torch.allclose(row.T, torch.tensor(host(runs[run].tolist(), 0.5)), atol=1e-5)
 
 
 @given(

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
 from metalr import LRPolicy, MetaLRCallback
 from metalr.core.features import FEATURES
@@ -13,7 +14,8 @@ from tests.problem import batches, make_run
 from tests.regimes.ranks import initialises, run_ranks
 
 RECENCY = FEATURES.index("validation_recency")
-VALID = batches(2, seed=9)
+BATCHES_OF_VALIDATION = batches(2, seed=9)
+VALID = DataLoader(BATCHES_OF_VALIDATION, batch_size=None)
 
 
 class Validated(Module):
@@ -30,7 +32,7 @@ def plain(policy, epochs: int) -> list[float]:
     for _ in range(epochs):
         run.train(batches(BATCHES))
         with torch.no_grad():
-            loss = sum(F.cross_entropy(run.model(x), y) for x, y in VALID) / len(VALID)
+            loss = sum(F.cross_entropy(run.model(x), y) for x, y in BATCHES_OF_VALIDATION) / 2
         run.meta_lr.validation(loss)
     return [rate for (rate,) in run.rates]
 

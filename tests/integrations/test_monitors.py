@@ -185,11 +185,11 @@ def test_each_round_of_xgboost_gives_the_loss_of_its_evaluation_set(monkeypatch)
     losses, results = seen(monkeypatch), {}
     callback = MetaLRTrainingCallback(total_steps=10, policy=validating_policy(strength=0.1), monitor="valid")
     evals = [(rows(), "train"), (rows(seed=1), "valid")]
-    xgboost.train(PARAMS, rows(), 10, evals, evals_result=results, verbose_eval=False, callbacks=[callback])
+    xgboost.train(PARAMS, rows(), 10, evals=evals, evals_result=results, verbose_eval=False, callbacks=[callback])
     assert losses == pytest.approx(results["valid"]["logloss"], rel=1e-5)
     assert float(callback.meta_lr._features[0, RECENCY]) == 2.0
     blind = MetaLRTrainingCallback(total_steps=10, policy=validating_policy(strength=0.1))
-    xgboost.train(PARAMS, rows(), 10, evals, verbose_eval=False, callbacks=[blind])
+    xgboost.train(PARAMS, rows(), 10, evals=evals, verbose_eval=False, callbacks=[blind])
     assert blind.rates[0] == callback.rates[0]
     assert blind.rates[1:] != callback.rates[1:]
 
@@ -208,7 +208,7 @@ def test_its_unit_is_the_objectives_and_scikit_learns_sets_have_names(monkeypatc
 def test_an_evaluation_set_that_is_not_there_is_named_with_those_that_are(evals, found):
     callback = MetaLRTrainingCallback(total_steps=3, policy=validating_policy(strength=0.1), monitor="valid")
     with pytest.raises(ValueError, match=f"monitor='valid' is no evaluation set .*{found}"):
-        xgboost.train(PARAMS, rows(), 3, evals, verbose_eval=False, callbacks=[callback])
+        xgboost.train(PARAMS, rows(), 3, evals=evals, verbose_eval=False, callbacks=[callback])
 
 
 def test_an_objective_of_ones_own_needs_its_loss(monkeypatch):
@@ -219,9 +219,9 @@ def test_an_objective_of_ones_own_needs_its_loss(monkeypatch):
     options = {"total_steps": 3, "policy": validating_policy(strength=0.1), "monitor": "valid"}
     own = {name: value for name, value in PARAMS.items() if name not in ("objective", "base_score")}
     with pytest.raises(ValueError, match="give its loss=, too"):
-        xgboost.train(own, rows(), 3, evals, obj=squared, verbose_eval=False,
+        xgboost.train(own, rows(), 3, evals=evals, obj=squared, verbose_eval=False,
                       callbacks=[MetaLRTrainingCallback(**options)])  # fmt: skip
     half = MetaLRTrainingCallback(**options, loss=lambda margins, labels: 0.5 * (margins - labels).square())
-    xgboost.train(own, rows(), 3, evals, obj=squared, verbose_eval=False, callbacks=[half])
+    xgboost.train(own, rows(), 3, evals=evals, obj=squared, verbose_eval=False, callbacks=[half])
     assert len(losses) == 3
     assert losses[-1] < losses[0]
