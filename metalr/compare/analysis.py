@@ -10,7 +10,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from metalr.compare.design import Design, Measured
+from metalr.compare.design import Design, Objective
 from metalr.compare.metrics import LEVEL, Paired, better, holm, paired, wins
 from metalr.compare.record import Record
 from metalr.compare.summary import Result, Standing, by_workload, final
@@ -140,11 +140,11 @@ def _drafts(candidate: str, result: Result) -> Iterator[tuple[Result, Entrant, E
             yield result, untuned(own), untuned(other), _pair(any_rate, _medians(other, result.workload))
 
 
-def _at(standing: Standing, rate: float, workload: Measured) -> dict[int, float]:
+def _at(standing: Standing, rate: float, workload: Objective) -> dict[int, float]:
     return {seed: final(record, workload) for seed, record in standing.runs[rate].items()}
 
 
-def _medians(standing: Standing, workload: Measured) -> dict[int, float]:
+def _medians(standing: Standing, workload: Objective) -> dict[int, float]:
     values: dict[int, list[float]] = {}
     for seeds in standing.runs.values():
         for seed, record in seeds.items():
@@ -159,7 +159,7 @@ def _pair(first: Mapping[int, float], second: Mapping[int, float]) -> Paired:
     return paired([first[seed] for seed in seeds], [second[seed] for seed in seeds])
 
 
-def _finding(workload: Measured, pair: Paired, p: float | None) -> Finding:
+def _finding(workload: Objective, pair: Paired, p: float | None) -> Finding:
     if pair.n < 2:
         return Finding.TOO_FEW_SEEDS
     if p is None:
@@ -190,5 +190,5 @@ def _same_rate_wins(results: Iterable[Result], row: str, column: str) -> float:
     return fmean(shares) if shares else math.nan
 
 
-def _shares(first: Mapping[int, float], second: Mapping[int, float], workload: Measured) -> list[float]:
+def _shares(first: Mapping[int, float], second: Mapping[int, float], workload: Objective) -> list[float]:
     return [wins([first[s]], [second[s]], workload.mode) for s in sorted(first.keys() & second.keys())]

@@ -121,7 +121,7 @@ class CellCallback(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues the clock, and seeds the epoch to come."""
-        self._watch.go_on(state_dict["seconds"])
+        self._watch.resume(state_dict["seconds"])
         self._seed(state_dict["epoch"])
         self._resumed = True
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-class Measured(Protocol):
+class Objective(Protocol):
     """Says what counts as doing well on a workload; `grid.Workload` is one."""
 
     @property
@@ -38,7 +38,7 @@ class Design(Protocol):
         """Names the experiment."""
 
     @property
-    def workloads(self) -> Sequence[Measured]:
+    def workloads(self) -> Sequence[Objective]:
         """Lists what is trained."""
 
     @property

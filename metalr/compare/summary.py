@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from metalr.compare.design import Design, Measured
+from metalr.compare.design import Design, Objective
 from metalr.compare.metrics import (
     Summary,
     better,
@@ -91,7 +91,7 @@ class Result:
         same_start: whether the first training loss was the same for all runs of a seed.
     """
 
-    workload: Measured
+    workload: Objective
     standings: list[Standing]
     baseline: Standing | None
     threshold: float
@@ -125,7 +125,7 @@ def by_workload(design: Design, records: Iterable[Record]) -> list[Result]:
     return results
 
 
-def final(record: Record, workload: Measured) -> float:
+def final(record: Record, workload: Objective) -> float:
     """Reads the final metric of a run, the worst value where it diverged."""
     return finite_or_worst(record.final[workload.metric], workload.mode)
 
@@ -138,7 +138,7 @@ def _runs(by_cell: Mapping[tuple[str, str, float, int], Record], workload: str, 
     return runs
 
 
-def _result(design: Design, workload: Measured, runs: Mapping[str, Runs]) -> Result:
+def _result(design: Design, workload: Objective, runs: Mapping[str, Runs]) -> Result:
     rates = {name: _tuned_rate(each, workload) for name, each in runs.items()}
     means = {name: fmean(final(r, workload) for r in runs[name][rate].values()) for name, rate in rates.items()}
     best: str | None = None
@@ -157,7 +157,7 @@ def _result(design: Design, workload: Measured, runs: Mapping[str, Runs]) -> Res
 
 
 def _standing(
-    name: str, runs: Runs, rate: float, workload: Measured, threshold: float, initial: float, least: float
+    name: str, runs: Runs, rate: float, workload: Objective, threshold: float, initial: float, least: float
 ) -> Standing:
     seeds = sorted({seed for each in runs.values() for seed in each})
     over_rates = {s: [final(each[s], workload) for each in runs.values() if s in each] for s in seeds}
@@ -188,7 +188,7 @@ def _values(records: Iterable[Record], name: str) -> list[float]:
     return [record.final[name] if name in record.final else record.test[name] for record in records]
 
 
-def _tuned_rate(runs: Runs, workload: Measured) -> float:
+def _tuned_rate(runs: Runs, workload: Objective) -> float:
     """Returns the best rate, the first of several."""
     chosen, value = next(iter(runs)), worst(workload.mode)
     for rate, seeds in runs.items():
@@ -198,11 +198,11 @@ def _tuned_rate(runs: Runs, workload: Measured) -> float:
     return chosen
 
 
-def _mean_loss(seeds: Mapping[int, Record], workload: Measured) -> float:
+def _mean_loss(seeds: Mapping[int, Record], workload: Objective) -> float:
     return fmean(finite_or_worst(record.final[workload.loss], "min") for record in seeds.values())
 
 
-def _speed(records: Iterable[Record], workload: Measured, threshold: float) -> Speed:
+def _speed(records: Iterable[Record], workload: Objective, threshold: float) -> Speed:
     steps: list[float] = []
     epochs: list[float] = []
     seconds: list[float] = []

@@ -97,7 +97,7 @@ class ConvergenceSpeed(L.Callback):
         check_names(state_dict, self.state_dict(), "the state of ConvergenceSpeed")
         self.reached = [Reached(*each) for each in state_dict["reached"]]
         self._first = state_dict["first"]
-        self._watch.go_on(state_dict["seconds"])
+        self._watch.resume(state_dict["seconds"])
 
     def _between(self, value: float) -> Sequence[float]:
         if self.thresholds is not None or self._first is None:

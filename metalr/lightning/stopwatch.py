@@ -21,6 +21,6 @@ class Stopwatch:
         """Counts from now on."""
         self._start = time.monotonic()
 
-    def go_on(self, seconds: float) -> None:
+    def resume(self, seconds: float) -> None:
         """Adds the seconds of an earlier part of the run."""
         self._before = seconds

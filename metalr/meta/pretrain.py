@@ -15,7 +15,7 @@ import torch
 from jsonargparse import auto_cli
 from rich.progress import Progress
 
-from metalr.meta.pretraining import DEFAULT, TINY, Recipe
+from metalr.meta.pretraining_recipes import DEFAULT, TINY, Recipe
 from metalr.meta.starts import StartsFolder
 
 

@@ -42,8 +42,8 @@ class Scenes:
         """Selects some of the worlds, by number."""
         return Scenes(self.shape[instances], self.texture[instances], self.noise[instances])
 
-    def draw(self, shape: Tensor, texture: Tensor, generator: torch.Generator) -> Tensor:
-        """Draws images of these shapes and textures, (P, N) each: (P, N, SIDE, SIDE)."""
+    def render(self, shape: Tensor, texture: Tensor, generator: torch.Generator) -> Tensor:
+        """Renders images of these shapes and textures, (P, N) each: (P, N, SIDE, SIDE)."""
         corner = torch.randint(3, (2, *shape.shape, 1, 1), generator=generator)
         rows, columns = corner[0] + torch.arange(SIDE)[:, None], corner[1] + torch.arange(SIDE)
         world = torch.arange(len(self))[:, None, None, None]

@@ -19,7 +19,7 @@ from metalr.meta.hyperparameters import PRIORS, Hyperparameters
 from metalr.meta.languages import PARTS, Language, moods, split_words
 from metalr.meta.network_runs import batch_indices
 from metalr.meta.pretrain import make
-from metalr.meta.pretraining import TINY, LanguageRecipe
+from metalr.meta.pretraining_recipes import TINY, LanguageRecipe
 from metalr.meta.starts import VARIABLE, StartsFolder, default_folder
 
 

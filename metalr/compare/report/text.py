@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from metalr.compare.analysis import Claim, Entrant, Finding
-from metalr.compare.design import Measured
+from metalr.compare.design import Objective
 from metalr.compare.metrics import Interval, Summary
 
 NONE = "–"
@@ -65,7 +65,7 @@ class Direction:
     mode: str
 
     @classmethod
-    def of(cls, workload: Measured) -> Direction:
+    def of(cls, workload: Objective) -> Direction:
         """Names the metric that decides on a workload."""
         return cls(workload.metric, workload.mode)
 

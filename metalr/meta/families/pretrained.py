@@ -18,7 +18,7 @@ from metalr.meta.family import TaskFamily
 from metalr.meta.languages import Language, moods, split_words
 from metalr.meta.net import Net
 from metalr.meta.network_task import NetworkTask
-from metalr.meta.pretraining import as_inputs
+from metalr.meta.pretraining_recipes import as_inputs
 from metalr.meta.scenes import Scenes
 from metalr.meta.split import Split
 from metalr.meta.starts import Starts, StartsFolder
@@ -193,7 +193,7 @@ class PretrainedSceneTasks(PretrainedTasks):
         for size, allowed in ((train_size, order[:, : textures // 2]), (self.valid_size, order[:, textures // 2 :])):
             shape = torch.randint(shapes, (instances, size), generator=generator)
             which = torch.randint(allowed.shape[1], (instances, size), generator=generator)
-            images = scenes.draw(shape, allowed.gather(1, which), generator)
+            images = scenes.render(shape, allowed.gather(1, which), generator)
             splits.append(Split(as_inputs(net, images), group.gather(1, shape)))
         return Downstream(replace(net, outputs=classes), _noisy(splits[0], classes, generator), splits[1])
 

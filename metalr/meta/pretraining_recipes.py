@@ -174,7 +174,7 @@ class ScenesRecipe(Recipe):
         def samples(count: int) -> Split:
             shape = torch.randint(self.shapes, (self.instances, count), generator=generator)
             texture = torch.randint(self.textures, (self.instances, count), generator=generator)
-            images = scenes.draw(shape, texture, generator)
+            images = scenes.render(shape, texture, generator)
             return Split(as_inputs(net, images), shape * self.textures + texture)
 
         world = {"shape": scenes.shape, "texture": scenes.texture, "noise": scenes.noise}
