@@ -22,9 +22,9 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the collections beside train.py
 
-from benchmarks.heldout.runs import HeldOutRun
+from benchmarks.heldout.suite import HeldOutRun
 from benchmarks.heldout.tasks import USUAL_LR
-from benchmarks.suites.report import Suite
+from benchmarks.suites.report import Axes
 from benchmarks.suites.runs import Run, flush_denormals
 from benchmarks.suites.schedules import fingerprint
 from benchmarks.suites.table import Table, results_of, tabulate
@@ -92,12 +92,12 @@ def main(
         outcome = run(runs, finished(runs), PoolExecutor(workers, flush_denormals), console)
         if outcome.failed:
             raise SystemExit("\n".join(f"{name} failed:\n{log}" for name, log in outcome.failed.items()))
-        suite = Suite.of("sensitivity", runs, learned)
+        suite = Axes.of("sensitivity", runs, learned)
         page = write_report(suite, runs, outcome, out)
     print_tables(suite, outcome, console)
     # An anytime policy, which is not given the horizon, is held against a schedule that is not either.
     baseline = "constant" if learned == "anytime" else "cosine"
-    table = tabulate(results_of(runs, outcome.records), [each.key for each in runs])
+    table = tabulate(results_of(runs, outcome.records))
     command = command_line(["python", "benchmarks/sensitivity.py", *sys.argv[1:]])
     lines = ratios(table, learned, baseline)
     out.with_suffix(".txt").write_text("\n".join([command, *lines]) + "\n")

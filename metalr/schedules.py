@@ -42,14 +42,20 @@ SHAPES: dict[str, Callable[[float], float]] = {
 class HorizonLR(LambdaLR):
     """Scales the initial rates by a schedule over the whole run; call `step` once an optimizer step.
 
+    With a warm-up, the rate rises linearly over the first W = round(warmup * T) steps (Goyal et al. 2017, section
+    2.2), step t at (t + 1) / (W + 1) of it, and the schedule takes the rest of the run: step t is at the fraction
+    (t - W) / (T - W).
+
     Args:
         optimizer: whose groups' initial rates are scaled.
         shape: "constant", "step", "cosine" or "linear".
         total_steps: horizon T, optimizer steps, 1 or more; None lets `MetaLRCLI` set it from the Trainer.
         last_epoch: as for torch's schedulers.
+        warmup: share of the run in which the rate rises, in [0, 1).
 
     Raises:
-        ValueError: for an unknown shape or a horizon below 1; on the first step, for a horizon that is still None.
+        ValueError: for an unknown shape, a horizon below 1 or a warm-up out of range; on the first step, for a horizon
+            that is still None.
 
     Example:
         >>> import torch
@@ -72,24 +78,44 @@ class HorizonLR(LambdaLR):
         shape: str = "cosine",
         total_steps: int | None = None,
         last_epoch: int = -1,
+        warmup: float = 0.0,
     ) -> None:
         if shape not in SHAPES:
             raise ValueError(f"shape={shape!r}: choose one of {', '.join(SHAPES)}")
         if total_steps is not None and total_steps < 1:
             raise ValueError(f"total_steps={total_steps}: give the number of optimizer steps, 1 or more")
+        if not 0.0 <= warmup < 1.0:
+            raise ValueError(f"warmup={warmup}: give the share of the run in which the rate rises, 0 or more, below 1")
         self.shape = shape
-        self.total_steps = total_steps
+        self.warmup = warmup
+        self._total_steps = total_steps
         super().__init__(optimizer, self._factor, last_epoch)
+
+    @property
+    def total_steps(self) -> int | None:
+        """Horizon T, optimizer steps; setting it before the first step sets the rate of that step as well."""
+        return self._total_steps
+
+    @total_steps.setter
+    def total_steps(self, steps: int) -> None:
+        self._total_steps = steps
+        if self.last_epoch == 0:  # where the warm-up begins depends on how long it is
+            for group, rate in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+                group["lr"] = rate * self._factor(0)
+            self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the step; keeps the horizon that this object was given, as a resumed run may be longer."""
-        own = self.total_steps
+        own = self._total_steps
         super().load_state_dict(state_dict)
-        self.total_steps = own if own is not None else self.total_steps
+        self._total_steps = own if own is not None else self._total_steps
 
     def _factor(self, step: int) -> float:
-        if step == 0:
-            return 1.0
-        if self.total_steps is None:
+        if self._total_steps is None:
+            if step == 0:
+                return 1.0
             raise ValueError(f"HorizonLR(shape={self.shape!r}) needs total_steps: give the run's optimizer steps")
-        return SHAPES[self.shape](step / self.total_steps)
+        rising = round(self.warmup * self._total_steps)
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        return SHAPES[self.shape]((step - rising) / (self._total_steps - rising))

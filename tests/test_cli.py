@@ -75,6 +75,13 @@ def test_digits_with_every_schedule(run, tmp_path, schedule):
         assert rates[0] == pytest.approx(0.1)
 
 
+def test_a_warm_up_begins_as_low_as_the_trainers_horizon_says(run, tmp_path):
+    configs = ["--config=configs/digits.yaml", "--config=configs/schedule/linear_warmup.yaml"]
+    run("fit", *configs, "--lr_scheduler.warmup=0.5", "--trainer.max_epochs=2", "--trainer.limit_train_batches=4")
+    rates = scalars(tmp_path / "digits" / "version_0", "lr-SGD")
+    assert rates == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.075, 0.05, 0.025])
+
+
 def test_any_fit_can_be_inspected(run, tmp_path):
     configs = [f"--config=configs/{name}.yaml" for name in ("digits", "schedule/metalr", "inspect")]
     cli = run("fit", *configs, "--trainer.max_steps=3", "--trainer.val_check_interval=3")

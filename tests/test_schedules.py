@@ -44,3 +44,29 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="needs total_steps"):
         scheduler.step()
     assert set(SHAPES) == {"constant", "step", "cosine", "linear"}
+
+
+def test_a_warm_up_rises_over_its_share_of_the_run_and_the_shape_takes_the_rest():
+    optimizer = torch.optim.SGD(make_model().parameters(), lr=2.0)
+    scheduler = HorizonLR(optimizer, "linear", 20, warmup=0.2)
+    seen = []
+    for _ in range(20):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert seen[:5] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])  # four steps rise, and then it is at 1
+    assert seen[4:] == pytest.approx([2.0 * (1 - t / 16) for t in range(16)])
+    assert optimizer.param_groups[0]["lr"] == 0.0
+
+
+def test_a_horizon_that_is_given_late_sets_the_first_rate_of_the_warm_up():
+    optimizer = torch.optim.SGD(make_model().parameters(), lr=2.0)
+    scheduler = HorizonLR(optimizer, "cosine", warmup=0.1)
+    scheduler.total_steps = 30
+    assert optimizer.param_groups[0]["lr"] == scheduler.get_last_lr()[0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("warmup", [-0.1, 1.0, float("nan")])
+def test_a_warm_up_out_of_range_is_refused(warmup: float):
+    with pytest.raises(ValueError, match=f"warmup={warmup}: give the share"):
+        HorizonLR(torch.optim.SGD(make_model().parameters(), lr=2.0), "linear", 10, warmup=warmup)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.finetuning import data, weights
-from benchmarks.suites.problem import NetworkProblem, Problem, Task
+from benchmarks.suites.problem import NetworkProblem, Problem
+from benchmarks.suites.suite import Novelty, Task
 from models import LoRA
 
 USUAL_LR = {"sgd": 1e-2, "adamw": 1e-4}
@@ -46,21 +47,37 @@ def _images(root: str | None, seed: int) -> Problem:
 
 ADAPTERS = LoRA(rank=8, alpha=16.0, targets=["query", "value"])
 
+_SENTENCES = Novelty("new", "new: six layers, pretrained", "drawn", "150 drawn; 600: beyond transformers'")
+
 TASKS: dict[str, Task] = {
-    "minilm-sst2": Task("MiniLM on SST-2, batch 16", HORIZONS, partial(_sentences, "sst2", None), ("adamw",)),
-    "minilm-mrpc": Task("MiniLM on MRPC, batch 16", HORIZONS, partial(_sentences, "mrpc", None), ("adamw",)),
+    "minilm-sst2": Task(
+        "MiniLM on SST-2, batch 16", HORIZONS, partial(_sentences, "sst2", None), _SENTENCES, ("adamw",)
+    ),
+    "minilm-mrpc": Task(
+        "MiniLM on MRPC, batch 16",
+        HORIZONS,
+        partial(_sentences, "mrpc", None),
+        _SENTENCES,
+        ("adamw",),
+        by_default=HORIZONS[:1],
+    ),
     "minilm-lora-sst2": Task(
         "MiniLM with LoRA of rank 8 in query and value on SST-2, batch 16",
         HORIZONS,
         partial(_sentences, "sst2", ADAPTERS),
+        _SENTENCES,
         ("adamw",),
+        by_default=HORIZONS[:1],
     ),
-    "mobilenet-cifar10": Task("MobileNetV2 on CIFAR-10 at 64 pixels, batch 32", HORIZONS, _images),
+    "mobilenet-cifar10": Task(
+        "MobileNetV2 on CIFAR-10 at 64 pixels, batch 32",
+        HORIZONS,
+        _images,
+        Novelty("new", "new: pretrained, depthwise", "drawn", "150 drawn; 600: beyond convnets'"),
+        by_default=HORIZONS[:1],
+    ),
 }
-"""By name."""
-
-DEFAULT_HORIZONS = {name: HORIZONS if name == "minilm-sst2" else HORIZONS[:1] for name in TASKS}
-"""What fits into two hours of two cores."""
+"""By name; what is run by default fits into some hours of two cores."""
 
 PACKAGES = {name: weights.MINILM if name.startswith("minilm") else weights.MOBILENET for name in TASKS}
 """The package with each task's weights."""

@@ -1,10 +1,9 @@
-"""What a suite trains: a model with its data as one problem that a plain loop trains, and the tasks that make them."""
+"""What a suite trains: a model with its data as one problem that a plain loop trains."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,9 +46,11 @@ class Problem(ABC):
 
     Attributes:
         model: what is trained.
+        has_batch_norm: whether it has batch norm.
     """
 
     model: nn.Module
+    has_batch_norm: bool = False
 
     @abstractmethod
     def loss(self) -> Tensor:
@@ -148,35 +149,23 @@ class NetworkProblem(Problem):
                     self.model(*next(self.calibration).inputs)
 
 
+class RegressionProblem(NetworkProblem):
+    """Trains a network by the squared error of standardised values, (N,) or (N, D)."""
+
+    def criterion(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Computes the mean squared error."""
+        return F.mse_loss(outputs, labels)
+
+    def metric(self, outputs: Tensor, labels: Tensor) -> float:
+        """Computes the share of the variance that is explained, R2, where that is above zero."""
+        unexplained = (outputs - labels).square().mean() / (labels - labels.mean(0)).square().mean()
+        return max(0.0, 1.0 - float(unexplained))
+
+    def chance(self) -> float:
+        """Gives the R2 of the mean."""
+        return 0.0
+
+
 def auc(margins: Tensor, labels: Tensor) -> float:
     """Computes the area under the curve of a binary margin."""
     return float(binary_auroc(margins.sigmoid(), labels.long()))
-
-
-@dataclass(frozen=True)
-class Task:
-    """Describes a kind of work.
-
-    Attributes:
-        title: for the report.
-        horizons: short and long, optimizer steps.
-        make: the problem of a seed, from the data's root (None for the hub) and the seed.
-        optimizers: that it is trained with, by name.
-        metric: name of what `Problem.metric` gives.
-    """
-
-    title: str
-    horizons: tuple[int, int]
-    make: Callable[[str | None, int], Problem]
-    optimizers: tuple[str, ...] = ("sgd", "adamw")
-    metric: str = "accuracy"
-
-    @property
-    def metric_name(self) -> str:
-        """Names the metric in a record."""
-        return f"val/{self.metric}"
-
-    @property
-    def is_boosted(self) -> bool:
-        """Whether it is boosted trees, which are their own optimizer."""
-        return self.optimizers == ("boosting",)

@@ -1,42 +1,23 @@
-"""What a suite does with its runs: those that are missing are run, and compare's report is written of every cell."""
+"""What a suite does with its runs: those that are missing are run, and the reports are written."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
 
-from benchmarks.suites.runs import LOSS, Cell, Run, SuiteRun
-from benchmarks.suites.table import Result, results_of
+from benchmarks.suites.figures import Findings
+from benchmarks.suites.page import write_page
+from benchmarks.suites.plot import plot
+from benchmarks.suites.runs import LOSS, Run, SuiteRun
+from benchmarks.suites.suite import Suite
+from benchmarks.suites.table import Result, complete, read_rows, results_of, write_rows
 from metalr.compare.executor import Executor
 from metalr.compare.files import locked
 from metalr.compare.report import write_report
-from metalr.compare.runner import Outcome, finished, run
-
-Findings = TypeVar("Findings")
-
-
-def check_settings(rates: int, seeds: int, jobs: int, scale: float) -> None:
-    """Refuses numbers of which no suite can be made.
-
-    Args:
-        rates: initial rates of each optimizer.
-        seeds: runs from each rate.
-        jobs: worker processes.
-        scale: of the horizons.
-
-    Raises:
-        ValueError: for fewer than two rates, no seed, no job, or a scale that is not positive and finite.
-    """
-    if rates < 2 or seeds < 1 or jobs < 1 or not 0.0 < scale < math.inf:
-        raise ValueError(
-            f"rates={rates}, seeds={seeds}, jobs={jobs}, scale={scale}: give two rates or more, one seed or more, one "
-            "job or more and a scale above 0"
-        )
+from metalr.compare.runner import finished, run
 
 
 @dataclass(frozen=True)
@@ -51,8 +32,8 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Suite:
-    """Names the axes of the suite, as `metalr.compare.design.Design`."""
+class Axes:
+    """Names the axes of some runs, as `metalr.compare.design.Design`."""
 
     name: str
     workloads: list[Goal]
@@ -60,76 +41,68 @@ class Suite:
     candidate: str
 
     @classmethod
-    def of(cls, name: str, runs: Sequence[SuiteRun], candidate: str) -> Suite:
-        """Reads the axes off the runs; the rivals stand in every cell of their task and horizon."""
-        cells = dict.fromkeys(each.key.cell for each in runs if each.key.optimizer != "own")
-        return cls(name, [Goal(c.name) for c in cells], list(dict.fromkeys(each.schedule for each in runs)), candidate)
+    def of(cls, name: str, runs: Sequence[SuiteRun], candidate: str) -> Axes:
+        """Reads the axes off the runs."""
+        cells = dict.fromkeys(each.workload for each in runs)
+        return cls(name, [Goal(cell) for cell in cells], list(dict.fromkeys(each.schedule for each in runs)), candidate)
 
 
-def write_cells(suite: Suite, runs: Sequence[SuiteRun], outcome: Outcome, out: Path) -> Path:
-    """Writes compare's report of every cell: claims with intervals, tables, curves.
+def write_docs(results: Mapping[Run, Result], suite: Suite, docs: Path) -> Findings:
+    """Writes a suite's .csv with a row a run, its .json with the figures, its page and its plot.
 
-    Returns:
-        The page.
+    The figures are those of the rows as they are written, so that the file gives the same ones again.
     """
-    cells = dict.fromkeys(each.key.cell for each in runs if each.key.optimizer != "own")
-    records = dict(outcome.records)
-    for each in runs:
-        if each.key.optimizer == "own" and (record := outcome.records.get(each.name)):
-            for cell in _homes(each, cells):
-                records[f"{each.name} in {cell.name}"] = replace(record, workload=cell.name)
-    return write_report(suite, runs, Outcome(records, outcome.failed), out)
+    docs.mkdir(parents=True, exist_ok=True)
+    rows = docs / f"{suite.name}.csv"
+    write_rows(results, rows)
+    findings = Findings.of(read_rows(rows), suite)
+    findings.save(docs / f"{suite.name}.json")
+    plot(findings, suite, docs / f"{suite.name}.png")
+    write_page(findings, suite, docs / f"{suite.name}.md")
+    return findings
 
 
-def _homes(each: SuiteRun, cells: Mapping[Cell, None]) -> list[Cell]:
-    """The cells in which a rival's run is compared."""
-    return [cell for cell in cells if (cell.task, cell.steps) == (each.key.task, each.key.steps)]
-
-
-def checked(option: str, names: str | None, known: Sequence[str]) -> list[str]:
-    """Reads the names of a comma-separated list, all of `known` where it is None.
-
-    Raises:
-        ValueError: for a name that is not known.
-    """
-    chosen = list(known) if names is None else names.split(",")
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise ValueError(f"{option}={names}: unknown {', '.join(unknown)}; choose of {', '.join(known)}")
-    return chosen
+def stored_results(runs: Sequence[SuiteRun], rows: Path) -> dict[Run, Result]:
+    """Reads the results of those runs that a file of rows has, with the fingerprint that they would have now."""
+    marks = {each.key: each.fingerprint() for each in runs}
+    return {run: result for run, result in read_rows(rows).items() if marks.get(run) == result.fingerprint}
 
 
 def run_and_report(
-    name: str,
     runs: Sequence[SuiteRun],
     executor: Executor,
     schedules: Sequence[str],
-    write: Callable[[dict[Run, Result]], Findings],
-    out: Path,
+    docs: Path,
+    stored: Mapping[Run, Result] | None = None,
     report_only: bool = False,
 ) -> Findings:
     """Runs what is not finished, and writes both reports.
 
     Args:
-        name: of the suite.
         runs: all of them.
         executor: where they run.
         schedules: whose runs are run.
-        write: writes the suite's own page of what the finished runs gave.
-        out: folder of the runs and of compare's report.
+        docs: folder of the page.
+        stored: results that are known; these runs are not run, and compare's report does not have them.
         report_only: whether to run nothing.
 
     Raises:
-        SystemExit: with 130 after Ctrl-C, with 1 where a run failed, after the reports.
+        SystemExit: with 130 after Ctrl-C; with 1 where a run failed, after the reports, or where no run is finished.
     """
+    suite, out, known = runs[0].suite, runs[0].out, stored or {}
+    own = [each for each in runs if each.key not in known]
     with locked(out):
-        outcome = finished(runs)
+        outcome = finished(own)
         if not report_only:
-            run(runs, outcome, executor, Console(), schedules)
-        findings = write(results_of(runs, outcome.records))
+            run(own, outcome, executor, Console(), schedules)
+        results = complete({**known, **results_of(own, outcome.records)}, [each.key for each in runs])
+        findings = write_docs(results, suite, docs) if results else None
         if outcome.records:
-            print(f"cells: {write_cells(Suite.of(name, runs, 'default'), runs, outcome, out)}")
+            axes = Axes.of(suite.name, [each for each in own if each.name in outcome.records], suite.learned[0])
+            print(f"cells: {write_report(axes, own, outcome, out)}")
     if outcome.failed:
         first, log = next(iter(outcome.failed.items()))
         raise SystemExit(f"{len(outcome.failed)} runs failed, the first {first}:\n{log}")
+    if findings is None:
+        raise SystemExit(f"{out}: no schedule is finished in any cell, so that there is nothing to report")
     return findings

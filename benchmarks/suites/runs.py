@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import torch
 
-from benchmarks.suites.problem import Problem, Task
-from benchmarks.suites.schedules import Setting, Training
+from benchmarks.suites.finder import find_rate
+from benchmarks.suites.problem import Problem
+from benchmarks.suites.schedules import FOUND, TITLES
+from benchmarks.suites.suite import Suite, Task
+from benchmarks.suites.training import Setting, Training
 from metalr.compare.callback import PROGRESS
 from metalr.compare.cell import CellRun, made_with
 from metalr.compare.files import write_text
@@ -31,7 +34,7 @@ class Cell(NamedTuple):
 
     Attributes:
         task: name of one of the suite's.
-        optimizer: of the task's; "own" for the rivals, which bring theirs.
+        optimizer: of the task's; a rival with an optimizer of its own stands in its base's cells.
         steps: horizon T.
     """
 
@@ -51,10 +54,10 @@ class Run:
 
     Attributes:
         task: name of one of the suite's.
-        optimizer: of the task's, or "own".
+        optimizer: of the cell.
         steps: horizon T.
-        schedule: of `schedules`.
-        rate: initial rate; of a rival its published default.
+        schedule: of `schedules.TITLES`.
+        rate: initial rate.
         seed: of weights, batches and dropout.
         policy: fingerprint, of a learned schedule; "" otherwise.
     """
@@ -75,31 +78,31 @@ class Run:
 
 @dataclass(frozen=True)
 class SuiteRun(CellRun):
-    """Trains one run of a suite in a plain loop; a subclass names the suite.
+    """Trains one run of a suite in a plain loop; a subclass, which a worker can import, names the suite.
 
     Attributes:
         key: which run.
         out: the suite's folder.
         root: folder of the real data; None for the hub.
         source: name or file of a learned schedule's policy.
-        tasks: of the suite, by name.
-        points: evaluations of a run after the first, evenly spaced; the last one is at its end.
-        module: that the suite is run by.
+        suite: that it is of.
     """
 
-    tasks: ClassVar[Mapping[str, Task]]
-    points: ClassVar[int]
-    module: ClassVar[str]
+    suite: ClassVar[Suite]
 
     key: Run
     out: Path
     root: str | None = None
     source: str = ""
 
+    @classmethod
+    def check(cls, tasks: Sequence[str]) -> None:
+        """Looks for what the tasks need, before any work starts."""
+
     @property
     def task(self) -> Task:
         """What is trained."""
-        return self.tasks[self.key.task]
+        return self.suite.tasks[self.key.task]
 
     @property
     def workload(self) -> str:
@@ -133,26 +136,28 @@ class SuiteRun(CellRun):
         return "/".join([workload, "-".join(filter(None, (schedule, self.key.policy))), *rest])
 
     def fingerprint(self) -> str:
-        """Digests the run's key, the task and the number of evaluations."""
-        text = json.dumps([asdict(self.key), self.task.title, self.points])
+        """Digests the run's key, what is trained and by what, and the number of evaluations."""
+        text = json.dumps([asdict(self.key), self.task.title, TITLES[self.schedule], self.suite.points])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def command(self) -> list[str]:
         """Gives the command that runs this run's task and schedule."""
-        return ["python", "-m", self.module, f"--only={self.key.task}", f"--schedules={self.schedule}"]
+        chosen = [f"--only={self.key.task}", f"--schedules={self.schedule}"]
+        return ["python", "-m", f"benchmarks.{self.suite.name}", *chosen]
 
     def train(self) -> Record:
-        """Trains, evaluating at `points` evenly spaced steps."""
-        key = self.key
-        problem = self.task.make(self.root, key.seed)
-        training = Setting(key.optimizer, key.schedule, key.rate, key.steps, self.source).start(problem)
+        """Trains, evaluating at the suite's number of evenly spaced steps."""
+        key, points = self.key, self.suite.points
+        rate = find_rate(self._problem(), key.optimizer, key.rate) if key.schedule in FOUND else key.rate
+        problem = self._problem()
+        training = Setting(key.optimizer, key.schedule, rate, key.steps, self.source).start(problem)
         start = time.process_time()
-        due = [round(key.steps * i / self.points) for i in range(self.points + 1)]
+        due = [round(key.steps * i / points) for i in range(points + 1)]
         losses: list[float] = []
         rates: list[float] = []
         seconds: list[float] = []
         for step in range(key.steps + 1):
-            while len(losses) <= self.points and due[len(losses)] == step:  # more than one of them where steps are few
+            while len(losses) <= points and due[len(losses)] == step:  # more than one of them where steps are few
                 losses.append(_evaluate(training, problem))
                 rates.append(training.rate)
                 seconds.append(time.process_time() - start)
@@ -177,6 +182,9 @@ class SuiteRun(CellRun):
             made_with=made_with(),
         )
 
+    def _problem(self) -> Problem:
+        return self.task.make(self.root, self.key.seed)
+
     def _note(self, step: int, seconds: float) -> None:
         note = {"step": step, "total": self.key.steps, "epoch": None, "seconds": seconds}
         write_text(self.folder / PROGRESS, json.dumps(note))
@@ -184,7 +192,9 @@ class SuiteRun(CellRun):
 
 def _evaluate(training: Training, problem: Problem) -> float:
     with training.evaluation():
-        return problem.val_loss()
+        loss = problem.val_loss()
+    training.observe(loss)
+    return loss
 
 
 def flush_denormals() -> None:

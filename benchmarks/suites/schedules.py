@@ -1,201 +1,130 @@
-"""What sets the learning rate of a run: hand-made schedules, rivals with optimizers of their own, learned policies."""
+"""The names of what sets a rate, in groups, with what each is: this is in the fingerprint of its runs."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-
-from benchmarks.suites.problem import Problem
-from metalr import LRPolicy, MetaLR
+from metalr import LRPolicy
+from metalr.compare.grid import rates_about
 from metalr.core.features import SCHEMA_VERSION
-from metalr.schedules import SHAPES, HorizonLR
-from models import Boosting
 
-LEARNED = ("default", "anytime")
-"""`MetaLR(optimizer, total_steps=T)` and `MetaLR(optimizer)`."""
+WARM_UP = 0.06
+"""Share of the run in which a schedule with a warm-up rises (Liu et al. 2019)."""
 
-HAND_MADE = (*SHAPES, "wsd", "one_cycle", "linear_warmup")
-"""Schedules that are tuned by their initial rate."""
+LEARNED = {
+    "default": "learned",
+    "anytime": "learned, horizon unknown",
+}
+"""`MetaLR(optimizer, total_steps=T)` and `MetaLR(optimizer)`, from every initial rate."""
+
+TUNED = {
+    "linear_warmup": f"linear to zero, warm-up of {100 * WARM_UP:g} %",
+    "cosine_warmup": f"cosine, warm-up of {100 * WARM_UP:g} %",
+    "linear": "linear to zero",
+    "cosine": "cosine",
+    "wsd": "warmup-stable-decay: a tenth to warm up, the last fifth 1 - sqrt",
+    "one_cycle": "one-cycle, torch's defaults",
+    "step": "step: a tenth from a half on, a hundredth from three quarters on",
+    "plateau": "reduce on plateau: a tenth after two evaluations no better, by the validation loss",
+    "constant": "constant",
+}
+"""Schedules set by hand, from every initial rate."""
+
+FOUND = {
+    "finder_one_cycle": "Lightning's rate finder, then one-cycle",
+    "finder_cosine": "Lightning's rate finder, then cosine",
+}
+"""Schedules from the rate that Lightning's `lr_find` suggests, with its defaults."""
+
+YARDSTICK = "linear_warmup"
+"""The schedule that all are held against, at the best of its rates."""
 
 
 @dataclass(frozen=True)
 class Rival:
-    """Describes an optimizer that is run untuned.
+    """Describes an optimizer that sets its rate itself, or is run at rates of its own.
 
     Attributes:
+        title: what it is.
         package: that it comes from.
-        rate: its published default.
+        base: the optimizer that it stands in for: it is run and compared in this one's cells.
+        multiples: of `base`'s usual rate, that it is run from; none: at a rate of 1, as its authors ask.
     """
 
+    title: str
     package: str
-    rate: float
+    base: str
+    multiples: tuple[float, ...] = ()
+
+    def rates(self, usual: float) -> list[float]:
+        """Lists its rates, where the usual one of its base is `usual`."""
+        return [float(f"{multiple * usual:.6g}") for multiple in self.multiples] or [1.0]
 
 
 RIVALS = {
-    "prodigy_cosine": Rival("prodigyopt", 1.0),
-    "schedule_free_adamw": Rival("schedulefree", 0.0025),
-    "schedule_free_sgd": Rival("schedulefree", 1.0),
-    "d_adaptation": Rival("dadaptation", 1.0),
+    "prodigy_cosine": Rival(
+        "Prodigy with cosine, bias correction, safeguarded warm-up", "prodigyopt", "adamw"
+    ),  # as its README advises
+    "d_adaptation_cosine": Rival("D-Adaptation (Adam, decoupled decay) with cosine", "dadaptation", "adamw"),
+    "schedule_free_adamw": Rival(
+        f"schedule-free AdamW, warm-up of {100 * WARM_UP:g} %, best of three rates",
+        "schedulefree",
+        "adamw",
+        (1.0, 2.5, 10.0),  # "1x-10x larger" its README; its default is 2.5 times AdamW's
+    ),
+    "schedule_free_sgd": Rival(
+        f"schedule-free SGD, warm-up of {100 * WARM_UP:g} %, best of three rates",
+        "schedulefree",
+        "sgd",
+        (10.0, 20.0, 50.0),  # "10x-50x larger than classical rates" its README; its default is the first
+    ),
+    "dog": Rival("DoG with averaged weights", "dog-optimizer", "sgd"),
 }
-"""Optimizers of their own, at their published defaults."""
+"""Optimizers of their own."""
 
-PACKAGES = {name: rival.package for name, rival in RIVALS.items()} | {
+TITLES = LEARNED | TUNED | FOUND | {name: rival.title for name, rival in RIVALS.items()}
+"""Every schedule by name: what it is."""
+
+PACKAGES = {
     "wsd": "transformers",
-    "linear_warmup": "transformers",
+    "prodigy_cosine": "prodigyopt",
+    "d_adaptation_cosine": "dadaptation",
+    "schedule_free_adamw": "schedulefree",
+    "schedule_free_sgd": "schedulefree",
+    "dog": "dog",
 }
-"""Names what a schedule needs beside torch."""
+"""The module that a schedule needs beside torch."""
+
+GROUPS = {"learned": tuple(LEARNED), "baselines": (*TUNED, *FOUND, *RIVALS)}
+"""Names that stand for several schedules."""
 
 
-WARM_UP = 0.06
-"""Share of the run in which `linear_warmup` rises."""
+def runs_with(schedule: str, optimizer: str) -> bool:
+    """Tells whether a schedule is run in an optimizer's cells: trees have no rivals and no finder."""
+    if schedule in RIVALS:
+        return RIVALS[schedule].base == optimizer
+    return schedule not in FOUND or optimizer != "boosting"
 
 
-class Training:
-    """Steps an optimizer and what sets its rate.
+def rates_of(schedule: str, usual: float, decades: float, rates: int) -> list[float]:
+    """Lists the initial rates that a schedule is run from.
 
     Args:
-        optimizer: of the problem's model.
-        scheduler: stepped after each step, where there is one.
-
-    Attributes:
-        rate: of the last step, first group.
+        schedule: name.
+        usual: rate of the cell's optimizer.
+        decades: of the range about it.
+        rates: in that range; a finder needs none, and starts from the usual one.
     """
-
-    def __init__(self, optimizer: Optimizer, scheduler: LRScheduler | None = None) -> None:
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.rate = float(optimizer.param_groups[0]["lr"])
-
-    def step(self, loss: Tensor) -> None:
-        """Does one optimizer step, from the loss of its batch."""
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.before_update(loss.detach())
-        self.rate = float(self.optimizer.param_groups[0]["lr"])
-        self.optimizer.step()
-        if self.scheduler is not None:
-            self.scheduler.step()
-
-    def before_update(self, loss: Tensor) -> None:
-        """Is called when the gradients are there."""
-
-    @contextmanager
-    def evaluation(self) -> Iterator[None]:
-        """Surrounds an evaluation."""
-        yield
+    if schedule in RIVALS:
+        return RIVALS[schedule].rates(usual)
+    return [usual] if schedule in FOUND else rates_about(usual, decades, rates)
 
 
-class Learned(Training):
-    """Trains under `MetaLR`."""
-
-    def __init__(self, optimizer: Optimizer, total_steps: int | None, policy: str) -> None:
-        super().__init__(optimizer)
-        self.meta_lr = MetaLR(optimizer, total_steps, policy)
-
-    def before_update(self, loss: Tensor) -> None:
-        """Sets the rate."""
-        self.meta_lr.step(loss)
-
-
-class ScheduleFree(Training):
-    """Evaluates at the average of the iterates, with batch norm's statistics measured there, as its authors ask."""
-
-    def __init__(self, optimizer: Any, problem: Problem) -> None:
-        super().__init__(optimizer)
-        self.problem = problem
-        optimizer.train()
-
-    @contextmanager
-    def evaluation(self) -> Iterator[None]:
-        """Switches to the average."""
-        self.optimizer.eval()  # type: ignore[attr-defined]
-        self.problem.recalibrate()
-        yield
-        self.optimizer.train()  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Holds all that a `Training` depends on beside its problem.
-
-    Attributes:
-        optimizer: "sgd", "adam", "adamw" or "boosting"; or "own" with a rival.
-        schedule: one of `HAND_MADE`, `RIVALS` or `LEARNED`.
-        rate: initial rate.
-        steps: horizon T.
-        policy: shipped name or file, with a learned schedule.
-    """
-
-    optimizer: str
-    schedule: str
-    rate: float
-    steps: int
-    policy: str = ""
-
-    def start(self, problem: Problem) -> Training:
-        """Makes the optimizer and its schedule.
-
-        Raises:
-            ValueError: for an unknown schedule.
-        """
-        params = [param for param in problem.model.parameters() if param.requires_grad]
-        if self.schedule in RIVALS:
-            return _rival(self.schedule, params, self.rate, problem, self.steps)
-        optimizer = _optimizer(self.optimizer, params, self.rate)
-        if self.schedule in LEARNED:
-            return Learned(optimizer, self.steps if self.schedule == "default" else None, self.policy)
-        return Training(optimizer, _scheduler(self.schedule, optimizer, self.rate, self.steps))
-
-
-def _optimizer(name: str, params: Iterable[Any], lr: float) -> Optimizer:
-    if name == "sgd":
-        return torch.optim.SGD(params, lr=lr, momentum=0.9, fused=True)
-    if name == "adam":
-        return torch.optim.Adam(params, lr=lr, fused=True)
-    if name == "adamw":
-        return torch.optim.AdamW(params, lr=lr, fused=True)  # fused: a millisecond a step where tensors are many
-    return Boosting(params, lr=lr)
-
-
-def _scheduler(name: str, optimizer: Optimizer, lr: float, steps: int) -> LRScheduler:
-    if name in SHAPES:
-        return HorizonLR(optimizer, name, steps)
-    if name == "wsd":  # a tenth to warm up; the last fifth 1 - sqrt, as Hägele et al. 2024
-        get_schedule = _package(name).get_wsd_schedule
-        return get_schedule(optimizer, steps // 10, steps // 5, num_training_steps=steps, decay_type="1-sqrt")
-    if name == "linear_warmup":  # Devlin et al. 2019's shape; 6 % to warm up, as Liu et al. 2019
-        get_schedule = _package(name).get_linear_schedule_with_warmup
-        return get_schedule(optimizer, round(WARM_UP * steps), steps)
-    if name == "one_cycle":  # Smith 2018, torch's defaults; boosting has no momentum to cycle
-        cycles = bool({"momentum", "betas"} & set(optimizer.defaults))
-        return OneCycleLR(optimizer, max_lr=lr, total_steps=steps, cycle_momentum=cycles)
-    raise ValueError(f"schedule={name!r}: choose of {', '.join((*LEARNED, *HAND_MADE, *RIVALS))}")
-
-
-def _rival(name: str, params: Iterable[nn.Parameter], rate: float, problem: Problem, steps: int) -> Training:
-    package = _package(name)
-    if name == "prodigy_cosine":
-        optimizer = package.Prodigy(params, lr=rate)
-        return Training(optimizer, HorizonLR(optimizer, "cosine", steps))
-    if name == "d_adaptation":
-        return Training(package.DAdaptAdam(params, lr=rate))
-    kinds: dict[str, Callable[..., Any]] = {
-        "schedule_free_adamw": package.AdamWScheduleFree,
-        "schedule_free_sgd": package.SGDScheduleFree,
-    }
-    return ScheduleFree(kinds[name](params, lr=rate), problem)
-
-
-def _package(schedule: str) -> ModuleType:
+def package(schedule: str) -> ModuleType:
+    """Imports what a schedule needs."""
     return importlib.import_module(PACKAGES[schedule])
 
 
@@ -208,12 +137,29 @@ def check_packages(schedules: Iterable[str]) -> None:
     for schedule in schedules:
         if schedule in PACKAGES:
             try:
-                _package(schedule)
+                package(schedule)
             except ImportError as error:
+                name = RIVALS[schedule].package if schedule in RIVALS else PACKAGES[schedule]
                 raise ImportError(
-                    f"schedule {schedule!r} needs {PACKAGES[schedule]}: pip install '.[experiments]', or name others "
-                    "with --schedules"
+                    f"schedule {schedule!r} needs {name}: pip install '.[experiments]', or name others with --schedules"
                 ) from error
+
+
+def chosen_schedules(names: str | None, known: Sequence[str]) -> list[str]:
+    """Reads the names of a comma-separated list, all of `known` where it is None; a group stands for its schedules.
+
+    Raises:
+        ValueError: for a name that is not known.
+    """
+    if names is None:
+        return list(known)
+    given: list[str] = []
+    for name in names.split(","):
+        given += [each for each in GROUPS[name] if each in known] if name in GROUPS else [name]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValueError(f"schedules={names}: unknown {', '.join(unknown)}; choose of {', '.join([*GROUPS, *known])}")
+    return list(dict.fromkeys(given))
 
 
 def fingerprint(policy: str) -> str:

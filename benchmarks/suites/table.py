@@ -24,20 +24,26 @@ class Result:
         curve: validation loss before the first step and at evenly spaced ones, the last at the end.
         metric: at the end, in [0, 1].
         seconds: of one core.
-        chance: metric of the best answer that is the same for all held-out rows; not a number where it was not noted.
+        chance: metric of the best answer that is the same for all held-out rows.
+        fingerprint: of the run, as `SuiteRun.fingerprint`; "" where it does not matter.
     """
 
     curve: tuple[float, ...]
     metric: float
     seconds: float
     chance: float = math.nan
+    fingerprint: str = ""
+
+    @property
+    def final(self) -> float:
+        """Final validation loss."""
+        return self.curve[-1]
 
     @classmethod
     def of(cls, record: Record, metric: str) -> Result:
         """Reads a run's record, of whose final figures `metric` is one."""
-        return cls(
-            tuple(record.curves[LOSS][1]), record.final[metric], record.seconds, record.final.get(CHANCE, math.nan)
-        )
+        curve = tuple(record.curves[LOSS][1])
+        return cls(curve, record.final[metric], record.seconds, record.final[CHANCE], record.fingerprint)
 
 
 def results_of(runs: Iterable[SuiteRun], records: Mapping[str, Record]) -> dict[Run, Result]:
@@ -46,17 +52,18 @@ def results_of(runs: Iterable[SuiteRun], records: Mapping[str, Record]) -> dict[
 
 
 def write_rows(results: Mapping[Run, Result], path: Path) -> None:
-    """Writes a row a run: its key, metric, seconds, and losses."""
-    losses = [f"loss_{i}" for i in range(max((len(result.curve) for result in results.values()), default=0))]
+    """Writes a row a run: its key, final validation loss, metric, seconds, fingerprint, and the loss's curve."""
+    points = max((len(result.curve) for result in results.values()), default=0)
+    losses = [f"loss_{i}" for i in range(points)]
+    columns = [*Run.__dataclass_fields__, "final", "metric", "chance", "seconds", "fingerprint", *losses]
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(
-            file, [*Run.__dataclass_fields__, "metric", "chance", "seconds", *losses], lineterminator="\n"
-        )
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         for run, result in results.items():
-            ends = {name: f"{getattr(result, name):.6g}" for name in ("metric", "chance", "seconds")}
+            ends = {name: f"{getattr(result, name):.6g}" for name in ("final", "metric", "chance", "seconds")}
             curve = [f"{loss:.6g}" for loss in result.curve]
-            writer.writerow(asdict(run) | ends | dict(zip(losses, curve, strict=True)))
+            mark = {"fingerprint": result.fingerprint}
+            writer.writerow(asdict(run) | ends | mark | dict(zip(losses, curve, strict=True)))
 
 
 def read_rows(path: Path) -> dict[Run, Result]:
@@ -74,12 +81,10 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Run, Result]:
         key = {"steps": int(row["steps"]), "rate": float(row["rate"]), "seed": int(row["seed"])}
         names = {name: row[name] for name in ("task", "optimizer", "schedule", "policy")}
         curve = tuple(float(loss) for name, loss in row.items() if name.startswith("loss_"))
-        return Run(**names, **key), Result(curve, *(float(row[name]) for name in ("metric", "seconds", "chance")))
+        numbers = (float(row[name]) for name in ("metric", "seconds", "chance"))
+        return Run(**names, **key), Result(curve, *numbers, row["fingerprint"])
     except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"{where}: not a run of the suite ({error}). The figures of a suite whose runs were not kept are in "
-            "its .json file: give that as --source"
-        ) from error
+        raise ValueError(f"{where}: not a run of a suite ({error}); give a file with a row a run") from error
 
 
 def capped(curve: Sequence[float]) -> list[float]:
@@ -93,8 +98,7 @@ class Scores:
     """Holds a schedule in a cell.
 
     Attributes:
-        curves: mean over seeds of the validation losses, one for each initial rate, in order of the rates; a single
-            one for a rival.
+        curves: mean over seeds of the validation losses, one for each initial rate, in order of the rates.
         metrics: mean over seeds, one for each initial rate.
     """
 
@@ -120,22 +124,19 @@ class Scores:
 
 
 Table = dict[Cell, dict[str, Scores]]
-"""Scores of each schedule in each cell; a cell has the rivals of its task and horizon."""
+"""Scores of each schedule in each cell."""
 
 
-def tabulate(results: Mapping[Run, Result], planned: Iterable[Run]) -> Table:
-    """Averages wherever all planned runs of a schedule in a cell are there."""
-    groups: dict[tuple[Cell, str], list[Run]] = {}
-    for run in planned:
-        groups.setdefault((run.cell, run.schedule), []).append(run)
-    done = {
-        key: Scores.of({run: results[run] for run in runs})
-        for key, runs in groups.items()
-        if all(run in results for run in runs)
-    }
-    table: Table = {cell: {} for cell, _ in groups if cell.optimizer != "own"}
-    for (cell, schedule), scores in done.items():
-        for other, row in table.items():
-            if other == cell or (cell.optimizer == "own" and (cell.task, cell.steps) == (other.task, other.steps)):
-                row[schedule] = scores
-    return table
+def complete(results: Mapping[Run, Result], planned: Iterable[Run]) -> dict[Run, Result]:
+    """Leaves out each schedule in a cell that lacks one of its planned runs: its best or worst rate is not known."""
+    each = list(planned)
+    lacking = {(run.cell, run.schedule) for run in each if run not in results}
+    return {run: results[run] for run in each if (run.cell, run.schedule) not in lacking}
+
+
+def tabulate(results: Mapping[Run, Result]) -> Table:
+    """Averages the runs of each schedule in each cell."""
+    groups: dict[Cell, dict[str, dict[Run, Result]]] = {}
+    for run, result in results.items():
+        groups.setdefault(run.cell, {}).setdefault(run.schedule, {})[run] = result
+    return {cell: {name: Scores.of(runs) for name, runs in row.items()} for cell, row in groups.items()}

@@ -1,6 +1,5 @@
-"""The fine-tuning suite: small from end to end, its figures by hand, and the real weights."""
+"""The fine-tuning suite: small from end to end, its plan, and the real weights."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -9,14 +8,10 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks.finetuning import __main__ as suite
 from benchmarks.finetuning import data, weights
-from benchmarks.finetuning.estimate import _measure, core_seconds
-from benchmarks.finetuning.figures import at_chance, is_at_chance, standing
-from benchmarks.finetuning.report import rewrite_docs, write_docs
-from benchmarks.finetuning.runs import ORDER, OWN, plan
-from benchmarks.finetuning.tasks import DEFAULT_HORIZONS, TASKS
+from benchmarks.finetuning.suite import SUITE, FineTuningRun
+from benchmarks.suites.command import POLICIES, suite_runs
+from benchmarks.suites.plan import plan
 from benchmarks.suites.report import run_and_report
-from benchmarks.suites.runs import Run
-from benchmarks.suites.table import Result, Scores
 from models import LoRA
 from tests.benchmarks.in_process import InProcess
 from tests.real import small_cifar10
@@ -71,56 +66,31 @@ def tiny(encoder, root, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "VALIDATION", ROWS)
 
     def runs(out: Path):
-        return suite.suite_runs(list(TASKS), dict.fromkeys(TASKS, (150,)), 2, 1, 0.04, "default", root, out)
+        policies = {name: name for name in POLICIES}
+        return suite_runs(FineTuningRun, out, root, policies, horizons=(150,), rates=2, scale=0.04)
 
     return runs
 
 
-def reported(runs, executor, out: Path):
-    def write(results):
-        return write_docs(results, [each.key for each in runs], "the command", out / "docs")
-
-    return run_and_report("finetuning", runs, executor, ORDER, write, out)
-
-
 @needs_data
-def test_a_tiny_suite_goes_on_where_it_was_and_its_page_is_remade_from_its_rows(tiny, tmp_path):
-    runs = tiny(tmp_path)
-    assert len(runs) == 3 * (4 * 2 + 2) + (2 * 4 * 2 + 2)
+def test_a_tiny_suite_goes_on_where_it_was(tiny, tmp_path):
+    runs = [
+        each for each in tiny(tmp_path) if each.schedule in ("default", "linear_warmup", "cosine", "prodigy_cosine")
+    ]
+    assert len(runs) == 3 * (3 * 2 + 1) + (2 * 3 * 2 + 1)
     first, second = InProcess(stop_after=7), InProcess()
     with pytest.raises(SystemExit) as stopped:
-        reported(runs, first, tmp_path)
+        run_and_report(runs, first, SUITE.schedules, tmp_path / "docs")
     assert stopped.value.code == 130
-    findings = reported(runs, second, tmp_path)
+    findings = run_and_report(runs, second, SUITE.schedules, tmp_path / "docs")
     assert first.done + second.done == runs
-    assert len(findings.standings) == 5
     page = (tmp_path / "docs" / "finetuning.md").read_text()
-    assert "the command" in page
-    assert page.count("\n| minilm-lora-sst2, adamw, 6 | ") == 1 + len(ORDER)
-    assert f"\nmedian_over_best_tuned: {findings.figures()['median_over_best_tuned']:.3f}\n" in page
-    assert "\nruns_done: 48 of 48\n" in page
-    assert (tmp_path / "docs" / "finetuning.png").stat().st_size > 10_000
+    headline = findings.splits["networks"]["default_median_over_best_linear_warmup"]
+    assert headline.cells == 5
+    assert f"| networks | 5 | {headline.value:.3f} (" in page
+    assert page.count("\n| minilm-lora-sst2 | adamw | 6 | ") == 1
+    assert "\nruns: 34\n" in page
     assert "mobilenet-cifar10-sgd-6" in (tmp_path / "report.md").read_text()
-
-    rewrite_docs(tmp_path / "docs" / "finetuning.csv", "the command", tmp_path / "again")
-    for name in ("finetuning.md", "finetuning.csv"):
-        assert (tmp_path / "again" / name).read_text() == (tmp_path / "docs" / name).read_text()
-
-
-@needs_data
-def test_the_estimate_times_each_task_once_and_counts_steps_and_evaluations(tiny, tmp_path, monkeypatch):
-    timed = []
-
-    def measure(run):
-        timed.append(run.key.task)
-        step, evaluation = _measure(run)
-        assert step > 0.0 < evaluation
-        return 1.0, 2.0
-
-    monkeypatch.setattr("benchmarks.finetuning.estimate._measure", measure)
-    runs = [run for run in tiny(tmp_path) if run.key.task in ("minilm-sst2", "minilm-lora-sst2")]
-    assert core_seconds(runs) == len(runs) * (6 * 1.0 + 7 * 2.0)  # at the start, at five steps, and the metric
-    assert timed == ["minilm-sst2", "minilm-lora-sst2"]
 
 
 def test_adapters_train_what_they_add_and_the_head(encoder):
@@ -140,45 +110,15 @@ def test_padding_that_no_row_of_a_batch_needs_is_cut(encoder):
 
 
 def test_the_plan_has_each_rate_a_decade_apart_and_the_long_horizon_on_request():
-    runs = plan(list(TASKS), ORDER, DEFAULT_HORIZONS, 5, 1, 1.0, "p")
+    runs = plan(SUITE, {"default": "p"})
     assert len(set(runs)) == len(runs)
-    rates = {
-        optimizer: sorted({run.rate for run in runs if run.optimizer == optimizer}) for optimizer in ("adamw", "sgd")
-    }
+    tuned = [run for run in runs if run.schedule == "cosine"]
+    rates = {name: sorted({run.rate for run in tuned if run.optimizer == name}) for name in ("adamw", "sgd")}
     assert rates == {"adamw": [1e-6, 1e-5, 1e-4, 1e-3, 1e-2], "sgd": [1e-4, 1e-3, 1e-2, 0.1, 1.0]}
-    assert {run.schedule for run in runs if run.optimizer == "own"} == set(OWN)
     assert {(run.task, run.steps) for run in runs if run.steps == 600} == {("minilm-sst2", 600)}
-    both = plan(list(TASKS), ORDER, dict.fromkeys(TASKS, (150, 600)), 5, 1, 1.0, "p")
-    assert len(both) == 2 * (3 * (4 * 5 + 2) + 2 * 4 * 5 + 2)
-
-
-def scores(*finals: float, metrics: tuple[float, ...] = (0.9,)) -> Scores:
-    return Scores([[2.0, final] for final in finals], list(metrics) * (len(finals) // len(metrics)))
-
-
-def test_the_learned_schedule_is_held_against_the_best_run_of_both_baselines():
-    row = {
-        "default": scores(0.4, 0.5, 0.8, metrics=(0.7, 0.6, 0.5)),
-        "linear_warmup": scores(0.9, 0.42, 0.6),
-        "cosine": scores(0.9, 0.5, 0.4, metrics=(0.5, 0.95, 0.85)),
-        "constant": scores(0.1, 0.1, 0.1),  # no baseline
-    }
-    found = standing(row, [0.1, 1.0, 10.0])
-    assert (found.baseline, found.rate, found.loss, found.metric) == ("cosine", 10.0, 0.4, 0.85)
-    assert (found.median, found.worst) == pytest.approx((0.5 / 0.4, 0.8 / 0.4))
-    assert found.learned_metric == 0.6
-    assert standing({name: row[name] for name in ("default", "cosine")}, [0.1, 1.0, 10.0]) is None
-
-
-def test_a_run_is_at_chance_where_one_answer_for_all_rows_is_as_good():
-    assert is_at_chance(Result((0.7, 0.69), 0.52, 1.0, chance=0.505))
-    assert not is_at_chance(Result((0.7, 0.6), 0.54, 1.0, chance=0.505))
-    assert is_at_chance(Result((0.7, math.nan), 0.9, 1.0, chance=0.505))
-    results = {
-        Run("minilm-sst2", "adamw", 150, "default", 1e-4, seed, "p"): Result((0.7, 0.6), metric, 1.0, 0.5)
-        for seed, metric in enumerate((0.5, 0.8, 0.51))
-    }
-    assert at_chance(results) == {"default": (2, 3)}
+    adamw, sgd = 4 * 5 + 1 + 1 + 3, 4 * 5 + 1  # learned, three tuned; the finder; Prodigy, three of schedule-free
+    assert len(runs) == 5 * adamw + sgd
+    assert len(plan(SUITE, {"default": "p"}, horizons=(150, 600))) == 2 * (4 * adamw + sgd)
 
 
 def test_a_package_that_is_not_there_is_named_before_any_work(tmp_path, monkeypatch):
