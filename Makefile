@@ -6,16 +6,18 @@ STAMP := $(VENV)/.installed
 # or lowest-direct: the lowest versions that pyproject.toml allows
 RESOLUTION ?= highest
 
-.PHONY: docs demo test test-fast lint install clean help package reduced targets
+.PHONY: docs demo test test-fast test-gpu lint install clean help package reduced targets accelerator-bundle
 help:
 	@echo "make demo       compare the shipped policy with other schedules on real data, from several rates"
 	@echo "make test       lint, types and every test: under ten minutes on two cores"
 	@echo "make test-fast  every test that takes less than some seconds: under two minutes"
+	@echo "make test-gpu   the tests that need a CUDA GPU"
 	@echo "make lint       ruff and mypy alone"
 	@echo "make docs       the pages of documentation, in dist/site"
 	@echo "make package    the source distribution and the wheel, checked, in dist"
 	@echo "make reduced    the reduced version of every comparison, and docs/reduced.md (needs METALR_DATA)"
 	@echo "make targets    every workload against its target, and docs/targets.md (needs METALR_DATA)"
+	@echo "make accelerator-bundle    what benchmarks/accelerator.sh takes to a machine without a network (needs METALR_DATA)"
 
 install: $(STAMP)
 $(STAMP): pyproject.toml
@@ -53,10 +55,18 @@ lint: $(STAMP)
 
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 test: lint
-	$(PYTEST)
+	$(PYTEST) -m "not gpu"
 
 test-fast: $(STAMP)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not gpu and not slow"
+
+test-gpu: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m gpu tests/gpu
+
+# BUNDLE names further options, such as a meta-training that goes on: BUNDLE="--checkpoint last.ckpt --configs a.yaml"
+accelerator-bundle: $(STAMP)
+	@test -d "$$METALR_DATA" || { echo "METALR_DATA is not set: export METALR_DATA=<the folder of real data>"; exit 1; }
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.accelerator.bundle $(BUNDLE)
 
 # Built from the sources alone, checked, and the wheel imported where nothing but its own requirements is installed.
 CLEAN := dist/clean

@@ -54,7 +54,7 @@ class Budget:
 
 
 def heldout() -> list[HeldOutTask]:
-    """Makes held-out tasks of kinds that the small trainings do not have, and of other digits."""
+    """Makes held-out tasks of kinds that the small trainings lack, and of digits, of which they have others."""
     digits = MLPTasks(sources=("digits",))
     return [
         HeldOutTask("autoencoder_sgd", AutoencoderTasks(), "sgd"),

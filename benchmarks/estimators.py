@@ -57,7 +57,7 @@ def estimates(
     start = time.perf_counter()
     for index in tqdm(indices, desc=type(estimator).__name__, leave=False):
         batch = distribution.sample(index, estimator.pairs)
-        episode = Episode(batch.task, batch.inner, pairs=range(estimator.pairs), seed=(index,))
+        episode = Episode(batch.task, batch.inner, seed=(index,))
         total = torch.zeros(policy.size)
         while not episode.done:
             estimate = estimator.estimate(policy, episode)

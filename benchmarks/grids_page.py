@@ -17,11 +17,11 @@ from metalr.compare.fit import FitRun, Script
 from metalr.compare.metrics import better
 from metalr.compare.options import Options
 from metalr.compare.record import Record
-from metalr.compare.report.page import cell_commands
 from metalr.compare.report.svg import overview
 from metalr.compare.report.table import Table
 from metalr.compare.report.tables import headline
 from metalr.compare.report.text import Direction, Value, fenced, number
+from metalr.compare.shell import command_line
 from metalr.compare.summary import Result, Standing
 
 DOCS = Path("docs")
@@ -117,8 +117,8 @@ def _section(folder: str, reported: Reported) -> list[str]:
     write_text(DOCS / folder / f"{name}.svg", overview(reported.analysis, name))
     parts += [f"![{name}: the final metric by initial rate, or the loss by step]({folder}/{name}.svg)"]
     if folder == "targets":
-        commands = cell_commands(reported.cell_runs)
-        parts += ["", fenced("\n".join(commands.values()), "bash")]
+        typed = [command_line(command) for cell_run in reported.cell_runs for command in cell_run.commands()]
+        parts += ["", fenced("\n".join(typed), "bash")]
     return parts
 
 

@@ -2,15 +2,16 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.scaling
 
-Strong scaling shares a fixed number of pairs of inner runs out over the ranks, and its efficiency is one rank's time
-over R times that of R ranks; weak scaling gives each rank as many, and its efficiency is one rank's time with its own
-pairs over that of R ranks: measured where ms are. A meta-step of R ranks is modelled as
+Strong scaling shares a fixed number of task batches out over the ranks, and its efficiency is one rank's time over R
+times that of R ranks; weak scaling gives each rank as many, and its efficiency is one rank's time with its own task
+batches over that of R ranks: measured where ms are. A meta-step of R ranks is modelled as
 
-    t(R) = fixed + per_pair * pairs / R + reduce(R),    reduce(R) = 2 log2(R) latency + 2 bytes / bandwidth,
+    t(R) = fixed + per_batch * batches / R + reduce(R),    reduce(R) = 2 log2(R) latency + 2 bytes / bandwidth,
 
-fixed and per_pair from one rank with two numbers of pairs, bytes those of the policy's gradient, which is all that a
-step reduces beside P losses. Latency and bandwidth between nodes are assumed, see `main`; the model is checked against
-the two processes measured, of which each needs a core of its own.
+fixed and per_batch from one rank with two numbers of task batches, bytes those of one gradient for each task batch,
+which is all that a step reduces beside their losses. Latency and bandwidth between nodes are assumed, see `main`; the
+model is checked against the two processes measured. Times are core seconds of the first rank, so that other work on
+the machine changes them little.
 """
 
 from __future__ import annotations
@@ -43,18 +44,18 @@ class Clock(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
         """Notes the start of the first step."""
         if trainer.global_step == 0:
-            self.times = [time.perf_counter()]
+            self.times = [time.process_time()]
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         """Notes the median of the steps so far, but for the first."""
-        self.times.append(time.perf_counter())
+        self.times.append(time.process_time())
         if trainer.is_global_zero and len(self.times) > 2:
             steps = [b - a for a, b in zip(self.times[1:], self.times[2:], strict=False)]
             self.path.write_text(repr(median(steps)))
 
 
-def measure(pairs: int, ranks: int, horizon: int, steps: int) -> float:
-    """Measures the seconds of a meta-step."""
+def measure(batches: int, ranks: int, pairs: int, horizon: int, steps: int) -> float:
+    """Measures the core seconds of a meta-step."""
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock(Path(folder) / "seconds")
         family = MLPTasks(sources=("clusters",), train_sizes=(512,))
@@ -71,7 +72,9 @@ def measure(pairs: int, ranks: int, horizon: int, steps: int) -> float:
             **several,
             **quiet,
         )
-        trainer.fit(MetaLearner(estimator=ActionES(pairs=pairs), support_batches=1), datamodule=data)
+        trainer.fit(
+            MetaLearner(estimator=ActionES(pairs=pairs), support_batches=1, task_batches=batches), datamodule=data
+        )
         return float(clock.path.read_text())
 
 
@@ -80,52 +83,64 @@ class Model:
     """Models a meta-step's seconds.
 
     Attributes:
-        fixed: whatever the number of pairs.
-        per_pair: for each pair of a rank.
+        fixed: whatever the number of task batches.
+        per_batch: for each task batch of a rank.
         latency: of one message between nodes, s.
         bandwidth: between nodes, bytes/s.
         weights: of the policy.
     """
 
     fixed: float
-    per_pair: float
+    per_batch: float
     latency: float
     bandwidth: float
     weights: int
 
-    def seconds(self, pairs: int, ranks: int) -> float:
-        """Predicts the seconds of a meta-step of so many pairs in all."""
-        reduce = 2 * math.log2(ranks) * self.latency + 2 * BYTES * self.weights / self.bandwidth if ranks > 1 else 0.0
-        return self.fixed + self.per_pair * pairs / ranks + reduce
+    def seconds(self, batches: int, ranks: int) -> float:
+        """Predicts the seconds of a meta-step of so many task batches in all."""
+        size = BYTES * self.weights * batches
+        reduce = 2 * math.log2(ranks) * self.latency + 2 * size / self.bandwidth if ranks > 1 else 0.0
+        return self.fixed + self.per_batch * math.ceil(batches / ranks) + reduce
 
 
-def main(pairs: int = 32, horizon: int = 100, steps: int = 24, latency: float = 2e-5, bandwidth: float = 1e10) -> None:
+def main(
+    batches: int = 2,
+    pairs: int = 32,
+    horizon: int = 100,
+    steps: int = 24,
+    latency: float = 2e-5,
+    bandwidth: float = 1e10,
+) -> None:
     """Measures, models, and prints both.
 
     Args:
-        pairs: of a rank, in weak scaling, and of both of two in strong scaling, of 16 times as many beyond.
+        batches: task batches of a rank, in weak scaling, and of both of two in strong scaling; of 512 ranks, one each.
+        pairs: of a task batch.
         horizon: of the inner runs, steps.
         steps: meta-steps of each measurement; the first does not count.
         latency: between nodes, seconds.
         bandwidth: between nodes, bytes a second.
     """
-    if pairs < 2 or pairs % 2 or steps < 3:
-        raise ValueError(f"pairs={pairs}, steps={steps}: give an even number of pairs and three steps or more")
+    if batches < 2 or batches % 2 or steps < 3:
+        raise ValueError(
+            f"batches={batches}, steps={steps}: give an even number of task batches and three steps or more"
+        )
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    one, double = measure(pairs, 1, horizon, steps), measure(2 * pairs, 1, horizon, steps)
-    per_pair = (double - one) / pairs
-    model = Model(one - per_pair * pairs, per_pair, latency, bandwidth, MetaLearner().policy.size)
-    strong = 16 * pairs  # one for each of 512 ranks, at the default
-    two = {"weak": measure(2 * pairs, 2, horizon, steps), "strong": measure(pairs, 2, horizon, steps)}
-    print(f"a meta-step reduces {BYTES * model.weights:,} bytes of gradient, and {2 * pairs} losses\n")
-    print("| scaling | ranks | pairs | ms, measured | ms, modelled | efficiency |")
+    each = {"pairs": pairs, "horizon": horizon, "steps": steps}
+    one, double = measure(batches, 1, **each), measure(2 * batches, 1, **each)
+    per_batch = (double - one) / batches
+    model = Model(one - per_batch * batches, per_batch, latency, bandwidth, MetaLearner().policy.size)
+    strong = 512
+    two = {"weak": measure(2 * batches, 2, **each), "strong": measure(batches, 2, **each)}
+    print(f"a meta-step reduces {BYTES * model.weights:,} bytes of gradient for each task batch\n")
+    print("| scaling | ranks | task batches | ms, measured | ms, modelled | efficiency |")
     print("|---|---|---|---|---|---|")
-    for total, seconds in ((pairs, one), (2 * pairs, double)):
+    for total, seconds in ((batches, one), (2 * batches, double)):
         print(f"| | 1 | {total} | {1e3 * seconds:.0f} | {1e3 * model.seconds(total, 1):.0f} | |")
-    rows = [("strong", 2, pairs, two["strong"])] + [("strong", ranks, strong, None) for ranks in (8, 64, 512)]
-    rows += [("weak", ranks, pairs * ranks, two["weak"] if ranks == 2 else None) for ranks in (2, 8, 64, 512)]
+    rows = [("strong", 2, batches, two["strong"])] + [("strong", ranks, strong, None) for ranks in (8, 64, 512)]
+    rows += [("weak", ranks, batches * ranks, two["weak"] if ranks == 2 else None) for ranks in (2, 8, 64, 512)]
     for kind, ranks, total, seen in rows:
         modelled = model.seconds(total, ranks)
         alone = model.seconds(total, 1) / ranks if kind == "strong" else one

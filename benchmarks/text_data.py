@@ -110,4 +110,4 @@ def main(data: Path, batches: int = 100, workers: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    auto_cli(main, as_positional=False)

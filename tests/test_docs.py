@@ -26,7 +26,7 @@ def test_a_task_family_of_ones_own():
     exec(compile("\n".join(blocks(DOCS / "meta-training.md")), "meta-training.md", "exec"), names)
     distribution = TaskDistribution({"line": Component(names["LineTasks"](), horizons=(10, 20))})
     batch = distribution.sample(0, 4)
-    estimate = FullES(pairs=4).estimate(MetaLearner().policy, Episode(batch.task, batch.inner, range(4)))
+    estimate = FullES(pairs=4).estimate(MetaLearner().policy, Episode(batch.task, batch.inner))
     assert bool(torch.isfinite(estimate.losses).all())
     assert float(estimate.gradient.norm()) > 0
 
@@ -43,7 +43,9 @@ def test_the_pictures_and_configs_of_the_inspections_page_are_there():
     named = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page)
     assert len(named) == 2
     assert all((DOCS / name).is_file() for name in named)
-    assert all((DOCS.parent / name).is_file() for name in re.findall(r"configs/\S+\.yaml", page))
+    configs = re.findall(r"configs/\S+\.yaml", page)
+    assert len(configs) > 3
+    assert all((DOCS.parent / name).is_file() for name in configs)
 
 
 class Labelled(nn.Module):
@@ -136,28 +138,14 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text().split("nav:\n")[1]
-    for page in DOCS.glob("*.md"):
+    pages = list(DOCS.glob("*.md"))
+    assert len(pages) > 12
+    for page in pages:
         assert f": {page.name}\n" in navigation, page.name
 
 
-def test_every_command_of_the_figures_page_is_real():
-    for command in re.findall(r"`([^`]*(?:python|make) [^`]+)`", (DOCS / "figures.md").read_text()):
-        module = re.search(r"-m (\S+)", command)
-        script = re.search(r"python (\S+\.py)", command)
-        target = re.match(r"make (\w+)", command)
-        if module:
-            path = ROOT / module[1].replace(".", "/")
-            assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), command
-        elif script:
-            assert (ROOT / script[1]).exists(), command
-        elif target:
-            assert re.search(
-                rf"^([a-z]+ )*{target[1]}( [a-z]+)*:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE
-            ), command
-        else:
-            pytest.fail(command)
-
-
 def test_the_examples_configs_are_yaml():
-    for path in (ROOT / "examples").rglob("*.yaml"):
+    paths = list((ROOT / "examples").rglob("*.yaml"))
+    assert len(paths) >= 2
+    for path in paths:
         assert yaml.safe_load(path.read_text())["data"]["init_args"]["components"]

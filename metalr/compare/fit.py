@@ -102,6 +102,11 @@ class FitRun(CellRun):
         """Gives the command of `fit`, references to the environment unread."""
         return [*self.script.command, *self.cell.fit(self.out)]
 
+    def commands(self) -> list[list[str]]:
+        """Gives the command of `fit`, and of `test` after it where the end of the run is tested, as one types them."""
+        tested = [[*self.script.command, *self.cell.test(self.out, self.folder / CHECKPOINT)]]
+        return [self.command(), *(tested if self.cell.workload.test else [])]
+
     def arguments(self) -> list[list[str]]:
         """Makes the arguments of `fit`, and of `test` where there is one; `fit` resumes from a checkpoint."""
         checkpoint = self.folder / CHECKPOINT

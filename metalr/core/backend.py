@@ -104,6 +104,9 @@ class Backend(Protocol):
     def exp(self, x: Number, /) -> Number:
         """Computes e^x."""
 
+    def cos(self, x: Number, /) -> Number:
+        """Computes the cosine."""
+
     def tanh(self, x: Number, /) -> Number:
         """Computes the hyperbolic tangent."""
 

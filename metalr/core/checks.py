@@ -1,4 +1,4 @@
-"""What MetaLR refuses of its arguments: horizons that are none, and optimizers whose rate it cannot set."""
+"""What MetaLR refuses: horizons and losses that are none, and optimizers whose rate it cannot set."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 from typing import SupportsFloat
 
 import numpy as np
+from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
+from metalr.core.host_backend import isfinite
 from metalr.core.sample import trained
 from metalr.core.steps import with_inner
 
@@ -21,6 +23,13 @@ STEP_FINDERS = {
 
 AVERAGERS = ("weight_sum", "train_mode")
 """Keys of one that averages its iterates in place of a schedule (schedule-free)."""
+
+
+_UNFREEZE = (
+    "unfreeze some of the model; an adapter of PEFT is loaded to be trained by "
+    "PeftModel.from_pretrained(model, adapter, is_trainable=True)"
+)
+"""What to do where nothing is trained."""
 
 
 def checked_horizon(total_steps: SupportsFloat | None) -> int | None:
@@ -61,12 +70,12 @@ def check_optimizer(optimizer: Optimizer) -> None:
     """
     groups = optimizer.param_groups
     if not any(group["params"] for group in groups):
-        raise ValueError("optimizer has no parameters: give it the model's, as in SGD(model.parameters(), lr=0.1)")
-    if not any(trained(group) for group in groups):
         raise ValueError(
-            "optimizer has no parameter that requires a gradient: unfreeze some of the model; an adapter of PEFT is "
-            "loaded to be trained by PeftModel.from_pretrained(model, adapter, is_trainable=True)"
+            "optimizer has no parameters: give it the model's, as in SGD(model.parameters(), lr=0.1); a Trainer gives "
+            f"it those that require a gradient, so {_UNFREEZE}"
         )
+    if not any(trained(group) for group in groups):
+        raise ValueError(f"optimizer has no parameter that requires a gradient: {_UNFREEZE}")
     for each in with_inner(optimizer):
         _check_kind(each)
     if any(hasattr(p, "_in_backward_optimizers") for group in groups for p in trained(group)):
@@ -100,4 +109,28 @@ def _check_kind(optimizer: Optimizer) -> None:
         raise ValueError(
             f"optimizer is {name}, which averages its iterates in place of a schedule: use it without MetaLR, or give "
             "MetaLR the optimizer that it is made from, such as AdamW or SGD"
+        )
+
+
+def check_scalar(loss: Tensor | float) -> None:
+    """Refuses a loss that is no scalar.
+
+    Raises:
+        ValueError: for one.
+    """
+    if isinstance(loss, Tensor) and loss.numel() != 1:
+        raise ValueError(f"loss has shape {tuple(loss.shape)}: give a scalar, such as loss.mean()")
+
+
+def check_loss(loss: Tensor | float, step: int) -> None:
+    """Refuses a loss that is no scalar, and one that is not finite at the first step.
+
+    Raises:
+        ValueError: for either.
+    """
+    check_scalar(loss)
+    if step == 0 and not isfinite(float(loss)):
+        raise ValueError(
+            f"loss={float(loss)} at the first step: no learning rate mends that; check the model's "
+            "initialisation, the data and the precision"
         )

@@ -9,31 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metalr.core.backend import TORCH, to_tensor
-from metalr.core.checks import check_optimizer, checked_horizon
+from metalr.core.checks import check_loss, check_optimizer, check_scalar, checked_horizon
 from metalr.core.decider import Decider, device_of_rates
 from metalr.core.direction import direction_of
 from metalr.core.explanation import Explanation, Snapshot, explain
 from metalr.core.features import FEATURES, ORIGIN_FEATURES, FeatureState
+from metalr.core.graph_checks import WARM_UP, check_graph
 from metalr.core.groups import GroupRates
 from metalr.core.guard_record import GuardEvent, GuardRecord
 from metalr.core.guards import DEFAULT_GUARDS, Guards
-from metalr.core.host_backend import isfinite
 from metalr.core.lr_limits import Limit, LRLimits
 from metalr.core.origin import Origin
-from metalr.core.policy import LRPolicy
+from metalr.core.policy import LRPolicy, policy_for
+from metalr.core.restore import Restore
 from metalr.core.sample import LIMIT, ParameterSample
 from metalr.core.signals import measure
+from metalr.core.state_checks import STATE_VERSION, check_state
 from metalr.core.steps import StepWatch
-
-STATE_VERSION = 7
-"""Version of `MetaLR.state_dict`; counts up whenever what is in it changes."""
-
-READ_VERSIONS = (6, STATE_VERSION)
-"""Versions that `MetaLR.load_state_dict` reads: 6 knows no validation loss."""
 
 
 class MetaLR:
@@ -56,11 +52,17 @@ class MetaLR:
         min_lr: smallest rate, in the optimizer's own unit: for all groups, or one for each; None for no limit.
         max_lr: largest rate, likewise: the group that comes to its limit first holds the others back, so that groups
             keep their ratios.
+        fused: make few kernels of a decision by torch.compile, with rates that are tensors; None for wherever it
+            pays, which is on a GPU with Triton.
+        module: that holds the parameters: its buffers, such as the statistics of a batch norm, go back with them under
+            `Guards(restore=...)`; None to leave them as they are.
 
     With rates that are Python floats, as most are, a step on an accelerator waits for it once, to bring their value to
     the host; give the optimizer `lr=torch.tensor(...)` on the parameters' device, and the host waits for nothing: the
     rates are filled in place, and what the guards did is noticed when `events`, `guard_counts` or `state_dict()` is
-    read.
+    read. The step's number lives there, too, so that a whole step, this one included, can be captured in a CUDA graph
+    after two ordinary ones, or compiled by torch.compile(fullgraph=True); see docs/cost.md.
+    With `Guards(restore=...)` it waits at each step, to see a collapse at once.
 
     Raises:
         ValueError: for a horizon below 1, an optimizer with no parameters or a rate that is not finite and
@@ -93,6 +95,8 @@ class MetaLR:
         guards: Guards = DEFAULT_GUARDS,
         min_lr: Limit = None,
         max_lr: Limit = None,
+        fused: bool | None = None,
+        module: nn.Module | None = None,
     ) -> None:
         if sample < 1:
             raise ValueError(f"sample={sample}: give the number of elements to measure, 1 or more")
@@ -100,11 +104,12 @@ class MetaLR:
         self._total_steps = checked_horizon(total_steps)
         check_optimizer(optimizer)
         self._rates = GroupRates(optimizer)
-        self.policy = _resolve_policy(policy, self._total_steps, optimizer)
+        self.policy = policy_for(policy, self._total_steps, optimizer)
         self._limits = LRLimits(min_lr, max_lr)
         self._limits.check(self.base_lrs)
-        self._decider = Decider(self.policy, guards, device_of_rates(optimizer))
+        self._decider = Decider(self.policy, guards, device_of_rates(optimizer), self._total_steps, fused)
         self._record = GuardRecord(guards)
+        self._restore = None if guards.restore is None else Restore(guards.restore, optimizer, module)
         self._looked_at = -1
         self._direction = direction_of(optimizer)
         self._sample_limit = sample
@@ -112,6 +117,8 @@ class MetaLR:
         self._origin = self._new_origin()
         self.steps = StepWatch(optimizer, self._direction, self._sample, self._rates)
         self._step = 0
+        self._warm = 0
+        self._in_graph = False
         self._warned = False
 
     @property
@@ -128,6 +135,7 @@ class MetaLR:
                 "have different policies; make a new MetaLR to change the mode"
             )
         self._total_steps = value
+        self._decider.set_horizon(value)
 
     @property
     def base_lrs(self) -> list[float]:
@@ -150,7 +158,9 @@ class MetaLR:
 
     @property
     def last_step(self) -> int:
-        """Number of decisions taken."""
+        """Number of decisions taken; where graphs take them, reading it waits for the device."""
+        if self._in_graph:
+            self._step = self._decider.steps()
         return self._step
 
     @property
@@ -195,7 +205,15 @@ class MetaLR:
             DivergenceError: when the loss diverges and `Guards(on_divergence="raise")` asks for it; the rates have
                 been set.
         """
-        self._check_loss(loss)
+        if not self._decider.is_in_graph():
+            self._step_now(loss)
+        elif torch.compiler.is_compiling() and self._warm < WARM_UP:
+            self._step_uncompiled(loss)
+        else:
+            self._step_in_graph(loss)
+
+    def _step_now(self, loss: Tensor | float) -> None:
+        check_loss(loss, self._step)
         if not self.steps.takes_decision():
             return
         if self._step == 1:
@@ -205,17 +223,50 @@ class MetaLR:
         if not self._sample.fits(self.optimizer.param_groups):
             self._sample = self.steps.sample = ParameterSample(self.optimizer, self._sample_limit)
             self._direction.forget()
-        on_host = self._decider.device is None
-        signals, rows = measure(
-            loss, self.optimizer, self.base_lrs, self._direction, self._sample, self._origin, on_host
-        )
+        reading, rows = measure(loss, self.optimizer, self.base_lrs, self._direction, self._sample, self._origin)
         self._rates.set(
-            self._decider.decide(signals, self._step, self._total_steps, self._limits.bounds(self.base_lrs))
+            self._decider.decide(reading, self._step, self._total_steps, self._limits.bounds(self.base_lrs))
         )
         self._direction.remember(rows)
+        restored = self._keep_or_restore()
         self._step += 1
-        if on_host and self._decider.any_acted:
-            self._notice()
+        self._warm = min(self._warm + 1, WARM_UP)
+        if (self._decider.device is None and self._decider.any_acted) or restored is not None:
+            self._notice(restored)
+
+    def _keep_or_restore(self) -> int | None:
+        """Goes back to the copy of the weights where the run has collapsed, and returns its step; else keeps one."""
+        restore = self._restore
+        if restore is None:
+            return None
+        if not self._decider.has_collapsed or restore.step is None:
+            restore.keep(self._step, self._decider, self._origin)
+            return None
+        self._origin = restore.go_back(self._step, self._decider)
+        self._direction.forget()
+        return restore.step
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _step_uncompiled(self, loss: Tensor | float) -> None:
+        """Takes one of the first steps where a compiler would take it in: it breaks the graph."""
+        self._step_now(loss)
+
+    def _step_in_graph(self, loss: Tensor | float) -> None:
+        """Records what a graph repeats: all that happens on the device, and nothing of what the host keeps."""
+        self._enter_graph()
+        reading, rows = measure(loss, self.optimizer, self.base_lrs, self._direction, self._sample, self._origin)
+        factor = self._decider.decide_in_graph(reading, self._limits.bounds(self.base_lrs))
+        self._rates.fill(factor)
+        self._direction.remember(rows)
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _enter_graph(self) -> None:
+        """Is run once for each graph, when it is made."""
+        if self.steps.released:
+            self.steps.outside()
+        check_graph(self._warm, restores=self._restore is not None)
+        self._in_graph = True
+        self._decider.mark_decided()
 
     @torch.no_grad()
     def validation(self, loss: Tensor | float) -> None:
@@ -230,18 +281,15 @@ class MetaLR:
         Raises:
             ValueError: for a loss that is no scalar.
         """
-        self._check_scalar(loss)
+        check_scalar(loss)
         self._decider.take_validation(loss)
 
     @torch.no_grad()
     def set_first_rates(self) -> None:
         """Sets the rates that a first step has whatever its loss, and remembers nothing of it."""
-        decider = Decider(self.policy, self._decider.guards, self._decider.device)
-        on_host = decider.device is None
-        signals, _ = measure(
-            0.0, self.optimizer, self.base_lrs, self._direction, self._sample, self._new_origin(), on_host
-        )
-        self._rates.set(decider.decide(signals, 0, self._total_steps, self._limits.bounds(self.base_lrs)))
+        decider = Decider(self.policy, self._decider.guards, self._decider.device, self._total_steps, False)
+        reading, _ = measure(0.0, self.optimizer, self.base_lrs, self._direction, self._sample, self._new_origin())
+        self._rates.set(decider.decide(reading, 0, self._total_steps, self._limits.bounds(self.base_lrs)))
 
     def release(self) -> None:
         """Gives the optimizer up: removes all hooks from it, after which `step` raises; its rates stay as they are."""
@@ -250,13 +298,17 @@ class MetaLR:
     def _new_origin(self) -> Origin | None:
         return None if set(ORIGIN_FEATURES).isdisjoint(self.policy.features) else Origin()
 
-    def _notice(self) -> None:
-        """Takes what the guards did into the record; on the host, that of each step at once."""
-        counts, step = self._decider.counts, self._step - 1
+    def _notice(self, restored: int | None = None) -> None:
+        """Takes what the guards did into the record; on the host, that of each step at once.
+
+        Args:
+            restored: step to which weights and optimizer have gone back.
+        """
+        counts, step = self._decider.counts, self.last_step - 1
         since = step - 1 if self._decider.device is None else self._looked_at
         self._looked_at = step
         if counts != list(self._record.counts.values()):
-            self._record.note(counts, since, step, self.log_multiplier, self._named_features())
+            self._record.note(counts, since, step, self.log_multiplier, self._named_features(), restored)
 
     def _named_features(self) -> dict[str, float]:
         values = [] if self._features is None else self._features[0].tolist()
@@ -273,19 +325,6 @@ class MetaLR:
         """What the features remember, as tensors."""
         return self._decider.feature_state
 
-    @staticmethod
-    def _check_scalar(loss: Tensor | float) -> None:
-        if isinstance(loss, Tensor) and loss.numel() != 1:
-            raise ValueError(f"loss has shape {tuple(loss.shape)}: give a scalar, such as loss.mean()")
-
-    def _check_loss(self, loss: Tensor | float) -> None:
-        self._check_scalar(loss)
-        if self._step == 0 and not isfinite(float(loss)):
-            raise ValueError(
-                f"loss={float(loss)} at the first step: no learning rate mends that; check the model's "
-                "initialisation, the data and the precision"
-            )
-
     def _warn_beyond_horizon(self) -> None:
         if self._total_steps is not None and self._step >= self._total_steps and not self._warned:
             self._warned = True
@@ -297,7 +336,7 @@ class MetaLR:
             )
 
     def snapshot(self) -> Snapshot:
-        """Copies the last decision where it lies, without waiting for a device.
+        """Copies the last decision where it lies, without waiting for a device, unless graphs take the decisions.
 
         Raises:
             RuntimeError: before the first decision.
@@ -311,7 +350,7 @@ class MetaLR:
         ]
         actions = [to_tensor(action) for action in decider.actions or ()]
         others = [to_tensor(decider.finite).clone(), torch.stack(actions), decider.counts_in_place().clone()]
-        return Snapshot(self._step - 1, self._total_steps, self.base_lrs[0], *numbers, *others)
+        return Snapshot(self.last_step - 1, self._total_steps, self.base_lrs[0], *numbers, *others)
 
     def explain(self) -> Explanation:
         """Names the features of the last decision, and what each contributed to it, exactly.
@@ -327,7 +366,7 @@ class MetaLR:
         return {
             "version": STATE_VERSION,
             "policy": self.policy.fingerprint(),
-            "step": self._step,
+            "step": self.last_step,
             "total_steps": self._total_steps,
             "base_lrs": list(self.base_lrs),
             "lr_factor": float(self._rates.factor),
@@ -343,51 +382,15 @@ class MetaLR:
         Raises:
             ValueError: for a state of another version, policy, or mode.
         """
-        _check_version(state.get("version"))
-        if state["policy"] != self.policy.fingerprint():
-            raise ValueError("state was written with another policy; pass the same policy= to go on with it")
-        if (state["total_steps"] is None) != (self._total_steps is None):
-            raise ValueError(
-                f"state has total_steps={state['total_steps']}, this run {self._total_steps}: one of them is in "
-                "the anytime mode; give total_steps to both or to neither"
-            )
-        if len(state["base_lrs"]) > len(self.optimizer.param_groups):
-            raise ValueError(
-                f"state has {len(state['base_lrs'])} parameter groups, the optimizer "
-                f"{len(self.optimizer.param_groups)}: make the optimizer with the groups that it had"
-            )
+        check_state(state, self.policy.fingerprint(), self._total_steps, len(self.optimizer.param_groups))
         self._step = int(state["step"])
         self._looked_at = self._step - 1
-        self._rates.restore([float(lr) for lr in state["base_lrs"]], float(state["lr_factor"]))
         self._decider.load_state_dict(state)
+        factor = self._decider.placed(float(state["lr_factor"]))
+        self._rates.restore([float(lr) for lr in state["base_lrs"]], factor)
+        if self._in_graph:
+            self._decider.mark_decided()
         self._record.load_state_dict(state["guards"])
         self._direction.load_state_dict(state["direction"])
         if self._origin is not None:
             self._origin.load_state_dict(state["origin"], [part.device for part in self._sample.groups])
-
-
-def _resolve_policy(policy: str | Path | LRPolicy, total_steps: int | None, optimizer: Optimizer) -> LRPolicy:
-    if policy == "default":
-        with_horizon, anytime = getattr(optimizer, "lr_policies", ("default", "anytime"))
-        policy = anytime if total_steps is None else with_horizon
-    if not isinstance(policy, LRPolicy):
-        policy = LRPolicy.load(policy)
-    if not policy.anytime and total_steps is None:
-        raise ValueError(
-            "policy reads the progress of the run, and total_steps is None: give total_steps, or policy='anytime'"
-        )
-    if policy.anytime and total_steps is not None:
-        raise ValueError(
-            f"policy was trained for the anytime mode, and total_steps={total_steps}: leave total_steps out, or "
-            "give policy='default'"
-        )
-    return policy
-
-
-def _check_version(version: object) -> None:
-    if version not in READ_VERSIONS:
-        newer = isinstance(version, int) and version > STATE_VERSION
-        raise ValueError(
-            f"state has version {version}, this metalr reads {STATE_VERSION}: "
-            + ("upgrade metalr to resume from it" if newer else "resume with the older metalr that wrote it")
-        )

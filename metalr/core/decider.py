@@ -1,29 +1,81 @@
 """The decisions of one real run: the kernel, the guards behind it, and all that is remembered from step to step.
 
 Where every rate is a tensor on the parameters' device, decisions are taken there in torch, and the host never waits
-for the device. Where a rate is a Python float, its value has to come to the host anyway: then what was measured does,
-and the decision is taken there, in Python numbers.
+for the device. All that is remembered then keeps its place in the device's memory, the number of the step included, so
+that a CUDA graph of a step takes the next decision at each replay. Where a rate is a Python float, its value has to
+come to the host anyway: then what was measured does, and the decision is taken there, in Python numbers.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metalr.core.backend import HOST, TORCH, Mask, Number, Vector, to_host, to_tensor
+from metalr.core.backend import HOST, TORCH, Backend, Mask, Number, Vector, to_host, to_tensor
 from metalr.core.decision import decide
-from metalr.core.features import FeatureState
-from metalr.core.guards import GuardActions, Guards, GuardState, Proposal, protect
+from metalr.core.device_clock import DeviceClock
+from metalr.core.features import FEATURES, FeatureState
+from metalr.core.fusion import fused
+from metalr.core.guards import GUARDS, GuardActions, Guards, GuardState, Proposal, protect
 from metalr.core.lr_limits import UNLIMITED, LogBounds
 from metalr.core.policy import LRPolicy
-from metalr.core.signals import Signals
+from metalr.core.signals import Reading, Signals
 from metalr.core.update_rule import Clock, clock_row, lr_factor
 
 Own = TypeVar("Own")
+
+_AT_BEST = 0.5
+"""Noises by which the fast average of a loss at its best may stand above it."""
+
+
+class Memory(NamedTuple):
+    """Holds what a run remembered when its weights were copied."""
+
+    features: FeatureState
+    guards: GuardState
+
+    def fell_below(self, other: Memory, noises: float) -> bool:
+        """Tests whether the loss was lower than in another, by some noises of it; waits for the device."""
+        (now, _, _), (then, _, _) = (memory.features.windows(TORCH) for memory in (self, other))
+        return bool(now.loss < then.loss - noises * self.guards.noise)
+
+
+class DecisionState(NamedTuple):
+    """Holds what the next decision needs of what was before it.
+
+    Attributes:
+        features: their state.
+        guards: their state.
+        log_multiplier: s_t, nats, (1,).
+        validation: loss that waits for the next decision, NaN for none, (1,); None for a policy that reads none.
+    """
+
+    features: FeatureState
+    guards: GuardState
+    log_multiplier: Number
+    validation: Number | None
+
+
+class Outcome(NamedTuple):
+    """Holds what else a decision shows.
+
+    Attributes:
+        factor: of the initial rates, ref(t/T) exp(s_t), (1,).
+        change: s_t - s_{t-1} after the guards, nats, (1,).
+        features: all of them, (1, len(FEATURES)).
+        finite: whether loss and gradient were, bool, (1,).
+        actions: which guards acted.
+    """
+
+    factor: Number
+    change: Number
+    features: Vector
+    finite: Mask
+    actions: GuardActions
 
 
 class Decider:
@@ -33,31 +85,36 @@ class Decider:
         policy: whose weights are copied as they are now.
         guards: settings.
         device: where decisions are taken in torch; None for the host.
+        total_steps: T; None where it is unknown.
+        fuse: make few kernels of a decision on a device; None for wherever that is possible.
 
     Attributes:
-        log_multiplier: s_t, nats, (1,).
-        change: s_t - s_{t-1} after the guards, nats, (1,).
-        features: of the last decision, all of them, (1, len(FEATURES)); None before the first.
-        finite: whether its loss and gradient were, bool, (1,); None before the first.
-        actions: which guards acted on it; None before the first.
+        clock: of the device; None on the host.
     """
 
-    def __init__(self, policy: LRPolicy, guards: Guards, device: torch.device | None) -> None:
+    def __init__(
+        self,
+        policy: LRPolicy,
+        guards: Guards,
+        device: torch.device | None,
+        total_steps: int | None = None,
+        fuse: bool | None = None,
+    ) -> None:
         self.guards = guards
         self.device = device
-        self._xp = HOST if device is None else TORCH
         self._policy = policy.frozen_function(device)
         is_guarded = guards.out_of_distribution and policy.support.is_bounded
         self._region = policy.support.region(device) if is_guarded else None
-        self._feature_state = FeatureState(**self._own_parts(FeatureState.empty(1)._asdict()))
-        self._guard_state = GuardState(**self._own_parts(GuardState.empty(1)._asdict()))
-        self.log_multiplier: Number = self._own(torch.zeros(1))
-        self.change: Number = self._own(torch.zeros(1))
-        # NaN where no validation loss waits for a decision, None where the policy reads none.
-        self._validation: Number | None = self._own(torch.full((1,), math.nan)) if policy.reads_validation else None
-        self.features: Vector | None = None
-        self.finite: Mask | None = None
-        self.actions: GuardActions | None = None
+        self._state = DecisionState(
+            FeatureState(**self._own_parts(FeatureState.empty(1)._asdict())),
+            GuardState(**self._own_parts(GuardState.empty(1)._asdict())),
+            self._own(cast(Number, torch.zeros(1))),
+            self._own(_nothing_waits()) if policy.reads_validation else None,
+        )
+        self._outcome: Outcome | None = None
+        self.clock = None if device is None else DeviceClock(device, total_steps)
+        self._place = None if device is None else _empty_outcome(device)
+        self._step_on_device = fused(self._decide_in_place, device, fuse) if device else self._decide_in_place
 
     def _own(self, part: Own) -> Own:
         """Copies a tensor of one run to where decisions are taken, as the values of their backend."""
@@ -71,48 +128,114 @@ class Decider:
         return {name: self._own(part) for name, part in parts.items()}
 
     def take_validation(self, loss: Tensor | float) -> None:
-        """Keeps a validation loss, a scalar, for the next decision that is taken on a finite step."""
-        if self._validation is None:
-            return
-        if isinstance(loss, Tensor) and loss.device == self.device:
-            self._validation = self._own(cast(Number, loss.reshape(1)))
-        else:
-            value = float(loss)
-            self._validation = cast(Number, value if self.device is None else _sent([value], self.device))
+        """Keeps a validation loss, a scalar, for the next decision on a finite step: on a device, where graphs read it.
 
-    def decide(self, signals: Signals, step: int, total_steps: int | None, bounds: LogBounds = UNLIMITED) -> Number:
+        It waits for no device but the loss's own, where decisions are taken on another.
+        """
+        waiting = self._state.validation
+        if waiting is None:
+            return
+        if self.device is None:
+            self._state = self._state._replace(validation=cast(Number, float(loss)))
+        elif isinstance(loss, Tensor) and loss.device == self.device:
+            to_tensor(waiting).copy_(loss.reshape(1))
+        else:
+            to_tensor(waiting).fill_(float(loss))
+
+    def decide(self, reading: Reading, step: int, total_steps: int | None, bounds: LogBounds = UNLIMITED) -> Number:
         """Moves s by one step.
 
         Args:
-            signals: of this step, each of shape (1,) on the device, or floats for the host.
-            step: t.
-            total_steps: T; None where it is unknown.
+            reading: of this step.
+            step: t; a device counts by itself.
+            total_steps: T; None where it is unknown. A device has its own.
             bounds: of the log of the factor.
 
         Returns:
             The factor of the initial rates, ref(t/T) exp(s_t), shape (1,), or a float.
         """
-        row = clock_row(step, total_steps)
         if self.device is None:
-            return self._decide(signals, Clock.from_row(row), bounds)
-        with torch.autocast(self.device.type, enabled=False):
-            return self._decide(signals, Clock.from_row(_sent(row, self.device)), bounds)
+            clock = Clock.from_row(clock_row(step, total_steps))
+            self._state, self._outcome = self._take(HOST, reading.signals(HOST), clock, bounds)
+            return self._outcome.factor
+        self._outcome = self._place
+        return self.decide_in_graph(reading, bounds)
 
-    def _decide(self, signals: Signals, clock: Clock, bounds: LogBounds) -> Number:
-        xp, before = self._xp, self.log_multiplier
-        signals = signals._replace(validation=self._validation)
-        made = decide(xp, self._policy, self._feature_state, before, signals, clock)
-        if self._validation is not None:
-            self._validation = xp.where(xp.logical_not(made.finite), self._validation, math.nan)
+    def decide_in_graph(self, reading: Reading, bounds: LogBounds) -> Number:
+        """Moves s by one step on a device, in place: nothing is left for the host to do."""
+        assert self.device is not None
+        assert self._place is not None
+        with torch.autocast(self.device.type, enabled=False):
+            self._step_on_device(reading, bounds)
+        return self._place.factor
+
+    def _decide_in_place(self, reading: Reading, bounds: LogBounds) -> None:
+        assert self.clock is not None
+        state, outcome = self._take(TORCH, reading.signals(TORCH), self.clock.now(), bounds)
+        torch._foreach_copy_(_leaves(self._state), _leaves(state))
+        torch._foreach_copy_(_leaves(self._place), _leaves(outcome))
+        self.clock.step.add_(1)
+
+    def _take(self, xp: Backend, signals: Signals, clock: Clock, bounds: LogBounds) -> tuple[DecisionState, Outcome]:
+        features, guards, before, validation = self._state
+        made = decide(xp, self._policy, features, before, signals._replace(validation=validation), clock)
+        if validation is not None:
+            validation = xp.where(xp.logical_not(made.finite), validation, math.nan)
         asked = made.finite & xp.isfinite(made.action)
         score = None if self._region is None else self._region.out_of_distribution_score(xp, made.read)
         proposal = Proposal(signals.loss, before, made.log_multiplier, made.finite, asked, score, bounds)
-        guarded = protect(xp, self.guards, self._guard_state, made.feature_state, clock, proposal)
-        self._feature_state, self._guard_state = made.feature_state, guarded.state
-        self.features, self.finite, self.actions = made.features, made.finite, guarded.actions
-        self.log_multiplier = guarded.log_multiplier
-        self.change = guarded.log_multiplier - before
-        return lr_factor(xp, self.log_multiplier, clock)
+        guarded = protect(xp, self.guards, guards, made.feature_state, clock, proposal)
+        after = guarded.log_multiplier
+        factor = lr_factor(xp, after, clock)
+        outcome = Outcome(factor, after - before, made.features, made.finite, guarded.actions)
+        return DecisionState(made.feature_state, guarded.state, after, validation), outcome
+
+    def is_in_graph(self) -> bool:
+        """Tests whether this call is being compiled, or captured in a CUDA graph, where it can be."""
+        if self.device is None:
+            return False
+        if torch.compiler.is_compiling():
+            return True
+        return self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+    def steps(self) -> int:
+        """Counts the decisions taken on a device; waits for it."""
+        assert self.clock is not None
+        return int(self.clock.step)
+
+    def set_horizon(self, total_steps: int | None) -> None:
+        """Moves the horizon of a device's clock."""
+        if self.clock is not None:
+            self.clock.set_horizon(total_steps)
+
+    def mark_decided(self) -> None:
+        """Notes that decisions are taken by a graph."""
+        self._outcome = self._place
+
+    @property
+    def log_multiplier(self) -> Number:
+        """s_t, nats, (1,)."""
+        return self._state.log_multiplier
+
+    @property
+    def change(self) -> Number:
+        """s_t - s_{t-1} after the guards, nats, (1,); 0 before the first decision."""
+        return cast(Number, 0.0) if self._outcome is None else self._outcome.change
+
+    @property
+    def features(self) -> Vector | None:
+        """All features of the last decision, (1, len(FEATURES)); None before the first."""
+        return None if self._outcome is None else self._outcome.features
+
+    @property
+    def finite(self) -> Mask | None:
+        """Whether its loss and gradient were, bool, (1,); None before the first."""
+        return None if self._outcome is None else self._outcome.finite
+
+    @property
+    def actions(self) -> GuardActions | None:
+        """Which guards acted on it; None before the first."""
+        return None if self._outcome is None else self._outcome.actions
 
     @property
     def any_acted(self) -> bool:
@@ -120,9 +243,47 @@ class Decider:
         return self.actions is not None and any(self.actions)
 
     @property
+    def has_collapsed(self) -> bool:
+        """Whether the last decision saw a collapse; waits for the device."""
+        return self.actions is not None and bool(self.actions.collapse)
+
+    @property
+    def stands_at_best(self) -> bool:
+        """Whether the loss stands at its recent best and the run does not look collapsed; waits for the device."""
+        fast, guards = self.feature_state.windows(TORCH)[0], self._state.guards
+        near = float(fast.loss) <= float(guards.low) + _AT_BEST * float(guards.noise)
+        return near and float(guards.stayed) == 0.0 and self.finite is not None and bool(self.finite)
+
+    def memory(self) -> Memory:
+        """Copies what is remembered, as tensors."""
+        return Memory(
+            FeatureState(*(to_tensor(part).clone() for part in self._state.features)),
+            GuardState(*(to_tensor(part).clone() for part in self._state.guards)),
+        )
+
+    def recall(self, memory: Memory) -> None:
+        """Goes back to what was remembered, but for the rate and what the guards have done.
+
+        A validation loss that waits is of the weights that are given up, and is dropped.
+        """
+        now, is_read = self._state.guards, self._state.validation is not None
+        features = FeatureState(**self._own_parts(memory.features._asdict()))
+        guards = GuardState(**self._own_parts(memory.guards._asdict()))
+        guards = guards._replace(counts=now.counts, ceiling=now.ceiling, rest=now.rest)
+        waiting = self._own(_nothing_waits()) if is_read else None
+        self._remember(DecisionState(features, guards, self._state.log_multiplier, waiting))
+
+    def _remember(self, state: DecisionState) -> None:
+        """Takes a state in the place of what is remembered; on a device where that lies, since graphs write there."""
+        if self.device is None:
+            self._state = state
+        else:
+            torch._foreach_copy_(_leaves(self._state), _leaves(state))
+
+    @property
     def feature_state(self) -> FeatureState:
         """What the features remember, as tensors."""
-        return FeatureState(*map(to_tensor, self._feature_state))
+        return FeatureState(*map(to_tensor, self._state.features))
 
     @property
     def counts(self) -> list[int]:
@@ -132,33 +293,70 @@ class Decider:
 
     def counts_in_place(self) -> Tensor:
         """Gives the same where it lies, (len(GUARDS), 1), without waiting."""
-        return to_tensor(self._guard_state.counts)
+        return to_tensor(self._state.guards.counts)
 
     def state_dict(self) -> dict[str, Any]:
         """Gives tensors of all that a resumed run needs."""
-        waiting = {} if self._validation is None else {"validation": to_tensor(self._validation).clone()}
+        features, guards, log_multiplier, validation = self._state
+        waiting = {} if validation is None else {"validation": to_tensor(validation).clone()}
         return {
             **waiting,
-            "log_multiplier": to_tensor(self.log_multiplier).clone(),
-            "feature_state": {name: to_tensor(part).clone() for name, part in self._feature_state._asdict().items()},
-            "guard_state": {name: to_tensor(part).clone() for name, part in self._guard_state._asdict().items()},
+            "log_multiplier": to_tensor(log_multiplier).clone(),
+            "feature_state": {name: to_tensor(part).clone() for name, part in features._asdict().items()},
+            "guard_state": {name: to_tensor(part).clone() for name, part in guards._asdict().items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`, on whichever device it was written."""
-        self.log_multiplier = self._own(state["log_multiplier"])
-        features = FeatureState.empty(1)._asdict() | state["feature_state"]  # version 6 has no validation loss
-        self._feature_state = FeatureState(**self._own_parts(features))
-        if self._validation is not None:
-            self._validation = self._own(state.get("validation", torch.full((1,), math.nan)))
-        self._guard_state = GuardState(**self._own_parts(state["guard_state"]))
-        self.features = self.finite = self.actions = None
+        features = FeatureState(**{**FeatureState.empty(1)._asdict(), **state["feature_state"]})
+        reads = self._state.validation is not None
+        stored = DecisionState(
+            FeatureState(**self._own_parts(features._asdict())),
+            GuardState(**self._own_parts(_completed(state["guard_state"], features))),
+            self._own(state["log_multiplier"]),
+            self._own(state.get("validation", _nothing_waits())) if reads else None,
+        )
+        self._remember(stored)
+        if self.clock is not None:
+            self.clock.set_step(int(state["step"]))
+        self._outcome = None
+
+    def placed(self, factor: float) -> Number:
+        """Puts a factor that was stored where graphs write it."""
+        return factor if self._place is None else self._place.factor.fill_(factor)  # type: ignore[attr-defined]
 
 
-def _sent(row: list[float], device: torch.device) -> Tensor:
-    """Sends a row of numbers to a device, without waiting for it."""
-    tensor = torch.tensor(row, dtype=torch.float32)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+def _leaves(parts: Any) -> list[Tensor]:
+    """Lists the tensors of nested tuples, in which None stands for none."""
+    if parts is None:
+        return []
+    return [parts] if isinstance(parts, Tensor) else [leaf for part in parts for leaf in _leaves(part)]
+
+
+def _nothing_waits() -> Number:
+    return cast(Number, torch.full((1,), math.nan))
+
+
+def _empty_outcome(device: torch.device) -> Outcome:
+    """Makes room for what a decision on a device shows: each number in memory of its own, as compilers have it."""
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.zeros(1, *shape, device=device)
+
+    def mask() -> Tensor:
+        return torch.zeros(1, dtype=torch.bool, device=device)
+
+    return Outcome(numbers(), numbers(), numbers(len(FEATURES)), mask(), GuardActions(*(mask() for _ in GUARDS)))
+
+
+def _completed(stored: dict[str, Tensor], features: FeatureState) -> dict[str, Tensor]:
+    """Gives the guards' state of a stored run; that of version 6 knew no collapse, which it may see from here on."""
+    if "stayed" in stored:
+        return dict(stored)
+    counts = torch.zeros(len(GUARDS), 1, dtype=torch.int64)
+    counts[: len(stored["counts"])] = stored["counts"]
+    fast, _, _ = features.windows(TORCH)
+    return {**GuardState.empty(1)._asdict(), **stored, "gradient": to_tensor(fast.log_grad_norm), "counts": counts}
 
 
 def device_of_rates(optimizer: Optimizer) -> torch.device | None:

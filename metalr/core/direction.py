@@ -137,6 +137,9 @@ class MeasuredDirection(Direction):
     no step that could be watched, as boosted trees have none, u is what happened between two decisions.
 
     At a rate so small that the parameters' own rounding shows in the change, so it does in u.
+
+    Where rates are tensors, copies are kept in place, for graphs that take the step. One that is compiled has no hooks
+    around the optimizer's step: u is what happened between two decisions there, too.
     """
 
     is_measured = True
@@ -157,15 +160,15 @@ class MeasuredDirection(Direction):
     def after_step(self, samples: Sequence[GroupSample]) -> None:
         """Copies the parameters that it left, and notes the rates that it was taken with."""
         if self._coming:  # the sample is still that of before the step
-            self._before, self._coming = self._coming, []
-            self._after = [_copied(sample) for sample in samples]
-            self._lrs = self._rates()
+            self._before, self._coming = self._keep(self._before, self._coming), []
+            self._after = self._keep(self._after, [_copied(sample) for sample in samples])
+            self._lrs = self._kept_rates()
 
     def remember(self, rows: Sequence[Tensor | None]) -> None:
         """Copies what the coming update will change, and its rates, as long as no step has been watched."""
-        if not self._watched:
-            self._before = [None if group is None else group[1].clone() for group in rows]
-            self._lrs = self._rates()
+        if not self._watched or torch.compiler.is_compiling():
+            self._before = self._keep(self._before, [None if group is None else group[1].clone() for group in rows])
+            self._lrs = self._kept_rates()
 
     def forget(self) -> None:
         """Drops what is known, until the next update."""
@@ -190,12 +193,28 @@ class MeasuredDirection(Direction):
 
     def _parameters(self, index: int, sample: GroupSample) -> Sequence[Tensor | None] | Tensor:
         """Returns the parameters as the last update left them, whatever moved them since."""
-        after = self._after[index] if index < len(self._after) else None
+        after = self._after[index] if index < len(self._after) and not torch.compiler.is_compiling() else None
         return sample.params if after is None else after
 
-    def _rates(self) -> list[Tensor | float]:
+    def _kept_rates(self) -> list[Tensor | float]:
         rates = [group["lr"] for group in self.optimizer.param_groups]
-        return [lr.clone() if isinstance(lr, Tensor) else lr for lr in rates]
+        if not self._has_tensor_rates:
+            return [lr.clone() if isinstance(lr, Tensor) else lr for lr in rates]
+        held = [lr if isinstance(lr, Tensor) else None for lr in self._lrs]
+        return list(self._keep(held, [lr.clone() for lr in rates]))  # type: ignore[arg-type]
+
+    @property
+    def _has_tensor_rates(self) -> bool:
+        return all(isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups)
+
+    def _keep(self, held: list[Tensor | None], new: list[Tensor | None]) -> list[Tensor | None]:
+        """Takes new copies for old ones: in place where rates are tensors and shapes are the same."""
+        if not self._has_tensor_rates or _shapes(held) != _shapes(new):
+            return new
+        for old, copy in zip(held, new, strict=True):
+            if old is not None and copy is not None:
+                old.copy_(copy)
+        return held
 
     def _change(self, index: int, rows: Tensor) -> Tensor | None:
         """Computes the parameters before the update less those after it, (n,); None where the former are unknown."""
@@ -206,6 +225,10 @@ class MeasuredDirection(Direction):
 def _copied(sample: GroupSample) -> Tensor | None:
     """Copies the sampled parameters, (n,); None of a group without any."""
     return sample.gather(sample.params)[0].clone() if sample.params else None
+
+
+def _shapes(tensors: list[Tensor | None]) -> list[torch.Size | None]:
+    return [None if tensor is None else tensor.shape for tensor in tensors]
 
 
 def _per_rate(change: Tensor, lr: Tensor | float) -> Tensor:
@@ -257,7 +280,9 @@ class GradientDirection(MeasuredDirection):
         """Copies the gradients, with the weight decay in them."""
         super().remember(rows)
         pairs = zip(rows, self.optimizer.param_groups, strict=True)
-        self._gradients = [None if part is None else _decayed_gradient(part, group) for part, group in pairs]
+        self._gradients = self._keep(
+            self._gradients, [None if part is None else _decayed_gradient(part, group) for part, group in pairs]
+        )
 
     def forget(self) -> None:
         """Drops what is known, until the next update."""

@@ -82,6 +82,11 @@ class GroupRates:
 
     def set(self, factor: Number) -> None:
         """Sets every group's rate to its initial one times a factor; a rate that is a tensor is filled in place."""
+        self.fill(factor)
+        self.note()
+
+    def fill(self, factor: Number) -> None:
+        """Does the same without taking note, which is the host's."""
         self.factor = factor
         for group, base in zip(self._optimizer.param_groups, self.base, strict=True):
             lr = group["lr"]
@@ -91,7 +96,6 @@ class GroupRates:
                 lr.copy_((factor * base).reshape(lr.shape))
             else:
                 lr.fill_(base * float(factor))
-        self.note()
 
     def note(self) -> None:
         """Takes the present rates for known: only what is written from here on is somebody else's."""
@@ -102,7 +106,7 @@ class GroupRates:
         self.base = list(base)
         self.set(self.factor)
 
-    def restore(self, base: list[float], factor: float) -> None:
+    def restore(self, base: list[float], factor: Number) -> None:
         """Restores what was stored of another run, whose optimizer may be restored later."""
         self.base, self.factor, self._noted = base, factor, []
 

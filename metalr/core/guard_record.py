@@ -22,6 +22,7 @@ _WORDS = {
     "out_of_distribution": "the features lie outside of what the policy was meta-trained on: its change is faded, and "
     "the rate goes on along the reference schedule",
     "divergence": "the loss stands far above its best and stays there: the rate is halved",
+    "collapse": "the run has lost what it had learned or began with: the rate falls to a tenth, and stays below that",
 }
 
 
@@ -41,6 +42,7 @@ class GuardEvent:
         count: number of actions.
         log_multiplier: s after the first action, nats.
         features: by name, at the first action; all 0 where they could not be measured.
+        restored: step to which weights and optimizer went back, where they did.
     """
 
     guard: str
@@ -49,6 +51,7 @@ class GuardEvent:
     count: int
     log_multiplier: float
     features: dict[str, float] = field(repr=False)
+    restored: int | None = None
 
 
 class GuardRecord:
@@ -69,7 +72,13 @@ class GuardRecord:
         return dict(self._counts)
 
     def note(
-        self, counts: Iterable[int], since: int, step: int, log_multiplier: float, features: dict[str, float]
+        self,
+        counts: Iterable[int],
+        since: int,
+        step: int,
+        log_multiplier: float,
+        features: dict[str, float],
+        restored: int | None = None,
     ) -> None:
         """Takes in what happened up to a step.
 
@@ -79,6 +88,7 @@ class GuardRecord:
             step: that they were read after.
             log_multiplier: s_t, nats.
             features: of that step by name.
+            restored: step to which a collapsed run has gone back.
 
         Raises:
             DivergenceError: for a new divergence, where that was asked for.
@@ -86,15 +96,18 @@ class GuardRecord:
         fresh = {guard: count - self._counts[guard] for guard, count in zip(GUARDS, counts, strict=True)}
         for guard, more in fresh.items():
             if more > 0:
-                self._add(GuardEvent(guard, step, step, more, log_multiplier, features), since)
+                back = restored if guard == "collapse" else None
+                self._add(GuardEvent(guard, step, step, more, log_multiplier, features, back), since)
         if fresh["divergence"] > 0:
             self._report(step, features)
 
     def _add(self, event: GuardEvent, since: int) -> None:
         if self._counts[event.guard] == 0:
             logger.warning("metalr: guard %s acts at step %d: %s", event.guard, event.step, _WORDS[event.guard])
+        if event.restored is not None:
+            logger.warning("metalr: weights and optimizer go back from step %d to step %d", event.step, event.restored)
         self._counts[event.guard] += event.count
-        for index, old in enumerate(self.events):
+        for index, old in enumerate(self.events if event.restored is None else ()):
             if old.guard == event.guard and old.last >= since:
                 self.events[index] = replace(old, last=event.last, count=old.count + event.count)
                 return
@@ -114,5 +127,5 @@ class GuardRecord:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`."""
-        self._counts = dict(state["counts"])
+        self._counts = dict.fromkeys(GUARDS, 0) | state["counts"]
         self.events = deque((GuardEvent(**event) for event in state["events"]), maxlen=EVENTS)

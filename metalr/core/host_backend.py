@@ -22,7 +22,7 @@ LARGEST = 2.0**128 * (1.0 - 2.0**-24)
 
 _LARGEST_EXPONENT = math.log(sys.float_info.max)
 
-tanh, arcsinh = math.tanh, math.asinh
+cos, tanh, arcsinh = math.cos, math.tanh, math.asinh
 
 
 def where(condition: bool, if_true: float, if_false: float) -> float:

@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from metalr.core import policy_file
 from metalr.core.backend import TORCH, Backend, Number, Vector, to_host_vector
@@ -239,3 +240,32 @@ class LRPolicy(nn.Module):
         policy = cls(content.features, content.hidden, card=content.card)
         policy.load_state_dict(policy.state_dict() | content.tensors)
         return policy.requires_grad_(False).eval()
+
+
+def policy_for(policy: str | Path | LRPolicy, total_steps: int | None, optimizer: Optimizer) -> LRPolicy:
+    """Loads the policy of a run.
+
+    Args:
+        policy: as given to `metalr.MetaLR`; "default" for the one of the horizon's mode and the optimizer's class.
+        total_steps: T; None in the anytime mode.
+        optimizer: whose class may name policies of its own.
+
+    Raises:
+        ValueError: for a policy of the other mode.
+        FileNotFoundError: for a policy that does not exist.
+    """
+    if policy == "default":
+        with_horizon, anytime = getattr(optimizer, "lr_policies", ("default", "anytime"))
+        policy = anytime if total_steps is None else with_horizon
+    if not isinstance(policy, LRPolicy):
+        policy = LRPolicy.load(policy)
+    if not policy.anytime and total_steps is None:
+        raise ValueError(
+            "policy reads the progress of the run, and total_steps is None: give total_steps, or policy='anytime'"
+        )
+    if policy.anytime and total_steps is not None:
+        raise ValueError(
+            f"policy was trained for the anytime mode, and total_steps={total_steps}: leave total_steps out, or "
+            "give policy='default'"
+        )
+    return policy

@@ -103,6 +103,7 @@ class GroupSample:
         self._shapes = [
             part.shape if cut is None else torch.Size(cut[:2]) for part, cut in zip(parts, self.cuts, strict=True)
         ]
+        self._dtype = reduce(torch.promote_types, {torch.float32, *(param.dtype.to_real() for param in params)})
         self._rows = torch.empty(0, 0)
         self._places: list[list[Tensor]] = []
         weights = [
@@ -126,8 +127,11 @@ class GroupSample:
                 or a row that was gathered before, (n,).
 
         Returns:
-            A row for each source, in float32 or more, not scaled: (S, n). It is the same memory at each call.
+            A row for each source, in float32 or more, not scaled: (S, n). It is the same memory at each call, but for
+            a compiled one.
         """
+        if torch.compiler.is_compiling():
+            return torch.stack([self._joined(tensors) for tensors in sources])
         self._make_room(len(sources))
         places, taken = [], []
         for index, (row, tensors) in enumerate(zip(self._places, sources, strict=False)):
@@ -138,18 +142,34 @@ class GroupSample:
                 if tensor is None:
                     place.zero_()
                     continue
-                if self._sharded:
-                    tensor, param = _local(tensor, param), _local(param, param)
-                if param.is_complex():
-                    tensor, param = as_real(tensor), as_real(param)
-                if tensor.is_sparse:
-                    tensor = tensor.to_dense() if cut is None else cut.of_sparse(tensor)
-                elif cut is not None:
-                    tensor = cut.view(_laid_out(tensor, param))
                 places.append(place)
-                taken.append(tensor)
+                taken.append(self._sampled(tensor, param, cut))
         torch._foreach_copy_(places, taken)  # in one call, whatever their precision, layout and device
         return self._rows[: len(sources)]
+
+    def _sampled(self, tensor: Tensor, param: Tensor, cut: Cut | None) -> Tensor:
+        """Views or gathers the sampled elements of a tensor that goes with a parameter."""
+        if self._sharded:
+            tensor, param = _local(tensor, param), _local(param, param)
+        if param.is_complex():
+            tensor, param = as_real(tensor), as_real(param)
+        if tensor.is_sparse:
+            return tensor.to_dense() if cut is None else cut.of_sparse(tensor)
+        return tensor if cut is None else cut.view(_laid_out(tensor, param))
+
+    def _joined(self, tensors: Sequence[Tensor | None] | Tensor) -> Tensor:
+        """Gathers the same as a new row, for a compiler, to which views of one memory are opaque."""
+        if isinstance(tensors, Tensor):
+            return tensors
+        parts = zip(tensors, self.params, self.cuts, self._shapes, strict=True)
+        return torch.cat(
+            [
+                torch.zeros(shape.numel(), dtype=self._dtype, device=self.device)
+                if tensor is None
+                else self._sampled(tensor, param, cut).flatten().to(self._dtype)
+                for tensor, param, cut, shape in parts
+            ]
+        )
 
     def local_parameters(self) -> list[Tensor]:
         """Lists this rank's parts of the parameters, dense ones with complex numbers as pairs of reals."""
@@ -164,9 +184,7 @@ class GroupSample:
         if len(self._places) >= rows and self._rows.device == self.device:
             return
         sizes = [shape.numel() for shape in self._shapes]
-        kinds = {torch.float32, *(param.dtype.to_real() for param in self.params)}
-        dtype = reduce(torch.promote_types, kinds)
-        self._rows = torch.empty(rows, sum(sizes), dtype=dtype, device=self.device)
+        self._rows = torch.empty(rows, sum(sizes), dtype=self._dtype, device=self.device)
         self._places = [
             [piece.view(shape) for piece, shape in zip(row.split(sizes), self._shapes, strict=True)]
             for row in self._rows

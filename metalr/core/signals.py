@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from metalr.core.backend import HOST, TORCH, Backend, Mask, Number
+from metalr.core.backend import HOST, Backend, Mask, Number
 from metalr.core.direction import Direction
 from metalr.core.origin import Origin
 from metalr.core.sample import GroupSample, ParameterSample
@@ -111,9 +111,8 @@ def measure(
     direction: Direction,
     sample: ParameterSample,
     origin: Origin | None = None,
-    on_host: bool = False,
-) -> tuple[Signals, list[Tensor | None]]:
-    """Reads the signals of a real run between `backward()` and `optimizer.step()`.
+) -> tuple[Reading, list[Tensor | None]]:
+    """Reads a real run between `backward()` and `optimizer.step()`.
 
     Args:
         loss: a scalar.
@@ -122,18 +121,17 @@ def measure(
         direction: reads the direction that this optimizer applied last.
         sample: of the optimizer's parameters.
         origin: of the run, where the policy reads `metalr.core.features.ORIGIN_FEATURES`.
-        on_host: bring them to the host, which waits for the parameters' device.
 
     Returns:
-        Signals, of shape (1,) on the parameters' device, or floats; and the gathered rows of each group, for
-        `direction.remember`, None for a group without a gradient.
+        What the signals are made of; and the gathered rows of each group, for `direction.remember`, None for a group
+        without a gradient.
 
     Raises:
         RuntimeError: when no parameter has a gradient.
     """
     groups = optimizer.param_groups
-    parts = enumerate(zip(sample.groups, base_lrs, strict=True))
-    rows = [direction.gather(index, part) if lr > 0 else None for index, (part, lr) in parts]
+    pairs = enumerate(zip(sample.groups, base_lrs, strict=True))
+    rows = [direction.gather(index, part) if lr > 0 else None for index, (part, lr) in pairs]
     updates = [None if row is None else direction.read(index, row) for index, row in enumerate(rows)]
     sums = [
         _sums(index, row, update, part, origin)
@@ -143,20 +141,58 @@ def measure(
     if not sums:
         _refuse_without_gradients(sample)
     whole = sample.total(torch.stack([part.to(sums[0].device) for part in sums]))
-    xp = HOST if on_host else TORCH
-    measured = iter(whole.tolist() if on_host else whole.float()[..., None])
-    total = Totals()
-    for group, part, row, update, lr in zip(groups, sample.groups, rows, updates, base_lrs, strict=True):
-        if row is None:
-            continue
-        of_group = GroupSums(*next(measured))
-        assumed = before_first_update(direction.is_sgd, of_group.grad, 0.0 * of_group.grad + float(part.count))
-        if update is None:
-            of_group = of_group._replace(update=assumed)
-        elif not direction.is_sgd:  # 0 where a GradScaler skipped the first steps
-            of_group = of_group._replace(update=xp.where(of_group.update > 0, of_group.update, assumed))
-        total = total.plus(of_group, lr, part.count, bool(group.get("maximize", False)))
-    return _signals(xp, loss, total, direction.is_sgd), rows
+    parts = tuple(
+        Part(lr, part.count, bool(group.get("maximize", False)), update is not None)
+        for group, part, row, update, lr in zip(groups, sample.groups, rows, updates, base_lrs, strict=True)
+        if row is not None
+    )
+    return Reading(loss, whole, parts, direction.is_sgd), rows
+
+
+class Part(NamedTuple):
+    """Holds what is known of a parameter group without measuring it.
+
+    Attributes:
+        lr: lr_g(0).
+        size: number of elements that its sample stands for.
+        maximize: whether the optimizer climbs.
+        is_updated: whether it has been updated before.
+    """
+
+    lr: float
+    size: int
+    maximize: bool
+    is_updated: bool
+
+
+class Reading(NamedTuple):
+    """Holds what is measured of one step where the parameters are, before any arithmetic on it.
+
+    Attributes:
+        loss: a scalar.
+        sums: `GroupSums` of the groups that have gradients, (G, 10).
+        parts: of these groups.
+        is_sgd: see `metalr.core.direction.Direction`.
+    """
+
+    loss: Tensor | float
+    sums: Tensor
+    parts: tuple[Part, ...]
+    is_sgd: bool
+
+    def signals(self, xp: Backend) -> Signals:
+        """Makes signals of it: floats on the host, which waits for the device, or tensors of shape (1,)."""
+        measured = self.sums.tolist() if xp is HOST else self.sums.float()[..., None]
+        total = Totals()
+        for row, part in zip(measured, self.parts, strict=True):
+            group = GroupSums(*row)
+            assumed = before_first_update(self.is_sgd, group.grad, 0.0 * group.grad + float(part.size))
+            if not part.is_updated:
+                group = group._replace(update=assumed)
+            elif not self.is_sgd:  # 0 where a GradScaler skipped the first steps
+                group = group._replace(update=xp.where(group.update > 0, group.update, assumed))
+            total = total.plus(group, part.lr, part.size, part.maximize)
+        return _signals(xp, self.loss, total, self.is_sgd)
 
 
 class GroupSums(NamedTuple):
@@ -252,7 +288,7 @@ def _signals(xp: Backend, loss: Tensor | float, total: Totals, is_sgd: bool) -> 
     optimizer = 0.0 * grad + (1.0 if is_sgd else -1.0)
     sums = GradientSums(total.sum_square, total.sum_lr_square, total.sum_absolute, 0.0 * grad + math.sqrt(total.ones))
     return Signals(
-        loss=torch.as_tensor(loss).to(grad).reshape(1) if isinstance(grad, Tensor) else float(loss),
+        loss=_as(grad, loss) if isinstance(grad, Tensor) else float(loss),
         grad_norm=grad,
         param_norm=param,
         update_norm=update,
@@ -263,3 +299,8 @@ def _signals(xp: Backend, loss: Tensor | float, total: Totals, is_sgd: bool) -> 
         distance_scale=distance_scale(xp, optimizer > 0, sums),
         weight_structure=total.structure / xp.clip(total.structured, 1.0),
     )
+
+
+def _as(like: Tensor, loss: Tensor | float) -> Tensor:
+    """Brings a loss to a device, (1,); a Python number without waiting for it."""
+    return loss.detach().to(like).reshape(1) if isinstance(loss, Tensor) else torch.full_like(like, loss)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, arcsinh, exp, isfinite, log, logical_not, maximum, minimum, sqrt, square, tanh, where
+from torch import Tensor, arcsinh, cos, exp, isfinite, log, logical_not, maximum, minimum, sqrt, square, tanh, where
 
 __all__ = [
     "add",
@@ -18,6 +18,7 @@ __all__ = [
     "choose",
     "choose_stack",
     "clip",
+    "cos",
     "distance",
     "equal",
     "exp",

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metalr.core.backend import Backend, Mask, Number
+from metalr.core.backend import HOST, Backend, Mask, Number
 
 REFERENCE_FLOOR = 1e-3
 """Smallest value of the cosine reference: its logarithm has to stay finite."""
@@ -82,30 +82,46 @@ def span(step: int, total_steps: float | None) -> float:
     return age if total_steps is None else min(float(total_steps), age)
 
 
-def log_reference(step: int, total_steps: float | None) -> float:
-    """Gives the logarithm of the reference schedule: cosine from 1 to `REFERENCE_FLOOR`, or 0 where T is unknown."""
-    if total_steps is None:
-        return 0.0
-    fraction = min(step / total_steps, 1.0)
-    cosine = 0.5 * (1.0 + math.cos(math.pi * fraction))
-    return math.log(REFERENCE_FLOOR + (1.0 - REFERENCE_FLOOR) * cosine)
+def clock_at(xp: Backend, step: Number, total_steps: Number | None) -> Clock:
+    """Computes the clock of step t of T.
 
+    The reference schedule is a cosine from 1 to `REFERENCE_FLOOR`, or 1 where T is unknown. The largest change of s is
+    40 / max(span, 100) nats, and 3 exp(-t/2) more in the first few steps, which lets a rate that is wrong by four
+    decades be corrected before it does harm.
 
-def bound(step: int, total_steps: float | None) -> float:
-    """Gives the largest change of s at step t, nats: 40 / max(span, 100), and 3 exp(-t/2) more in the first few steps.
-
-    The early part lets a rate that is wrong by four decades be corrected before it does harm.
+    Args:
+        xp: backend of the numbers.
+        step: t, optimizer steps taken before this one.
+        total_steps: T; None in the anytime mode.
     """
-    return 40.0 / max(span(step, total_steps), 100.0) + 3.0 * math.exp(-step / 2.0)
+    scale = 2.0 * (step + 50.0)  # the span
+    progress = log_reference = 0.0 * step
+    if total_steps is not None:
+        scale = xp.minimum(total_steps, scale)
+        fraction = xp.clip(step / total_steps, 0.0, 1.0)
+        progress = 2.0 * fraction - 1.0
+        cosine = 0.5 * (1.0 + xp.cos(math.pi * fraction))
+        log_reference = xp.log(REFERENCE_FLOOR + (1.0 - REFERENCE_FLOOR) * cosine)
+    early = xp.exp(-step / 10.0)
+    bound = 40.0 / xp.clip(scale, 100.0) + 3.0 * xp.exp(-step / 2.0)
+    windows = [xp.clip(share * scale, least) for share, least in zip(WINDOW_SHARES, MIN_WINDOWS, strict=True)]
+    return Clock(progress, early, log_reference, bound, *windows)
 
 
 def clock_row(step: int, total_steps: float | None) -> list[float]:
     """Gives the seven numbers of step t's `Clock`."""
-    progress = 0.0 if total_steps is None else 2.0 * min(step / total_steps, 1.0) - 1.0
-    scale = span(step, total_steps)
-    windows = [max(least, share * scale) for share, least in zip(WINDOW_SHARES, MIN_WINDOWS, strict=True)]
-    early = math.exp(-step / 10.0)
-    return [progress, early, log_reference(step, total_steps), bound(step, total_steps), *windows]
+    horizon = None if total_steps is None else float(total_steps)
+    return [float(part) for part in clock_at(HOST, float(step), horizon)]
+
+
+def log_reference(step: int, total_steps: float | None) -> float:
+    """Gives the logarithm of the reference schedule; see `clock_at`."""
+    return float(Clock(*clock_row(step, total_steps)).log_reference)
+
+
+def bound(step: int, total_steps: float | None) -> float:
+    """Gives the largest change of s at step t, nats; see `clock_at`."""
+    return float(Clock(*clock_row(step, total_steps)).bound)
 
 
 def clock(step: int, total_steps: float | None, device: torch.device | str | None = None) -> Clock:

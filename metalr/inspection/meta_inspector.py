@@ -30,7 +30,8 @@ class MetaInspector(L.Callback):
 
     At the Trainer's `log_every_n_steps` it logs `gradient_norm/<family>` and `signal_to_noise/<family>`: |E g|^2 over
     the variance of one meta-step's gradient g, over the last `window` meta-steps of that family (see
-    `metalr.meta.moments`). With gradient accumulation a meta-step mixes families, and counts for the last one.
+    `metalr.meta.moments`). A meta-step whose task batches are from several families counts for `mixture`; with gradient
+    accumulation it counts for the last ones.
 
     As images it draws the policy's response to each feature over the meta-training, around the states that it meets,
     and its runs on the held-out tasks from each initial rate: at the end, and at each doubling of the meta-step while

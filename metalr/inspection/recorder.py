@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metalr.core.controller import MetaLR
 from metalr.core.explanation import Snapshot, attribute
+from metalr.core.guards import GUARDS
 from metalr.core.policy import LRPolicy
 from metalr.core.update_rule import Clock, bound, clock_row, log_reference
 from metalr.inspection.decimation import Decimation
@@ -120,6 +121,8 @@ class Recorder:
         check_names(state["arrays"], Trace.array_names(), "the recorder's state")
         self.decimation.stride = int(state["stride"])
         arrays = {name: tensor.numpy().copy() for name, tensor in state["arrays"].items()}
+        missing = len(GUARDS) - arrays["counts"].shape[1]  # guards that are newer than the state
+        arrays["counts"] = np.pad(arrays["counts"], ((0, 0), (0, missing)))
         self.trace = Trace(self.policy.features, **arrays)
         self._last = int(self.trace.step[-1]) if len(self.trace) else -1
 

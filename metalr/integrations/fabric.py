@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metalr.core.controller import MetaLR
@@ -34,6 +34,7 @@ class FabricMetaLR(MetaLR):
         guards: as for `MetaLR`.
         min_lr: smallest rate, as for `MetaLR`.
         max_lr: largest rate, as for `MetaLR`.
+        module: whose buffers go back with the weights, as for `MetaLR`.
 
     Raises:
         ValueError, FileNotFoundError: as `MetaLR` does.
@@ -65,9 +66,10 @@ class FabricMetaLR(MetaLR):
         guards: Guards = DEFAULT_GUARDS,
         min_lr: Limit = None,
         max_lr: Limit = None,
+        module: nn.Module | None = None,
     ) -> None:
         raw: Optimizer = getattr(optimizer, "optimizer", optimizer)  # Fabric's wrapper only passes calls on
-        super().__init__(raw, total_steps, policy, guards=guards, min_lr=min_lr, max_lr=max_lr)
+        super().__init__(raw, total_steps, policy, guards=guards, min_lr=min_lr, max_lr=max_lr, module=module)
         self._fabric = fabric
 
     def step(self, loss: Tensor | float) -> None:

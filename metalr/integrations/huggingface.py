@@ -131,6 +131,7 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
             guards=self.guards,
             min_lr=self.limits.min_lr,
             max_lr=self.limits.max_lr,
+            module=kwargs["model"],
         )
         if stored is not None:
             self.meta_lr.load_state_dict(stored)

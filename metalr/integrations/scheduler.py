@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -62,6 +62,7 @@ class MetaLRScheduler(LRScheduler):
         guards: as for `MetaLR`.
         min_lr: smallest rate, as for `MetaLR`.
         max_lr: largest rate, as for `MetaLR`.
+        module: whose buffers go back with the weights, as for `MetaLR`.
 
     Attributes:
         meta_lr: the controller, for `explain()`, `events` and the like.
@@ -78,8 +79,11 @@ class MetaLRScheduler(LRScheduler):
         guards: Guards = DEFAULT_GUARDS,
         min_lr: Limit = None,
         max_lr: Limit = None,
+        module: nn.Module | None = None,
     ) -> None:
-        self.meta_lr = MetaLR(optimizer, total_steps, policy, guards=guards, min_lr=min_lr, max_lr=max_lr)
+        self.meta_lr = MetaLR(
+            optimizer, total_steps, policy, guards=guards, min_lr=min_lr, max_lr=max_lr, module=module
+        )
         self._observed: list[Tensor] = []
         self._loss: Tensor | None = None
         self._steps = 0

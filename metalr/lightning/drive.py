@@ -53,7 +53,15 @@ class Drive:
         anytime = isinstance(policy, LRPolicy) and policy.anytime
         total = None if anytime else given or self._horizon.planned(trainer, done)
         self._follows = given is None and total is not None
-        self.controller = MetaLR(optimizer, total, policy, guards=guards, min_lr=limits.min_lr, max_lr=limits.max_lr)
+        self.controller = MetaLR(
+            optimizer,
+            total,
+            policy,
+            guards=guards,
+            min_lr=limits.min_lr,
+            max_lr=limits.max_lr,
+            module=pl_module,
+        )
         if state is not None:
             self.controller.load_state_dict(state)
         self._decided_at: tuple[int, int] | None = None

@@ -17,6 +17,7 @@ from metalr.meta.module_net import ModuleNet
 from metalr.meta.net import Net
 from metalr.meta.network_task import NetworkTask
 from metalr.meta.parameter_es import NRES, PES, FullES, antithetic_gradient
+from metalr.meta.recurrent import Recurrent
 from metalr.meta.rollout import Rollout, Unroll, rollout
 from metalr.meta.split import Split
 from metalr.meta.task import InnerTraining, Measured, Optimizees, Task
@@ -46,6 +47,7 @@ __all__ = [
     "NetworkTask",
     "Optimizees",
     "Quadratic",
+    "Recurrent",
     "Rollout",
     "Split",
     "Task",

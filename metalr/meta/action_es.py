@@ -31,7 +31,7 @@ class ActionES(GradientEstimator):
     independent noise than a short one; within a block the gradient is spread evenly.
 
     Attributes:
-        pairs: P, antithetic pairs a meta-step, 1 or more.
+        pairs: P, antithetic pairs of a task batch, 1 or more.
         sigma: standard deviation of the noise on the output, > 0.
         decisions: number of blocks in a span, 1 or more.
         squash: function of a pair's difference of losses, see `metalr.meta.estimator.squashed`.
@@ -63,13 +63,12 @@ class ActionES(GradientEstimator):
             action_noise=action_noise,
         )
         episode.done = True
-        own = runs.outer_loss(episode.final_weight).view(2, -1)
-        everyone = episode.gather(own)
-        credit = squashed(loss_to_go(runs, episode.final_weight), everyone[0] - everyone[1], self.squash)
+        losses = runs.outer_loss(episode.final_weight).view(2, -1)
+        credit = squashed(loss_to_go(runs, episode.final_weight), losses[0] - losses[1], self.squash)
         lengths = blocks.bincount()[blocks].to(credit)[:, None]
-        weights = credit * noise / (2.0 * self.sigma * len(episode.pairs) * lengths)
+        weights = credit * noise / (2.0 * self.sigma * len(episode.task) * lengths)
         gradient = decision_gradient(policy, runs, weights)
-        return Estimate(gradient, everyone, everyone.numel() * episode.inner.total_steps)
+        return Estimate(gradient, losses, losses.numel() * episode.inner.total_steps)
 
 
 def hold_blocks(total_steps: int, anytime: bool, decisions: int) -> Tensor:

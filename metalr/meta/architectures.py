@@ -38,6 +38,25 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
     return x @ weight if weight.shape[-1] >= _NARROW else (weight.mT @ x.mT).mT
 
 
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Computes the mean cross entropy of logits (N, C) and classes (N,), of which `IGNORED` ones do not count.
+
+    The classes are compared instead of indexed: the derivative of an index is a scatter, which the compiler does not
+    vectorise.
+    """
+    at_target = targets[:, None] == torch.arange(logits.shape[-1], device=logits.device)
+    losses = logits.logsumexp(-1) - torch.where(at_target, logits, 0.0).sum(-1)
+    counted = targets != IGNORED
+    return torch.where(counted, losses, 0.0).sum() / counted.sum()
+
+
+def with_embeddings(theta: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Samples the first `size` parameters anew, as embeddings: normal, of a scale in 0.02 to 1 of each run's own."""
+    scale = torch.empty(len(theta), 1).uniform_(math.log(0.02), 0.0, generator=generator).exp()
+    theta[:, :size] = torch.randn(len(theta), size, generator=generator) * scale
+    return theta
+
+
 def _dropped(x: Tensor, noise: Tensor | None, start: int, rate: float) -> Tensor:
     """Values (B, ...) of which each is dropped where its noise is below the rate; kept ones are scaled up.
 
@@ -109,7 +128,7 @@ class MLP(Net):
     def _criterion(logits: Tensor, targets: Tensor) -> Tensor:
         if targets.is_floating_point():
             return (logits - targets).square().mean()
-        return F.cross_entropy(logits, targets)
+        return cross_entropy(logits, targets)
 
 
 @dataclass(frozen=True)
@@ -151,7 +170,7 @@ class ConvNet(Net):
                 h = _normalise(h, 0)
             h = h.relu().view(batch, side // 2, 2, side // 2, 2, -1)
             x = h.amax(dim=(2, 4)) if self.pool == "max" else h.mean(dim=(2, 4))
-        return F.cross_entropy(_product(x.flatten(1), params["w"]) + params["b"], targets)
+        return cross_entropy(_product(x.flatten(1), params["w"]) + params["b"], targets)
 
 
 @dataclass(frozen=True)
@@ -222,9 +241,9 @@ class Transformer(Net):
             x = self._normalised(x + self._dropped(hidden, noise, places), "post")
         x = self._normalised(x, "pre")
         if self.task == "classify":
-            return F.cross_entropy(_product(x.mean(1), params["head"]), targets)
+            return cross_entropy(_product(x.mean(1), params["head"]), targets)
         following = inputs[:, 1:] if causal else targets
-        return F.cross_entropy((x @ params["head"]).flatten(0, 1), following.flatten(), ignore_index=IGNORED)
+        return cross_entropy((x @ params["head"]).flatten(0, 1), following.flatten())
 
     def _dropped(self, x: Tensor, noise: Tensor | None, places: Iterator[int]) -> Tensor:
         return _dropped(x, noise, next(places), self.dropout) if self.dropout else x
@@ -242,11 +261,8 @@ class Transformer(Net):
 
     def initialise(self, runs: int, generator: torch.Generator) -> Tensor:
         """Samples initial parameters, (runs, size); embeddings have a scale of their own, in 0.02 to 1, in each run."""
-        theta = super().initialise(runs, generator)
-        rows = (self._tokens + self.length) * self.width
-        scale = torch.empty(runs, 1).uniform_(math.log(0.02), 0.0, generator=generator).exp()
-        theta[:, :rows] = torch.randn(runs, rows, generator=generator) * scale
-        return theta
+        size = (self._tokens + self.length) * self.width
+        return with_embeddings(super().initialise(runs, generator), size, generator)
 
 
 @dataclass(frozen=True)
@@ -282,11 +298,8 @@ class TabularNet(Net):
 
     def initialise(self, runs: int, generator: torch.Generator) -> Tensor:
         """Samples initial parameters, (runs, size); embeddings have a scale of their own, in 0.02 to 1, in each run."""
-        theta = super().initialise(runs, generator)
-        count = self.columns * self.cardinality * self.embedding
-        scale = torch.empty(runs, 1).uniform_(math.log(0.02), 0.0, generator=generator).exp()
-        theta[:, :count] = torch.randn(runs, count, generator=generator) * scale
-        return theta
+        size = self.columns * self.cardinality * self.embedding
+        return with_embeddings(super().initialise(runs, generator), size, generator)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from metalr.core.features import FeatureState
 from metalr.core.policy import PolicyFunction
 from metalr.core.signals import GradientSums, Signals, alignment, distance_scale
 from metalr.core.update_rule import Clock, lr_factor
+from metalr.meta.compilation import compile_part
 from metalr.meta.task import Measured
 
 
@@ -68,15 +69,6 @@ class StepRecord(NamedTuple):
     lr: Tensor
 
 
-def compile_part(function: Callable[..., Any], compiled: bool, dynamic: bool = False) -> Callable[..., Any]:
-    """Compiles a function by torch.compile, or returns it as it is."""
-    if not compiled:
-        return function
-    # All networks share one code object, and the default allows eight compilations of it.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
-    return torch.compile(function, dynamic=dynamic, fullgraph=True)
-
-
 @cache
 def decide_part(compiled: bool) -> Callable[..., tuple[RunState, StepRecord]]:
     """Returns `decide_batch`, compiled or as it is."""
@@ -86,7 +78,7 @@ def decide_part(compiled: bool) -> Callable[..., tuple[RunState, StepRecord]]:
 def batched_signals(
     state: RunState, measured: Measured, constants: RunConstants, validation: Tensor | None = None
 ) -> Signals:
-    """Makes of R runs what `metalr.core.signals.measure` makes of a real one."""
+    """Makes of R runs what `metalr.core.signals.Reading.signals` makes of a real one."""
     start = cast(Tensor, state.features.seen) == 0
     cosine = cast(Tensor, alignment(TORCH, measured.product, measured.grad_norm, measured.direction_norm))
     ones = constants.elements.sqrt()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,13 +19,55 @@ _RATES_APART = 4.0
 """Largest factor between the rate set in an ensemble and that of its next tree."""
 
 
+class Objective(NamedTuple):
+    """Holds what trees descend on, as functions of margins and labels, (R, N) each.
+
+    Attributes:
+        name: XGBoost's.
+        prior: maps labels to the margins of no trees, (R, 1).
+        losses: of the rows, (R, N).
+        derivatives: gradient and hessian of the rows' losses by their margins, (R, N) each.
+    """
+
+    name: str
+    prior: Callable[[Tensor], Tensor]
+    losses: Callable[[Tensor, Tensor], Tensor]
+    derivatives: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _logistic_losses(margins: Tensor, labels: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(margins, labels, reduction="none")
+
+
+def _logistic_derivatives(margins: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    probability = margins.sigmoid()
+    return probability - labels, (probability * (1.0 - probability)).clamp_(min=1e-16)
+
+
+OBJECTIVES = {
+    "logistic": Objective(
+        "binary:logistic",
+        lambda labels: labels.mean(1, keepdim=True).logit(),
+        _logistic_losses,
+        _logistic_derivatives,
+    ),
+    "squared": Objective(
+        "reg:squarederror",
+        lambda labels: labels.mean(1, keepdim=True),
+        lambda margins, labels: 0.5 * (margins - labels).square(),
+        lambda margins, labels: (margins - labels, torch.ones_like(margins)),
+    ),
+}
+"""Objectives by name: of labels in {0, 1}, and of real ones."""
+
+
 @dataclass(frozen=True)
 class Table:
-    """Holds rows of a binary classification.
+    """Holds rows of a binary classification or of a regression.
 
     Attributes:
         features: (N, F) float32, NaN where missing, codes from 0 in a column of categories.
-        labels: (N,) float32 in {0, 1}, both of them there.
+        labels: (N,) float32, in {0, 1} and both of them there, or real.
         types: "q" for a column of numbers and "c" for one of categories, F of them.
     """
 
@@ -51,11 +93,13 @@ class BoostingTask(Task):
         train: training rows of each instance.
         valid: validation rows of each instance.
         params: XGBoost's parameters of each instance, without objective and rate.
+        objective: a name out of `OBJECTIVES`.
     """
 
     train: Sequence[Table]
     valid: Sequence[Table]
     params: Sequence[dict[str, Any]]
+    objective: str = "logistic"
 
     def __len__(self) -> int:
         """Returns P."""
@@ -69,8 +113,8 @@ class BoostingTask(Task):
     def select(self, instances: slice | Tensor) -> BoostingTask:
         """Selects some of the instances, by a slice or by their numbers."""
         numbers = torch.arange(len(self))[instances].tolist()
-        parts = ([part[i] for i in numbers] for part in (self.train, self.valid, self.params))
-        return replace(self, **dict(zip(("train", "valid", "params"), parts, strict=True)))
+        train, valid, params = ([part[i] for i in numbers] for part in (self.train, self.valid, self.params))
+        return replace(self, train=train, valid=valid, params=params)
 
     def to(self, device: torch.device) -> BoostingTask:
         """Returns the task itself.
@@ -100,7 +144,7 @@ class Boosters(Optimizees):
         copies: ensembles for each instance.
 
     Attributes:
-        margins: log-odds of the training rows, (R, N).
+        margins: log-odds or values of the training rows, (R, N).
         direction: minus the last tree's outputs, (R, N).
         step: number of trees of each ensemble.
     """
@@ -108,6 +152,7 @@ class Boosters(Optimizees):
     def __init__(self, task: BoostingTask, inner: InnerTraining, copies: int) -> None:
         self._train, self._valid = [*task.train] * copies, [*task.valid] * copies
         self._params = [*task.params] * copies
+        self._objective = OBJECTIVES[task.objective]
         self._labels, self._valid_labels = (
             torch.stack([torch.from_numpy(table.labels) for table in tables]) for tables in (self._train, self._valid)
         )
@@ -117,12 +162,13 @@ class Boosters(Optimizees):
         self.elements = torch.tensor(float(self._labels.shape[1]))
         self.initial_lr = inner.hyper.repeat(copies).lr[:, 0]
         self.weight_structure = torch.zeros_like(self.initial_lr)
-        self._prior = self._labels.mean(1, keepdim=True).logit()
+        self._prior = self._objective.prior(self._labels)
         self.margins = self._prior.expand_as(self._labels).clone()
         self.direction = torch.zeros_like(self.margins)
         self.step = 0
         self._origin = self.margins
-        self._gradient, self._sum = torch.zeros_like(self.margins), torch.zeros_like(self.margins)
+        self._gradient, self._hessian = torch.zeros_like(self.margins), torch.ones_like(self.margins)
+        self._sum = torch.zeros_like(self.margins)
         self._rates = torch.full_like(self.initial_lr, math.nan)
         self._boosters = [self._make(run) for run in range(len(self.margins))]
 
@@ -130,14 +176,14 @@ class Boosters(Optimizees):
         import xgboost
 
         tables = self._train[run], self._valid[run]
-        fixed = {"objective": "binary:logistic", "base_score": float(self._labels[run].mean()), "nthread": 1}
+        fixed = {"objective": self._objective.name, "base_score": float(self._labels[run].mean()), "nthread": 1}
         return xgboost.Booster(self._params[run] | fixed, [table.matrix for table in tables])
 
     def measure(self) -> Measured:
         """Computes the gradient of the mean loss of all training rows, and what the policy reads of it."""
-        self._gradient = self.margins.sigmoid() - self._labels
+        self._gradient, self._hessian = self._objective.derivatives(self.margins, self._labels)
         grad = self._gradient / self._labels.shape[1]
-        loss = F.binary_cross_entropy_with_logits(self.margins, self._labels, reduction="none").mean(1)
+        loss = self._objective.losses(self.margins, self._labels).mean(1)
         self._sum, travelled = self._sum + grad, self._origin - self.margins
         return Measured(
             loss=loss,
@@ -154,13 +200,11 @@ class Boosters(Optimizees):
     @torch.no_grad()
     def update(self, lr: Tensor) -> None:
         """Grows a tree in each ensemble, by the gradient and the hessian of its rows' losses."""
-        probability = self.margins.sigmoid()
-        hessian = (probability * (1.0 - probability)).clamp_(min=1e-16)
         grown = torch.empty_like(self.margins)
         self._set_rates(lr)
         gradient = (lr / self._rates)[:, None] * self._gradient
         for run, (booster, table) in enumerate(zip(self._boosters, self._train, strict=True)):
-            booster.boost(table.matrix, self.step, grad=gradient[run].numpy(), hess=hessian[run].numpy())
+            booster.boost(table.matrix, self.step, grad=gradient[run].numpy(), hess=self._hessian[run].numpy())
             grown[run] = _margins(booster, table)
         self.direction = (self.margins - grown) / lr[:, None]
         self.margins = grown
@@ -178,21 +222,21 @@ class Boosters(Optimizees):
             self._boosters[run].set_param("learning_rate", float(lr[run]))
 
     def validate(self) -> Tensor:
-        """Computes the mean cross entropy of the validation rows that are not shown, (R,)."""
+        """Computes the mean loss of the validation rows that are not shown, (R,)."""
         return self._valid_losses()[:, self._scored].mean(1)
 
     def shown_validation(self) -> Tensor:
-        """Computes the mean cross entropy of those that are, (R,)."""
+        """Computes the mean loss of those that are, (R,)."""
         return self._valid_losses()[:, self._shown].mean(1)
 
     def _valid_losses(self) -> Tensor:
-        """Cross entropies of all validation rows, (R, N)."""
+        """Losses of all validation rows, (R, N)."""
         if not self.step:
             margins = self._prior.expand_as(self._valid_labels)
         else:
             pairs = zip(self._boosters, self._valid, strict=True)
             margins = torch.stack([_margins(booster, table) for booster, table in pairs])
-        return F.binary_cross_entropy_with_logits(margins, self._valid_labels, reduction="none")
+        return self._objective.losses(margins, self._valid_labels)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the ensembles in XGBoost's own format, margins and directions."""

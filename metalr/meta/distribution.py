@@ -162,6 +162,10 @@ class TaskDistribution:
         """Returns the horizon of the task batch with this index, steps, without sampling its task."""
         return self._choose(index)[2]
 
+    def component(self, index: int) -> str:
+        """Returns the name of the component of the task batch with this index, without sampling its task."""
+        return self._choose(index)[1]
+
     def _choose(self, index: int) -> tuple[random.Random, str, int]:
         """Samples a task batch's component and horizon; returns its random numbers, the name and the horizon."""
         chance = random.Random(mix_seed(self.seed, index, "component"))

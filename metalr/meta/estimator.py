@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,22 +18,16 @@ SQUASHES = ("none", "tanh", "log", "sign")
 """Functions that a pair's difference of losses can pass through before it weighs the noise, see `squashed`."""
 
 
-def _alone(losses: Tensor) -> Tensor:
-    return losses
-
-
 @dataclass
 class Episode:
-    """Holds one rank's part of a task batch, and the inner runs that an estimator makes of it.
+    """Holds a task batch, and the inner runs that an estimator makes of it.
 
     Attributes:
-        task: the rank's P instances.
+        task: P instances.
         inner: how they are trained.
-        pairs: numbers of the rank's instances among those of all ranks.
         seed: of the noise, together with the instance's number.
         final_weight: share of the final loss in the outer loss, in [0, 1].
         compiled: run inner steps through torch.compile.
-        gather: maps the losses of the rank's runs, (copies, P), to those of all ranks' runs, (copies, all instances).
         runs: the inner runs of an estimator that takes several meta-steps for an episode; None before the first.
         carried: tensors that such an estimator keeps between its meta-steps.
         done: whether the inner runs have reached their horizon.
@@ -42,19 +35,17 @@ class Episode:
 
     task: Task
     inner: InnerTraining
-    pairs: range
     seed: tuple[int, ...] = (0,)
     final_weight: float = 0.6
     compiled: bool = False
-    gather: Callable[[Tensor], Tensor] = _alone
     runs: Unroll | None = None
     carried: dict[str, Tensor] = field(default_factory=dict)
     done: bool = False
 
     def noise(self, size: int, *salt: int) -> Tensor:
         """Samples standard normal noise, (P, size); an instance's depends on seed, its number and the salt alone."""
-        generators = [torch.Generator().manual_seed(mix_seed(*self.seed, pair, *salt)) for pair in self.pairs]
-        noise = torch.stack([torch.randn(size, generator=generator) for generator in generators])
+        seeds = [mix_seed(*self.seed, instance, *salt) for instance in range(len(self.task))]
+        noise = torch.stack([torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         return noise.to(self.task.device)
 
     def start(self, copies: int) -> Unroll:
@@ -79,9 +70,9 @@ class Estimate:
     """Holds the result of a meta-step.
 
     Attributes:
-        gradient: in the policy's weights, mean over the rank's instances, (n,).
-        losses: outer losses of all ranks' runs, (copies, all instances).
-        inner_steps: inner steps that all ranks made.
+        gradient: in the policy's weights, mean over the instances, (n,).
+        losses: outer losses of the runs, or what a truncation adds to them, (copies, P).
+        inner_steps: inner steps that were made.
     """
 
     gradient: Tensor
@@ -98,13 +89,13 @@ class GradientEstimator(ABC):
         >>> from metalr.meta.families import QuadraticTasks
         >>> batch = TaskDistribution({"quadratic": Component(QuadraticTasks(), horizons=(10, 20))}).sample(0, 4)
         >>> policy = LRPolicy()
-        >>> estimate = ActionES(pairs=4).estimate(policy, Episode(batch.task, batch.inner, pairs=range(4)))
+        >>> estimate = ActionES(pairs=4).estimate(policy, Episode(batch.task, batch.inner))
         >>> estimate.gradient.shape == (policy.size,)
         True
 
     Attributes:
-        pairs: P, instances a meta-step, over all ranks. Most estimators train each by a pair of runs, which share
-            initial parameters, batches and hyperparameters and so differ by their policies alone.
+        pairs: P, instances of a task batch. Most estimators train each by a pair of runs, which share initial
+            parameters, batches and hyperparameters and so differ by their policies alone.
     """
 
     pairs: int
@@ -132,7 +123,7 @@ def squashed(difference: Tensor, everyone: Tensor, squash: str) -> Tensor:
 
     Args:
         difference: L+ - L- of some pairs, or a part of it, any shape.
-        everyone: L+ - L- of all pairs on all ranks; the median of its absolute values is the scale.
+        everyone: L+ - L- of all pairs of the task batch; the median of its absolute values is the scale.
         squash: "none"; "sign"; "tanh" of difference / scale; or "log", sign * log(1 + |difference| / scale), in which
             a pair with one diverged run weighs more than a pair with one slightly worse run.
 

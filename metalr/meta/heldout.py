@@ -71,17 +71,19 @@ class HeldOutTask:
     validation_interval: int | None = None
     _best: dict[bool, Tensor] = field(default_factory=dict, init=False, repr=False)
 
-    def score(self, policy: LRPolicy, anytime: bool, device: torch.device) -> HeldOutScore:
+    def score(self, policy: LRPolicy, anytime: bool, device: torch.device, compiled: bool = False) -> HeldOutScore:
         """Runs the policy and scores it; the reference schedule's runs are made once and kept.
 
         Args:
             policy: that sets the rates.
             anytime: whether the runs are without a horizon; the reference schedule is then a constant rate.
             device: of the runs.
+            compiled: run inner steps through torch.compile.
         """
         if anytime not in self._best:
-            self._best[anytime] = self._final(self.reference_runs(policy, anytime, device)).amin(0)
-        final = self._final(self.runs(policy, anytime, device))
+            reference = self.reference_runs(policy, anytime, device, compiled)
+            self._best[anytime] = self._final(reference).amin(0)
+        final = self._final(self.runs(policy, anytime, device, compiled=compiled))
         ratio = (final / self._best[anytime]).log()
         return HeldOutScore(ratio.quantile(0.5, dim=0).mean(), ratio.amax(0).mean())
 
@@ -91,7 +93,9 @@ class HeldOutTask:
         decades = torch.linspace(-self.decades / 2, self.decades / 2, self.rates)
         return PRIORS[self.optimizer].usual_lr * (decades * math.log(10.0)).exp()
 
-    def runs(self, policy: LRPolicy, anytime: bool, device: torch.device, record: bool = False) -> Rollout:
+    def runs(
+        self, policy: LRPolicy, anytime: bool, device: torch.device, record: bool = False, compiled: bool = False
+    ) -> Rollout:
         """Trains every instance from every rate: rates * instances runs, the first rate's instances first."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.name))
         task = self.family.sample(self.instances, generator)
@@ -99,11 +103,11 @@ class HeldOutTask:
         hyper = Hyperparameters.of(self.grid.repeat_interleave(self.instances)[:, None], 0.9, 0.999)
         inner = InnerTraining(self.optimizer, hyper, self.total_steps, anytime, batch_seed=self.seed)
         inner = replace(inner, validation_interval=self.validation_interval)
-        return rollout(task, inner, policy.function(), record=record)
+        return rollout(task, inner, policy.function(), record=record, compiled=compiled)
 
-    def reference_runs(self, policy: LRPolicy, anytime: bool, device: torch.device) -> Rollout:
+    def reference_runs(self, policy: LRPolicy, anytime: bool, device: torch.device, compiled: bool = False) -> Rollout:
         """Trains them by the reference schedule alone: an untrained policy of the same features outputs zero."""
-        return self.runs(LRPolicy(policy.features, policy.hidden).to(device), anytime, device)
+        return self.runs(LRPolicy(policy.features, policy.hidden).to(device), anytime, device, compiled=compiled)
 
     def _final(self, runs: Rollout) -> Tensor:
         """Computes the final validation losses, (rates, instances), capped where a run diverged."""

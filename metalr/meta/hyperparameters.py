@@ -16,7 +16,7 @@ class Hyperparameters(NamedTuple):
     Attributes:
         lr: initial rate lr(0), > 0.
         beta1: SGD's, RMSprop's and Muon's momentum, or Adam's and Lion's beta 1, in [0, 1).
-        beta2: Adam's and Lion's beta 2, or RMSprop's alpha, in [0, 1); SGD and Muon do not read it.
+        beta2: Adam's and Lion's beta 2, or RMSprop's alpha, in [0, 1); SGD and Muon alone do not read it.
         coupled: weight decay added to the gradient (all but Lion and Muon), >= 0.
         decoupled: weight decay times the rate taken off the parameters (AdamW, Lion, Muon), >= 0.
         nesterov: 1 for Nesterov's momentum (SGD), else 0.
@@ -38,10 +38,6 @@ class Hyperparameters(NamedTuple):
     def repeat(self, times: int) -> Hyperparameters:
         """Repeats the runs `times` times, one copy after another."""
         return Hyperparameters(*(value.repeat(times, 1) for value in self))
-
-    def select(self, runs: slice) -> Hyperparameters:
-        """Selects some of the runs."""
-        return Hyperparameters(*(value[runs] for value in self))
 
     def to(self, device: torch.device) -> Hyperparameters:
         """Moves them to a device."""
@@ -154,6 +150,16 @@ class MuonPrior(HyperparameterPrior):
         return Hyperparameters.of(lr, 0.95)._replace(decoupled=_decay(runs, 1e-3, 0.3, generator))
 
 
+class MuonWithAdamWPrior(MuonPrior):
+    """Sets momentum 0.95, and AdamW's beta 2 to 0.95 in half of the runs and 0.999 in the others; decay as Muon's."""
+
+    def sample(self, runs: int, generator: torch.Generator, decades: float) -> Hyperparameters:
+        """Samples rate, AdamW's beta 2 and decoupled decay."""
+        hyper = super().sample(runs, generator, decades)
+        short = torch.rand(runs, 1, generator=generator) < 0.5
+        return hyper._replace(beta2=torch.where(short, 0.95, 0.999))
+
+
 class ShrinkagePrior(HyperparameterPrior):
     """Samples the shrinkage of boosted trees, a rate alone: the parameters of the trees' growth belong to the task."""
 
@@ -170,6 +176,7 @@ PRIORS: dict[str, HyperparameterPrior] = {
     "rmsprop": RMSpropPrior(),
     "lion": LionPrior(),
     "muon": MuonPrior(),
+    "muon_adamw": MuonWithAdamWPrior(),
     "boosting": ShrinkagePrior(),
 }
 """Priors by the name of an optimizer; "boosting" is that of boosted trees."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -18,8 +20,10 @@ from metalr.core.policy import LRPolicy
 from metalr.core.validation_loss import VALIDATION_FEATURES
 from metalr.meta.action_es import ActionES
 from metalr.meta.distribution import TaskDistribution
-from metalr.meta.estimator import Episode, Estimate, GradientEstimator
+from metalr.meta.estimator import Episode, GradientEstimator
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
+from metalr.meta.sharing import outcome_table, shares
+from metalr.meta.structure_prior import expect_smaller_steps
 from metalr.meta.visited_states import visited_states
 
 
@@ -28,8 +32,9 @@ class MetaLearner(L.LightningModule):
 
     `training_step` returns a surrogate loss whose gradient is the estimate: the inner product of the weights with the
     detached estimate. DDP, clipping, accumulation, any torch optimizer and checkpoints then work as for any module.
-    Noise and tasks depend on (seed, task batch, pair), never on the rank: the pairs of a meta-step are split over the
-    ranks, and any number of ranks gives the gradient of one rank.
+    The estimate is the mean over the task batches of the meta-step, which are shared out over the ranks, as the
+    held-out tasks are. Noise and tasks depend on (seed, task batch, pair), never on the rank, and the estimates are
+    added up in the order of the task batches: any number of ranks gives the gradient of one rank.
 
     At each validation it writes `policy.safetensors` beside the logs, and `best.safetensors` where the held-out score
     is the lowest so far.
@@ -58,15 +63,21 @@ class MetaLearner(L.LightningModule):
         optimizer: makes the optimizer of the policy's weights; Adam at 1e-3 by default.
         lr_scheduler: makes the schedule of its rate, stepped once a meta-step; constant by default.
         final_weight: share of the final loss in the outer loss, in [0, 1]; the rest is the run's mean loss.
-        compiled: run inner steps through torch.compile.
+        compiled: run inner steps through torch.compile; the compiled parts are kept on disk, see
+            `metalr.meta.compilation`.
         init_from: policy file or shipped name to start from, in place of `hidden`; with `features`, it reads
             these in place of its own, of which none may be left out. The card counts its meta-steps, too.
+        structure_prior: nats by which the policy of `init_from` takes smaller steps at first for each unit of
+            `weight_structure`, see `metalr.meta.structure_prior`; 0 for none.
         seed: of the policy's initial weights and of the noise.
         support_batches: number of task batches on which the policy's support is learned after the training, see
             `metalr.meta.visited_states`.
+        task_batches: number of task batches of a meta-step, each of a family, a network, a horizon and an inner
+            optimizer of its own; as many as ranks, or more.
 
     Raises:
-        ValueError: for a final_weight out of range, or features that do not go with `anytime` or `init_from`.
+        ValueError: for a final_weight out of range, no task batches, or features that do not go with `anytime` or
+            `init_from`; on fit, for fewer task batches than ranks.
     """
 
     def __init__(
@@ -80,13 +91,19 @@ class MetaLearner(L.LightningModule):
         final_weight: float = 0.6,
         compiled: bool = False,
         init_from: str | None = None,
+        structure_prior: float = 0.0,
         seed: int = 0,
         support_batches: int = 48,
+        task_batches: int = 1,
     ) -> None:
         super().__init__()
+        if task_batches < 1:
+            raise ValueError(f"task_batches={task_batches}: give 1 or more")
         if not 0.0 <= final_weight <= 1.0:
             raise ValueError(f"final_weight={final_weight}: give a share in [0, 1]")
         self.policy = _starting_policy(anytime, features, hidden, init_from, seed)
+        if structure_prior:
+            expect_smaller_steps(self.policy, structure_prior)
         done = self.policy.card  # of the policy that this run starts from
         self._meta_steps = int(done.get("meta_steps", 0))
         self.anytime = anytime
@@ -101,19 +118,22 @@ class MetaLearner(L.LightningModule):
         self.best_score: Tensor
         self.register_buffer("inner_steps", torch.tensor(int(done.get("inner_steps", 0))))
         self.register_buffer("best_score", torch.tensor(float("inf")))
-        self.task_batches: Tensor
-        self.register_buffer("task_batches", torch.tensor(0))  # done; the index of the next
-        self._episode: Episode | None = None
+        self.task_batches = task_batches
+        self.next_batch: Tensor
+        self.register_buffer("next_batch", torch.tensor(0))  # index of the first task batch of the meta-step
+        self._open: dict[int, Episode | None] = {}  # this rank's, by their places in the meta-step; None: not begun
+        self._ended = True  # all ranks' task batches
         self._distribution: TaskDistribution | None = None
-        self._family = ""
-        self._restored: list[dict[str, Any]] | None = None
-        self._step_scores: list[tuple[str, HeldOutScore]] = []
+        self._families: list[str] = []
+        self._restored: dict[int, dict[str, Any]] | None = None
+        self._step_scores: list[tuple[str, HeldOutScore | None]] = []
         self._scored: dict[str, LRPolicy] = {}  # the last and the best, by the names of their files
 
     @property
     def family(self) -> str:
-        """Name of the component that the last task batch is from; empty before the first."""
-        return self._family
+        """Name of the component of the last meta-step's task batches, "mixture" for several; empty before the first."""
+        names = set(self._families)
+        return "mixture" if len(names) > 1 else "".join(names)
 
     def configure_optimizers(self) -> Any:
         """Makes the optimizer and its scheduler."""
@@ -130,57 +150,80 @@ class MetaLearner(L.LightningModule):
         return batch
 
     def training_step(self, batch: TaskDistribution, batch_idx: int) -> Tensor:
-        """Makes the inner runs of a task batch, or a truncation of them, and returns the surrogate loss."""
-        if self._episode is None:
-            self._episode = self._begin(batch)
-        episode = self._episode
-        estimate = self.estimator.estimate(self.policy, episode)
-        self._log_step(estimate)
-        if episode.done:
-            self._episode = None
-            self.task_batches.add_(1)
-        return parameters_to_vector(self.policy.parameters()) @ estimate.gradient
+        """Makes the inner runs of the task batches, or a truncation of them, and returns the surrogate loss."""
+        if self._ended:
+            self._begin(batch)
+        estimates, size = {}, self.policy.size
+        for place, episode in list(self._open.items()):
+            episode = episode or self._episode(batch, place)
+            estimates[place] = self.estimator.estimate(self.policy, episode)
+            self._open[place] = episode
+            if episode.done:
+                del self._open[place]
+        table = self._sum(outcome_table(estimates, self.task_batches, size, self.device))
+        gradient, losses, steps = table[:, :size].mean(0), table[:, size], table[:, size + 1]
+        self._restored = None
+        self._log_step(losses, steps)
+        if not self._sum(torch.tensor(len(self._open), device=self.device)):
+            self._ended = True
+            self.next_batch.add_(self.task_batches)
+        return parameters_to_vector(self.policy.parameters()) @ gradient
 
-    def _begin(self, distribution: TaskDistribution) -> Episode:
-        """Begins this rank's part of the next task batch."""
+    def _sum(self, tensor: Tensor) -> Tensor:
+        """Adds up the tensors of all ranks."""
+        total = self.trainer.strategy.reduce(tensor, reduce_op="sum")
+        if not isinstance(total, Tensor):
+            raise TypeError(f"the strategy's reduce gave {type(total).__name__}")
+        return total
+
+    def _begin(self, distribution: TaskDistribution) -> None:
+        """Chooses this rank's part of the next task batches, by their horizons."""
+        ranks, first = self.trainer.world_size, int(self.next_batch)
+        if self.task_batches < ranks:
+            raise ValueError(f"task_batches={self.task_batches}: give one for each of the {ranks} ranks, or more")
         self._distribution = distribution
-        index, pairs = int(self.task_batches), self.estimator.pairs
-        own = _own_pairs(pairs, self.global_rank, self.trainer.world_size)
-        batch = distribution.sample(index, pairs, self.anytime)
-        self._family = batch.name
+        indices = range(first, first + self.task_batches)
+        self._families = [distribution.component(index) for index in indices]
+        own = shares([distribution.horizon(index) for index in indices], ranks)[self.global_rank]
+        if self._restored is not None:
+            own = [place for place in own if place in self._restored]  # the others had ended
+        self._open = dict.fromkeys(own)
+        self._ended = False
+
+    def _episode(self, distribution: TaskDistribution, place: int) -> Episode:
+        """Samples the task batch at this place of the meta-step."""
+        index = int(self.next_batch) + place
+        batch = distribution.sample(index, self.estimator.pairs, self.anytime)
         episode = Episode(
-            task=batch.task.select(own).to(self.device),
-            inner=batch.inner.select(own),
-            pairs=range(own.start, own.stop),
+            task=batch.task.to(self.device),
+            inner=batch.inner,
             seed=(self.seed, index),
             final_weight=self.final_weight,
             compiled=self.compiled,
-            gather=self._gather,
         )
         if self._restored is not None:
-            episode.load_state_dict(self._restored[self.global_rank])
-            self._restored = None
+            episode.load_state_dict(self._restored[place])
         return episode
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the written policies, and the inner runs of all ranks in the middle of an episode."""
         checkpoint["scored"] = {name: (policy.state_dict(), policy.card) for name, policy in self._scored.items()}
-        if self._episode is None:
-            return
-        states: list[Any] = [self._episode.state_dict()]
+        own = {place: episode.state_dict() for place, episode in self._open.items() if episode is not None}
+        everyone: list[Any] = [own]
         if self.trainer.world_size > 1:
-            states = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(states, self._episode.state_dict())
-        checkpoint["episode"] = states
+            everyone = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(everyone, own)
+        episodes = {place: state for part in everyone for place, state in part.items()}
+        if episodes:
+            checkpoint["episodes"] = episodes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the written policies; the inner runs wait until their task batch is sampled again.
 
         Raises:
-            ValueError: for a checkpoint of an earlier version, or one in the middle of an episode of another number of
-                ranks.
+            ValueError: for a checkpoint of an earlier version.
         """
-        if "draws" in checkpoint["state_dict"]:
+        if "next_batch" not in checkpoint["state_dict"]:
             raise ValueError(
                 "the checkpoint is of an earlier version of MetaLearner: start a new meta-training from the policy "
                 "file beside it, by init_from"
@@ -188,31 +231,25 @@ class MetaLearner(L.LightningModule):
         for name, (weights, card) in checkpoint.get("scored", {}).items():
             self._scored[name] = LRPolicy(self.policy.features, self.policy.hidden, card=card)
             self._scored[name].load_state_dict(weights)
-        self._restored = checkpoint.get("episode")
-        if self._restored is not None and len(self._restored) != self.trainer.world_size:
-            raise ValueError(
-                f"the checkpoint was written by {len(self._restored)} ranks in the middle of an episode, and this run "
-                f"has {self.trainer.world_size}: resume with as many"
-            )
+        self._restored = checkpoint.get("episodes")
 
-    def _gather(self, losses: Tensor) -> Tensor:
-        """Losses of all ranks' runs, (copies, all instances), from those of one rank's."""
-        gathered = self.all_gather(losses)
-        if not isinstance(gathered, Tensor):
-            raise TypeError(f"all_gather gave {type(gathered).__name__}")
-        return gathered.movedim(-2, 0).flatten(1)
-
-    def _log_step(self, estimate: Estimate) -> None:
-        self.inner_steps.add_(estimate.inner_steps)
-        loss = estimate.losses.mean()
-        self.log("outer_loss", loss, prog_bar=True)
+    def _log_step(self, losses: Tensor, steps: Tensor) -> None:
+        """Logs the mean outer loss, and that of each family; a task batch that had ended before has no steps."""
+        self.inner_steps.add_(steps.long().sum())
+        made = steps > 0
+        self.log("outer_loss", losses[made].mean(), prog_bar=True)
         self.log("inner_steps", self.inner_steps.float())
+        by_family: dict[str, list[float]] = {}
+        for name, loss in zip(itertools.compress(self._families, made), losses[made].tolist(), strict=True):
+            by_family.setdefault(name, []).append(loss)
+        means = {f"outer_loss/{name}": fmean(values) for name, values in by_family.items()}
         for logger in self.loggers:  # self.log would repeat it at the steps of other families
-            logger.log_metrics({f"outer_loss/{self._family}": float(loss)}, step=self.global_step)
+            logger.log_metrics(means, step=self.global_step)
 
     def validation_step(self, batch: HeldOutTask, batch_idx: int) -> None:
-        """Scores the policy on a held-out task."""
-        score = batch.score(self.policy, self.anytime, self.device)
+        """Scores the policy on a held-out task, where it is this rank's."""
+        mine = batch_idx % self.trainer.world_size == self.global_rank
+        score = batch.score(self.policy, self.anytime, self.device, self.compiled) if mine else None
         self._step_scores.append((batch.name, score))
 
     def on_validation_epoch_end(self) -> None:
@@ -220,7 +257,7 @@ class MetaLearner(L.LightningModule):
 
         Their support is learned when the training ends, since it takes a minute of inner runs.
         """
-        scores, self._step_scores = self._step_scores, []
+        scores = self._all_scores()
         if not scores:
             return
         for name, score in scores:
@@ -244,6 +281,17 @@ class MetaLearner(L.LightningModule):
             self._scored["best"] = policy
         self._write(folder)
 
+    def _all_scores(self) -> list[tuple[str, HeldOutScore]]:
+        """Collects the scores of all ranks."""
+        own, self._step_scores = self._step_scores, []
+        if not own:
+            return []
+        table = torch.zeros(len(own), 2, device=self.device)
+        for row, (_, score) in zip(table, own, strict=True):
+            if score is not None:
+                row.copy_(torch.stack(score))
+        return [(name, HeldOutScore(*row)) for (name, _), row in zip(own, self._sum(table), strict=True)]
+
     def _write(self, folder: Path) -> None:
         if self.trainer.is_global_zero:
             for name, policy in self._scored.items():
@@ -264,12 +312,6 @@ class MetaLearner(L.LightningModule):
         for policy in {id(policy): policy for policy in self._scored.values()}.values():
             policy.learn_support(visited_states(policy, self._distribution, self.support_batches))
         self._write(folder)
-
-
-def _own_pairs(pairs: int, rank: int, ranks: int) -> slice:
-    if pairs % ranks:
-        raise ValueError(f"estimator.pairs={pairs} must be a multiple of the number of ranks, {ranks}")
-    return slice(pairs // ranks * rank, pairs // ranks * (rank + 1))
 
 
 def _starting_policy(

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.func import vmap
 
 from metalr.core.weight_structure import structure_sums
-from metalr.meta.batched_decision import compile_part
+from metalr.meta.compilation import any_size, compile_part
 from metalr.meta.hyperparameters import Hyperparameters
 from metalr.meta.net import Net
 from metalr.meta.optimizers import OPTIMIZERS, BatchedOptimizer, Buffers
-from metalr.meta.split import Split
+from metalr.meta.split import Split, take
 from metalr.meta.task import InnerTraining, Measured, Optimizees
 
 
@@ -78,9 +78,12 @@ class NetworkRuns(Optimizees):
         noise = dropout_noise(inner, batch_size=batch_size, units=net.dropout_units)
         self._batches = zip(indices, noise, strict=True)
         shown, scored = (valid, valid) if inner.validation_interval is None else valid.halves()
-        self._train, self._shown, self._valid = train, shown, scored.all(copies)
+        self._train, self._samples, self._shown, self._valid = train, train.flat(), shown, scored.all(copies)
         self._origin = self.theta
         self._grad, self._sum = torch.zeros_like(self.theta), torch.zeros_like(self.theta)
+        if compiled:
+            for samples in self._samples:
+                any_size(samples, dim=0)
         self._measure = _measure_part(net, compiled)
         self._update = _update_part(optimizer, compiled)
         self._validate = _validate_part(net, compiled)
@@ -89,7 +92,6 @@ class NetworkRuns(Optimizees):
         """Computes the gradient on the next batch, and what the policy reads of it."""
         device = self._counts.device
         indices, noise = next(self._batches)
-        batch = self._train.batch(indices.to(device), self.copies)
         self._grad, self._sum, seen = self._measure(
             self.theta,
             self._origin,
@@ -97,7 +99,8 @@ class NetworkRuns(Optimizees):
             self._scale,
             self._frozen,
             self.buffers.direction,
-            *batch,
+            *self._samples,
+            self._train.rows(indices.to(device)),
             noise.to(device),
         )
         return seen
@@ -142,16 +145,14 @@ def batch_indices(inner: InnerTraining, *, instances: int, samples: int, batch_s
     """Yields the samples of each step's batch, chosen with replacement, (instances, batch_size).
 
     Args:
-        inner: the inner training, with the seed of the batches and the place of the instances in their task batch.
+        inner: the inner training, with the seed of the batches.
         instances: P.
         samples: N, of each instance.
         batch_size: B.
     """
     generator = torch.Generator().manual_seed(inner.batch_seed)
-    own = slice(inner.first_instance, inner.first_instance + instances)
-    shape = (inner.all_instances or instances, batch_size)
     while True:
-        yield torch.randint(samples, shape, generator=generator)[own]
+        yield torch.randint(samples, (instances, batch_size), generator=generator)
 
 
 def dropout_noise(inner: InnerTraining, *, batch_size: int, units: int) -> Iterator[Tensor]:
@@ -196,9 +197,12 @@ def _measure_part(net: Net, compiled: bool) -> Callable[..., tuple[Tensor, Tenso
         direction: Tensor,
         inputs: Tensor,
         targets: Tensor,
+        rows: Tensor,
         noise: Tensor,
     ) -> tuple[Tensor, Tensor, Measured]:
-        grad, (_, loss) = gradient(theta, scale, frozen, inputs, targets, noise)
+        copies = len(theta) // len(rows)
+        chosen = take(inputs, rows, copies), take(targets, rows, copies)
+        grad, (_, loss) = gradient(theta, scale, frozen, *chosen, noise)
         gradients, travelled = gradients + grad, origin - theta
         measured = Measured(
             loss=loss,

@@ -201,12 +201,67 @@ class Muon(DecayInDirection):
         """Computes m = lerp(g, m, momentum), u = sqrt(max(1, out / in)) orth(lerp(g, m, momentum)) + decay * w."""
         first = torch.lerp(grad, buffers.first, hyper.beta1)
         ahead = torch.lerp(grad, first, hyper.beta1)
-        pieces, sizes = [], [math.prod(shape) for shape in self.shapes]
-        for shape, piece in zip(self.shapes, torch.split(ahead, sizes, dim=1), strict=True):
-            rows, columns = (1, shape[0]) if len(shape) == 1 else (math.prod(shape[:-1]), shape[-1])
-            scale = max(1.0, columns / rows) ** 0.5
-            pieces.append(scale * orthogonalised(piece.reshape(-1, rows, columns)).reshape(piece.shape))
+        pieces = [_muon(piece, shape) for piece, shape in zip(self._split(ahead), self.shapes, strict=True)]
         return Buffers(first, buffers.second, torch.cat(pieces, 1) + hyper.decoupled * theta)
+
+    def _split(self, flat: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(flat, [math.prod(shape) for shape in self.shapes], dim=1)
+
+
+def _muon(piece: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Computes sqrt(max(1, out / in)) orth(piece) of a flat tensor (R, in * out), or of a vector (R, out)."""
+    rows, columns = (1, shape[0]) if len(shape) == 1 else (math.prod(shape[:-1]), shape[-1])
+    orthogonal = orthogonalised(piece.reshape(-1, rows, columns)).reshape(piece.shape)
+    return orthogonal * math.sqrt(max(1.0, columns / rows))
+
+
+@dataclass(frozen=True)
+class MuonWithAdamW(Muon):
+    """Computes Muon for the matrices between the first and the last one, and AdamW for all other tensors (Jordan 2024).
+
+    A run has one rate, of which AdamW's is a twentieth, as 1e-3 is of Muon's usual 0.02; AdamW's betas are 0.9 and the
+    run's beta 2. A network of two matrices or fewer has none in between, and Muon trains them all.
+    """
+
+    has_second = True
+    share = 0.05
+    beta1 = 0.9
+    eps = 1e-8
+
+    def for_tensors(self, shapes: Shapes) -> MuonWithAdamW:
+        """Returns it for these tensors."""
+        return MuonWithAdamW(tuple(shapes.values()))
+
+    @property
+    def orthogonal(self) -> tuple[bool, ...]:
+        """Whether Muon trains it, for each of the tensors."""
+        matrices = [i for i, shape in enumerate(self.shapes) if len(shape) > 1]
+        chosen = matrices[1:-1] or matrices
+        return tuple(i in chosen for i in range(len(self.shapes)))
+
+    def corrections(self, hyper: Hyperparameters, step: Tensor) -> tuple[Tensor, ...]:
+        """Computes 1 / (1 - 0.9^t) and 1 / sqrt(1 - beta2^t), with t = step + 1."""
+        count = step + 1.0
+        return 1.0 / (1.0 - self.beta1**count), (1.0 - hyper.beta2**count).rsqrt()
+
+    def direction(
+        self, theta: Tensor, grad: Tensor, buffers: Buffers, hyper: Hyperparameters, corrections: tuple[Tensor, ...]
+    ) -> Buffers:
+        """Computes each tensor's u by its own optimizer; the decay is the rate's share, too."""
+        second = torch.lerp(grad.square(), buffers.second, hyper.beta2)
+        scale1, scale2 = corrections
+        firsts, pieces = [], []
+        parts = (self._split(flat) for flat in (grad, buffers.first, second, theta))
+        for muon, shape, g, m, v, w in zip(self.orthogonal, self.shapes, *parts, strict=True):
+            if muon:
+                first = torch.lerp(g, m, hyper.beta1)
+                pieces.append(_muon(torch.lerp(g, first, hyper.beta1), shape) + hyper.decoupled * w)
+            else:
+                first = torch.lerp(g, m, self.beta1)
+                ahead = scale1 * first / (scale2 * _root(v) + self.eps)
+                pieces.append(self.share * (ahead + hyper.decoupled * w))
+            firsts.append(first)
+        return Buffers(torch.cat(firsts, 1), second, torch.cat(pieces, 1))
 
 
 OPTIMIZERS: dict[str, BatchedOptimizer] = {
@@ -215,5 +270,6 @@ OPTIMIZERS: dict[str, BatchedOptimizer] = {
     "rmsprop": RMSprop(),
     "lion": Lion(),
     "muon": Muon(),
+    "muon_adamw": MuonWithAdamW(),
 }
 """Optimizers of networks, by name."""

@@ -40,7 +40,7 @@ class FullES(GradientEstimator):
     """Estimates the gradient by antithetic evolution strategies over whole inner runs.
 
     Attributes:
-        pairs: P, antithetic pairs a meta-step, 1 or more.
+        pairs: P, antithetic pairs of a task batch, 1 or more.
         sigma: standard deviation of the noise on the policy's weights, > 0.
         squash: function of a pair's difference of losses, see `metalr.meta.estimator.squashed`.
     """
@@ -60,11 +60,10 @@ class FullES(GradientEstimator):
         policies = policy.population(perturbed(theta, noise, self.sigma))
         runs = rollout(episode.task, episode.inner, policies, copies=2, compiled=episode.compiled)
         episode.done = True
-        own = runs.outer_loss(episode.final_weight).view(2, -1)
-        everyone = episode.gather(own)
-        weights = squashed(own[0] - own[1], everyone[0] - everyone[1], self.squash)
-        steps = everyone.numel() * episode.inner.total_steps
-        return Estimate(antithetic_gradient(weights, noise, self.sigma), everyone, steps)
+        losses = runs.outer_loss(episode.final_weight).view(2, -1)
+        difference = losses[0] - losses[1]
+        gradient = antithetic_gradient(squashed(difference, difference, self.squash), noise, self.sigma)
+        return Estimate(gradient, losses, losses.numel() * episode.inner.total_steps)
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class _TruncatedES(GradientEstimator):
     """Estimates the gradient from one truncation of the runs a meta-step; weights are updated between truncations.
 
     Attributes:
-        pairs: P, antithetic pairs a meta-step, 1 or more.
+        pairs: P, antithetic pairs of a task batch, 1 or more.
         sigma: standard deviation of the noise on the policy's weights, > 0.
         truncations: number of parts of a run, of even length, 1 or more.
         squash: function of a pair's difference of losses, see `metalr.meta.estimator.squashed`.
@@ -102,13 +101,11 @@ class _TruncatedES(GradientEstimator):
         noise, weighed = self._noises(episode, theta.numel(), truncation)
         policies = policy.population(perturbed(theta, noise, self.sigma))
         first = runs.step
-        loss = runs.advance_to(stop, policies, episode.final_weight)
+        losses = runs.advance_to(stop, policies, episode.final_weight).view(2, -1)
         episode.done = runs.step == episode.inner.total_steps
-        own = loss.view(2, -1)
-        everyone = episode.gather(own)
-        weights = squashed(own[0] - own[1], everyone[0] - everyone[1], self.squash)
-        gradient = antithetic_gradient(weights, weighed, self.sigma)
-        return Estimate(gradient, everyone, everyone.numel() * (runs.step - first))
+        difference = losses[0] - losses[1]
+        gradient = antithetic_gradient(squashed(difference, difference, self.squash), weighed, self.sigma)
+        return Estimate(gradient, losses, losses.numel() * (runs.step - first))
 
 
 @dataclass(frozen=True)

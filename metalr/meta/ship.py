@@ -3,6 +3,8 @@
 python -m metalr.meta.ship logs/meta_boosting/version_0/best.safetensors boosting --commit "$(git rev-parse HEAD)" \
     --command "python train.py fit --config=configs/meta/{base,tasks/...,heldout/...,boosting}.yaml" \
     --figures '[results/heldout.txt]' --limits "On tables of more than 3,000 rows."
+
+`--commit` is the one that the run was made at: a later one may have other task families, and gives another policy.
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ _PAGE = """# Policy `{name}`
 | | |
 |---|---|
 | made by | `{command}` |
-| at commit | `{commit}` |
+| at commit | {commit} |
 | seed | {seed} |
 | meta-steps | {meta_steps} |
 | inner steps | {inner_steps:,} |
 | weights | {size:,}: {features} features, hidden layers {hidden}, ReLU |
-| held-out score | {heldout} (0.7 median + 0.3 worst of log(final validation loss / best-tuned reference schedule)) |
+| selection score | {heldout}: 0.7 median + 0.3 worst of log(final validation loss / best-tuned reference schedule), \
+on the held-out instances that chose this state of the run; of others it is higher |
 
 {figures}
 ## Where it fails
@@ -52,7 +55,7 @@ def ship(
         source: policy file that a run of `MetaLearner` wrote.
         name: of the policy, as `policy=` takes it.
         command: that made the policy, from the repository's root.
-        commit: of the repository, where the command was run.
+        commit: of the repository, where the command was run; several with commas, one for each run of the command.
         limits: where the policy fails, in words.
         figures: files of `name: value` lines that benchmarks wrote, the first line being the command.
         weights: folder of the shipped policies.
@@ -88,7 +91,7 @@ def _page(policy: LRPolicy, name: str, blocks: list[str], limits: str) -> str:
         name=name,
         purpose=anytime if policy.anytime else with_horizon,
         command=card["command"],
-        commit=card["commit"],
+        commit=", ".join(f"`{commit}`" for commit in card["commit"].split(", ")),
         seed=card["seed"],
         meta_steps=card["meta_steps"],
         inner_steps=int(card["inner_steps"]),

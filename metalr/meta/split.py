@@ -20,11 +20,20 @@ class Split:
     inputs: Tensor
     targets: Tensor
 
-    def batch(self, indices: Tensor, copies: int = 1) -> tuple[Tensor, Tensor]:
-        """Takes each instance's samples with indices (P, B), for `copies` runs an instance: (copies * P, B, ...)."""
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes each instance's samples with indices (P, B): (P, B, ...)."""
+        inputs, targets = self.flat()
+        rows = self.rows(indices)
+        return take(inputs, rows), take(targets, rows)
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """Lays the samples of all instances one after another, (P * N, ...); it copies them where they are a slice."""
+        return self.inputs.flatten(0, 1), self.targets.flatten(0, 1)
+
+    def rows(self, indices: Tensor) -> Tensor:
+        """Numbers the samples with indices (P, B) among those of all instances."""
         first = torch.arange(len(indices), device=indices.device) * self.inputs.shape[1]
-        rows = (indices + first[:, None]).flatten()
-        return _rows(self.inputs, rows, copies, indices.shape), _rows(self.targets, rows, copies, indices.shape)
+        return indices + first[:, None]
 
     def all(self, copies: int = 1) -> tuple[Tensor, Tensor]:
         """Takes all samples of each instance, for `copies` runs an instance: (copies * P, N, ...)."""
@@ -53,7 +62,7 @@ class Split:
         return Split(self.inputs.to(device), self.targets.to(device))
 
 
-def _rows(samples: Tensor, rows: Tensor, copies: int, shape: torch.Size) -> Tensor:
-    """Takes rows of samples (P, N, ...), P and N flattened, as (copies * P, B, ...): twice as fast as two indices."""
-    batch = samples.flatten(0, 1).index_select(0, rows).view(*shape, *samples.shape[2:])
+def take(samples: Tensor, rows: Tensor, copies: int = 1) -> Tensor:
+    """Takes rows (P, B) of samples (P * N, ...), for `copies` runs an instance: (copies * P, B, ...)."""
+    batch = samples.index_select(0, rows.flatten()).view(*rows.shape, *samples.shape[1:])
     return batch.repeat(copies, *[1] * (batch.dim() - 1)) if copies > 1 else batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -22,8 +22,6 @@ class InnerTraining:
         total_steps: horizon T, steps.
         anytime: whether the runs are without a horizon: the policy does not see T.
         batch_seed: of the order of batches.
-        first_instance: place of the first of the P instances in their task batch.
-        all_instances: number of instances of their task batch; 0 where these P are all of them.
         validation_interval: steps from one validation loss that the policy is shown to the next; None for never. Where
             there is one, a half of the validation samples is shown, and the outer loss is of the other half.
     """
@@ -33,19 +31,7 @@ class InnerTraining:
     total_steps: int
     anytime: bool = False
     batch_seed: int = 0
-    first_instance: int = 0
-    all_instances: int = 0
     validation_interval: int | None = None
-
-    def select(self, instances: slice) -> InnerTraining:
-        """Selects the training of some of the instances, which keep the batches that they have among all."""
-        start, _, _ = instances.indices(len(self.hyper.lr))
-        return replace(
-            self,
-            hyper=self.hyper.select(instances),
-            first_instance=self.first_instance + start,
-            all_instances=self.all_instances or len(self.hyper.lr),
-        )
 
 
 class Measured(NamedTuple):

@@ -18,7 +18,7 @@ class TruncatedBackprop(GradientEstimator):
     truncations the derivative of a chaotic run explodes (Metz et al. 2019).
 
     Attributes:
-        pairs: P, instances a meta-step, one run each, 1 or more.
+        pairs: P, instances of a task batch, one run each, 1 or more.
         truncations: number of parts of a run, of even length; 1 differentiates through the whole run.
     """
 
@@ -41,5 +41,5 @@ class TruncatedBackprop(GradientEstimator):
             gradient = flat_gradient(loss.mean(), policy) if loss.requires_grad else loss.new_zeros(policy.size)
         runs.detach()
         episode.done = runs.step == episode.inner.total_steps
-        everyone = episode.gather(loss.detach()[None])
-        return Estimate(gradient, everyone, everyone.numel() * (runs.step - first))
+        losses = loss.detach()[None]
+        return Estimate(gradient, losses, losses.numel() * (runs.step - first))

@@ -269,7 +269,7 @@ def test_a_bad_initial_rate_is_named(lr):
 def test_an_optimizer_without_parameters_is_refused():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
     optimizer.param_groups[0]["params"] = []
-    with pytest.raises(ValueError, match="no parameters"):
+    with pytest.raises(ValueError, match="no parameters: give it .* unfreeze .*is_trainable=True"):
         MetaLR(optimizer, 10, LRPolicy())
 
 

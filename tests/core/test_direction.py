@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from metalr.core.backend import TORCH
 from metalr.core.direction import (
     AdamDirection,
     Direction,
@@ -86,10 +87,10 @@ def test_maximising_descends_too(momentum):
         sign = -1.0 if maximize else 1.0
         for _ in range(2):
             weight.grad = sign * torch.tensor([1.0, 2.0, 3.0])
-            signals, rows = measure(torch.zeros(()), optimizer, [0.1], direction, sample)
+            reading, rows = measure(torch.zeros(()), optimizer, [0.1], direction, sample)
             direction.remember(rows)
             optimizer.step()
-        cosines.append(float(signals.alignment))
+        cosines.append(float(reading.signals(TORCH).alignment))
     assert cosines == pytest.approx([1.0, 1.0])
 
 

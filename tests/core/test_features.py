@@ -52,6 +52,127 @@ def test_golden_numbers_of_the_first_step():
     assert dict(zip(FEATURES, row.tolist(), strict=True)) == pytest.approx(expected, abs=1e-5)
 
 
+SECOND = {
+    "loss": 2.0,
+    "grad": math.exp(0.4),
+    "param": 10 * math.exp(0.3),
+    "update": 0.1 * math.exp(0.9),
+    "cosine": -0.1,
+}
+LEARNED = 0.6
+"""Signals of a second step after those of `make_signals(4.0)`, and the log multiplier then, after 0."""
+
+
+def golden_step(before: int, first: float, then: dict, log_multiplier: float, kind: float = 1.0) -> dict[str, float]:
+    """Features of the step after so many steps of the same signals, at T = 100."""
+    state = FeatureState.empty(1)
+    for t in range(before):
+        signals = make_signals(first, kind=kind)
+        state, _, _ = observe(TORCH, state, signals, torch.zeros(1), clock(t, 100))
+    signals = make_signals(**then, kind=kind, travel=0.8, product=0.3, scale=0.5, structure=-0.4)
+    _, features, finite = observe(TORCH, state, signals, torch.tensor([log_multiplier]), clock(before, 100))
+    assert bool(finite)
+    return dict(zip(FEATURES, features[0].tolist(), strict=True))
+
+
+def log_cosine(t: int) -> float:
+    """Of the reference schedule at T = 100."""
+    return math.log(0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * t / 100)))
+
+
+def test_golden_numbers_of_a_second_step():
+    """All averages are means of two: of the loss 3, of the variance (0 + (2 - 3)^2) / 2, of log |g| 0.2, of c 0.2."""
+    noise, depth = math.sqrt(0.5), 4 - 3 + math.sqrt(0.5)
+    relative = math.log(0.1 / 10) + 0.9 - 0.3 + LEARNED
+    update = math.log(0.1) + 0.9 + LEARNED + log_cosine(1)
+    distance = math.log((0.2 + 0.3) * 0.5)
+    expected = {
+        "progress": -0.98,
+        "early": math.exp(-0.1),
+        "step_size": 0.4 * (relative + log_cosine(1) + 6),
+        "step_size_reference": 0.4 * (relative + 6),
+        "alignment_fast": 3 * 0.2,
+        "alignment_middle": 4 * 0.2,
+        "alignment_certainty": 3 * 0.2 / math.sqrt((0.25 + 0.01) / 2),
+        "direction_gain": 0.9 - 0.4,
+        "loss_trend_fast": 0.0,
+        "loss_trend_slow": 0.0,
+        "loss_rise_noise": 0.0,
+        "loss_rise_depth": 0.0,
+        "loss_noise": 0.4 * math.log(noise / depth),
+        "predicted_change": 0.25 * (update + 0.4 - math.log(noise)),
+        "gradient_trend": 0.0,
+        "gradient_spike": 0.4 - 0.2,
+        "gradient_decay": 0.5 * 0.2,
+        "parameter_growth": 0.3,
+        "rate_trend": LEARNED - LEARNED / 2,
+        "optimizer": 1.0,
+        "travel": 0.4 * (math.log(0.8 / 10) - 0.3 + 5),
+        "distance_step": 0.4 * (update - distance + 3),
+        "distance_travel": 0.5 * (math.log(0.8) - distance),
+        "weight_structure": -0.6,
+    }
+    assert golden_step(1, 4.0, SECOND, LEARNED) == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("change", [-0.8, 0.8])
+def test_golden_numbers_of_a_later_step(change):
+    """After 40 equal steps everything changes by 0.8: by 0.2, 0.1 and 0.04 in windows of 4, 8 and 20.
+
+    So the loss is 0.6 away from its fast average, and the variance an eighth of the square of that.
+    """
+    changed = {
+        "loss": 2.0 + change,
+        "grad": math.exp(change),
+        "param": 10 * math.exp(change),
+        "update": 0.1 * math.exp(0.5 * change),
+        "cosine": 0.5 - 0.8,
+    }
+    noise = 0.75 * 0.8 / math.sqrt(8)
+    rise = 0.2 if change > 0 else 0.0
+    depth = noise + (0.0 if change > 0 else 0.2)
+    update = math.log(0.1) + 0.5 * change + change + log_cosine(40)
+    distance = math.log(max(40 * 0.2 * 0.25, (40 * 0.2 + 0.3) * 0.5))
+    expected = {
+        "progress": -0.2,
+        "early": math.exp(-4),
+        "step_size": 0.4 * (update - math.log(10) - change + 6),
+        "step_size_reference": 0.4 * (update - log_cosine(40) - math.log(10) - change + 6),
+        "alignment_fast": 3 * (0.5 - 0.2),
+        "alignment_middle": 4 * (0.5 - 0.1),
+        "alignment_certainty": 3 * 0.4 / math.sqrt(0.25 + (0.09 - 0.25) / 8),
+        "direction_gain": -0.5 * change,
+        "loss_trend_fast": math.asinh(change / 8 / noise),
+        "loss_trend_slow": math.asinh(change * (1 / 8 - 1 / 20) / noise),
+        "loss_rise_noise": math.asinh(rise / noise),
+        "loss_rise_depth": 2 * rise / depth,
+        "loss_noise": 0.4 * math.log(noise / depth),
+        "predicted_change": 0.25 * (update + change - math.log(noise)),
+        "gradient_trend": change * (1 / 4 - 1 / 20),
+        "gradient_spike": change * 7 / 8,
+        "gradient_decay": 0.5 * change / 4,
+        "parameter_growth": change,
+        "rate_trend": change * 19 / 20,
+        "optimizer": 1.0,
+        "travel": 0.4 * (math.log(0.08) - change + 5),
+        "distance_step": 0.4 * (update - distance + 3),
+        "distance_travel": 0.5 * (math.log(0.8) - distance),
+        "weight_structure": -0.6,
+    }
+    clipped = {name: min(max(value, -CLIP), CLIP) for name, value in expected.items()}
+    assert sum(clipped[name] != expected[name] for name in expected) <= 1  # a clipped number would test little
+    assert golden_step(40, 2.0, changed, change) == pytest.approx(clipped, abs=2e-5)
+
+
+def test_golden_numbers_of_another_optimizer_than_sgd():
+    """Its gain is its direction's own growth, without the gradient's."""
+    found = golden_step(1, 4.0, SECOND, LEARNED, kind=-1.0)
+    sgd = golden_step(1, 4.0, SECOND, LEARNED)
+    assert found["direction_gain"] == pytest.approx(0.9, abs=1e-5)
+    assert found["optimizer"] == -1.0
+    assert {n for n in FEATURES if found[n] != sgd[n]} == {"direction_gain", "optimizer"}
+
+
 def test_a_plain_mean_until_the_window_is_full():
     state = FeatureState.empty(1)
     for t, loss in enumerate((4.0, 2.0, 0.0)):

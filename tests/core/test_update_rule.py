@@ -16,6 +16,7 @@ from metalr.core.update_rule import (
     clock,
     clock_table,
     log_reference,
+    lr_factor,
     span,
 )
 
@@ -29,6 +30,33 @@ def test_golden_numbers_of_a_run_of_200_steps():
     assert bound(0, 200) == pytest.approx(0.4 + 3.0)
     assert bound(150, 200) == pytest.approx(40 / 200)
     assert [span(t, 200) for t in (0, 25, 50, 199)] == [100, 150, 200, 200]
+
+
+def test_golden_numbers_of_the_first_steps():
+    """The early part of the bound, 3 exp(-t/2), and windows of 1, 5 and 20 % of the span, or 4, 8 and 16 steps."""
+    expected = [0.4 + 3.0, 40 / 102 + 3.0 * math.exp(-0.5), 40 / 104 + 3.0 / math.e]
+    assert [bound(t, 1000) for t in (0, 1, 2)] == pytest.approx(expected)
+    assert bound(1, 10) == pytest.approx(0.4 + 3.0 * math.exp(-0.5))
+    assert clock(0, 50).windows == pytest.approx((4.0, 8.0, 16.0))
+    now = clock(700, 1000)
+    assert now.windows == pytest.approx((10.0, 50.0, 200.0))
+    assert clock(150, 1000).windows == pytest.approx((4.0, 20.0, 80.0))
+    assert (float(now.progress), float(now.early)) == (pytest.approx(0.4), pytest.approx(math.exp(-70)))
+    assert float(now.log_reference) == pytest.approx(math.log(0.001 + 0.999 * 0.5 * (1 + math.cos(0.7 * math.pi))))
+    assert float(clock(1500, 1000).progress) == 1.0
+
+
+def test_golden_numbers_of_a_step_and_its_factor():
+    """A step of 0.3 of the bound from s = 0.2; ref(1/2) = 0.5005."""
+    now = clock(100, 200)
+    after = advance(TORCH, torch.tensor([0.2]), torch.tensor([math.atanh(0.3)]), now, torch.tensor([True]))
+    assert float(after) == pytest.approx(0.2 + 0.3 * 40 / 200)
+    assert float(lr_factor(TORCH, after, now)) == pytest.approx(0.5005 * math.exp(0.26), rel=1e-5)
+    for bad in (math.nan, math.inf):  # an action that is no number
+        halved = advance(TORCH, torch.tensor([0.2]), torch.tensor([bad]), now, torch.tensor([True]))
+        assert float(halved) == pytest.approx(0.2 - math.log(2))
+    low = advance(TORCH, torch.tensor([-13.99]), torch.tensor([-9.0]), now, torch.tensor([True]))
+    assert float(low) == -MAX_LOG_MULTIPLIER
 
 
 def test_a_long_run_sees_its_start_on_the_scale_of_its_age():

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from metalr import LRPolicy, MetaLR
 from metalr.core.backend import HOST, TORCH
-from metalr.core.controller import STATE_VERSION
 from metalr.core.features import CLIP, FEATURES, FeatureState
+from metalr.core.state_checks import STATE_VERSION
 from metalr.core.validation_loss import VALIDATION_FEATURES, Validation, read, remember
 from tests.conftest import random_policy, validating_policy
 from tests.problem import batches, make_model, make_run
@@ -187,7 +187,7 @@ def test_with_tensor_rates_a_validation_loss_never_waits_for_the_device(monkeypa
             patch.setattr(torch.Tensor, method, refuse)
         for loss in (torch.tensor(1.5), torch.tensor([1.2], dtype=torch.float64), 1.1):
             meta_lr.validation(loss)
-    assert float(meta_lr._decider._validation) == pytest.approx(1.1)
+    assert float(meta_lr._decider._state.validation) == pytest.approx(1.1)
 
 
 def test_a_loss_that_is_no_scalar_is_refused():

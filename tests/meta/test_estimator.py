@@ -39,7 +39,7 @@ def make_episode(pairs: int = PAIRS, seed: int = 0) -> Episode:
     split = Split(inputs, torch.zeros(1, 40))
     task = NetworkTask(net, net.initialise(1, generator), split, split, batch_size=4).select(torch.zeros(pairs).long())
     inner = InnerTraining("sgd", Hyperparameters.of(torch.full((pairs, 1), 0.03), 0.5), STEPS)
-    return Episode(task, inner, pairs=range(pairs), seed=(seed,))
+    return Episode(task, inner, seed=(seed,))
 
 
 def make_policy() -> LRPolicy:
@@ -127,9 +127,8 @@ def test_squashes():
 
 
 def test_noise_belongs_to_the_pair():
-    everyone, some = make_episode(4), make_episode(4)
-    some.pairs, some.task = range(2, 4), some.task.select(slice(2, 4))
-    assert torch.equal(some.noise(5), everyone.noise(5)[2:])
+    everyone, some = make_episode(4), make_episode(2)
+    assert torch.equal(some.noise(5), everyone.noise(5)[:2])
     assert not torch.equal(everyone.noise(5), everyone.noise(5, 1))
 
 
@@ -168,9 +167,7 @@ def test_backpropagation_is_finite_where_a_gradient_is_zero(optimizer):
     inputs[..., 0] = 0.0  # its weights have no gradient
     split = Split(inputs, torch.randint(3, (2, 20), generator=generator))
     task = NetworkTask(net, net.initialise(2, generator), split, split, batch_size=4)
-    episode = Episode(
-        task, InnerTraining(optimizer, Hyperparameters.of(torch.full((2, 1), 0.01), 0.9, 0.99), STEPS), range(2), (0,)
-    )
+    episode = Episode(task, InnerTraining(optimizer, Hyperparameters.of(torch.full((2, 1), 0.01), 0.9, 0.99), STEPS))
     gradient = whole(TruncatedBackprop(pairs=2, truncations=1), make_policy(), episode)
     assert bool(torch.isfinite(gradient).all())
     assert float(gradient.norm()) > 0.0

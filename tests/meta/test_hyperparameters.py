@@ -27,6 +27,7 @@ RECORDED = {
     },
     "lion": {"lr": [0.000137939976, 6.24040422e-06], "beta1": [0.9, 0.9], "beta2": [0.99, 0.99]},
     "muon": {"lr": [0.0275880117, 0.00124808156], "beta1": [0.95, 0.95]},
+    "muon_adamw": {"lr": [0.0275880117, 0.00124808156], "beta1": [0.95, 0.95], "beta2": [0.95, 0.999]},
     "boosting": {"lr": [0.137939975, 0.00624040468]},
 }
 """Two runs of each prior from a generator with seed 7 over four decades; a field that is not named is zero."""
@@ -44,7 +45,7 @@ def test_samples_are_those_recorded(name):
 @pytest.mark.parametrize("name", PRIORS)
 def test_a_prior_leaves_the_generator_where_it_did(name):
     """Later samples of a generator depend on how many numbers the hyperparameters took."""
-    counts = {"sgd": 6, "adam": 8, "rmsprop": 4, "lion": 3, "muon": 3, "boosting": 1}
+    counts = {"sgd": 6, "adam": 8, "rmsprop": 4, "lion": 3, "muon": 3, "muon_adamw": 4, "boosting": 1}
     generator, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
     PRIORS[name].sample(5, generator, 4.0)
     for _ in range(counts[name]):

@@ -35,8 +35,12 @@ class MomentumRule(torch.optim.Optimizer):
     def step(self, closure=None) -> None:
         for group in self.param_groups:
             for p in group["params"]:
-                update = self.update(p.grad, self.state[p].setdefault("m", torch.zeros_like(p)))
-                p.mul_(1.0 - 0.1 * group["lr"]).sub_(update, alpha=group["lr"])
+                self.move(p, group["lr"])
+
+    def move(self, p: torch.nn.Parameter, lr: float) -> None:
+        """Takes the step of one parameter."""
+        update = self.update(p.grad, self.state[p].setdefault("m", torch.zeros_like(p)))
+        p.mul_(1.0 - 0.1 * lr).sub_(update, alpha=lr)
 
     def update(self, grad: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
         """Of the parameter, at a rate of 1; changes the moment."""
@@ -66,7 +70,29 @@ class Muon(MomentumRule):
         return (max(1.0, x.shape[0] / x.shape[1]) ** 0.5 * x).T.reshape(grad.shape)
 
 
+class MuonWithAdamW(Muon):
+    """Muon for the matrix in the middle; torch's own AdamW, at a twentieth of the rate, for each of the others."""
+
+    def __init__(self, params, lr: float) -> None:
+        super().__init__(params, lr)
+        middle = [p for p in params if p.dim() == 2][1:-1]
+        others = [p for p in params if all(p is not matrix for matrix in middle)]
+        self.adamw = {p: torch.optim.AdamW([p], betas=(0.9, 0.95), weight_decay=0.1) for p in others}
+
+    def move(self, p, lr) -> None:
+        if p in self.adamw:
+            self.adamw[p].param_groups[0]["lr"] = 0.05 * lr
+            self.adamw[p].step()
+        else:
+            super().move(p, lr)
+
+
 CASES = {
+    "muon_adamw": (
+        "muon_adamw",
+        hyper(0.05, 0.95, 0.95, decoupled=0.1),
+        lambda p, lr: MuonWithAdamW(p, 0.05 * lr),
+    ),
     "muon": ("muon", hyper(0.05, 0.95, decoupled=0.1), lambda p, lr: Muon(p, 0.05 * lr)),
     "nesterov": (
         "sgd",

@@ -6,22 +6,27 @@ import torch
 from torch.func import vmap
 
 from metalr import LRPolicy
-from metalr.meta import Component, HeldOutTask, InnerTraining, TaskDistribution, rollout
-from metalr.meta.architectures import IGNORED, MLP, Transformer, _product
+from metalr.meta import Component, HeldOutTask, InnerTraining, NetworkTask, TaskDistribution, rollout
+from metalr.meta.architectures import IGNORED, MLP, Transformer, _product, cross_entropy
+from metalr.meta.compilation import compiled_folder
 from metalr.meta.families import (
     AutoencoderTasks,
     ConvNetTasks,
     DropoutTasks,
     FineTuningTasks,
+    LargeBatchTasks,
     MaskedTransformerTasks,
     MLPTasks,
     QuadraticTasks,
+    RecurrentTasks,
+    RegressionTasks,
     SentenceTasks,
     TabularTasks,
     TransformerTasks,
 )
-from metalr.meta.hyperparameters import PRIORS
-from metalr.meta.optimizers import orthogonalised
+from metalr.meta.hyperparameters import PRIORS, Hyperparameters
+from metalr.meta.optimizers import MuonWithAdamW, orthogonalised
+from metalr.meta.recurrent import Recurrent
 from metalr.meta.rollout import LOG_RATIO_RANGE
 
 FAMILIES = [
@@ -35,6 +40,9 @@ FAMILIES = [
     SentenceTasks,
     TabularTasks,
     QuadraticTasks,
+    RecurrentTasks,
+    RegressionTasks,
+    LargeBatchTasks,
 ]
 
 
@@ -143,6 +151,79 @@ def test_muons_directions_are_orthogonal_and_torchs(shape):
         assert torch.allclose(-parameter.detach(), scale * own, atol=0.03)
 
 
+def test_muon_trains_the_matrices_in_the_middle_and_adamw_the_rest():
+    names = ("token", "position", "qkv0", "out0", "up0", "ub0", "down0", "db0", "head")
+    shapes = Transformer(layers=1).shapes
+    assert tuple(shapes) == names
+    chosen = MuonWithAdamW().for_tensors(shapes).orthogonal
+    assert {name for name, muon in zip(names, chosen, strict=True) if muon} == {
+        "position",
+        "qkv0",
+        "out0",
+        "up0",
+        "down0",
+    }
+    assert MuonWithAdamW().for_tensors(MLP(depth=1).shapes).orthogonal == (True, False, True, False)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_recurrent_networks_are_torchs(cell):
+    net = Recurrent(vocabulary=11, length=6, width=5, layers=2, cell=cell)
+    params = net.unflatten(torch.randn(net.size, generator=generator()))
+    reference = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell](5, 5, num_layers=2, batch_first=True)
+    for i in range(2):
+        bias = torch.zeros_like(params[f"b{i}"])
+        if cell == "gru":
+            bias[10:] = params[f"n{i}"]  # of the new state, inside the reset
+        own = {"weight_ih": params[f"x{i}"].T, "weight_hh": params[f"h{i}"].T, "bias_ih": params[f"b{i}"]}
+        for name, value in (own | {"bias_hh": bias}).items():
+            getattr(reference, f"{name}_l{i}").data.copy_(value)
+    x = torch.randn(3, 6, 5, generator=generator(1))
+    states = net.states(params, 1, net.states(params, 0, x))
+    assert torch.allclose(states, reference(x)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_recurrent_network_predicts_tokens_or_the_class(classes):
+    """Its loss on what it has to predict; a causal one does not see the token that it predicts."""
+    net = Recurrent(vocabulary=11, length=6, width=5, classes=classes)
+    params = net.unflatten(net.initialise(1, generator())[0])
+    tokens = torch.randint(11, (4, 6 + (classes == 0)), generator=generator(1))
+    targets = torch.randint(3, (4,), generator=generator(2))
+    states = net.states(params, 0, params["token"][tokens if classes else tokens[:, :-1]])
+    logits = (states[:, -1] if classes else states.flatten(0, 1)) @ params["head"] + params["bias"]
+    expected = torch.nn.functional.cross_entropy(logits, targets if classes else tokens[:, 1:].flatten())
+    assert float(net.loss(params, tokens, targets)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_cross_entropy_is_torchs():
+    logits = 5.0 * torch.randn(40, 7, generator=generator(), dtype=torch.float64)
+    logits.requires_grad_()
+    targets = torch.randint(7, (40,), generator=generator())
+    targets[::3] = IGNORED
+    values = [f(logits, targets) for f in (cross_entropy, torch.nn.functional.cross_entropy)]
+    assert float(values[0]) == pytest.approx(float(values[1]), rel=1e-9)
+    gradients = [torch.autograd.grad(value, logits)[0] for value in values]
+    assert torch.allclose(*gradients, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_regression_asks_for_high_rates():
+    """The best of seven rates of Adam under the reference schedule is 0.03 or 0.1 for most instances."""
+    family, instances = RegressionTasks(train_sizes=(512,)), 6
+    rates = torch.tensor([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0])
+    best = []
+    for net, batch_size in family.pool:
+        train, valid = family.data(net, instances, 512, generator())
+        task = NetworkTask(net, net.initialise(instances, generator()), train, valid, batch_size)
+        hyper = Hyperparameters.of(rates.repeat_interleave(instances)[:, None], 0.9, 0.999)
+        inner = InnerTraining("adam", hyper, 200)
+        runs = rollout(task.select(torch.arange(instances).repeat(len(rates))), inner, LRPolicy().function())
+        best += rates[runs.curve[-1].view(len(rates), instances).argmin(0)].tolist()
+    assert sum(0.02 < rate < 0.2 for rate in best) > 0.6 * len(best)
+    assert min(best) > 0.005
+
+
 @pytest.mark.parametrize("columns", [1, 10, 16, 40])
 def test_narrow_products_are_products(columns):
     x, weight = torch.randn(3, 20, 30, generator=generator()), torch.randn(3, 30, columns, generator=generator())
@@ -180,6 +261,7 @@ def test_a_task_batch_depends_on_seed_and_index_alone():
     assert torch.equal(first.task.theta, again.task.theta)
     assert torch.equal(first.inner.hyper.lr, again.inner.hyper.lr)
     assert (first.name, first.inner.total_steps) == (again.name, again.inner.total_steps)
+    assert (first.name, other.name) == (distribution.component(5), distribution.component(6))
     assert not torch.equal(first.inner.hyper.lr, other.inner.hyper.lr)
 
 
@@ -194,15 +276,6 @@ def test_task_batches_follow_weights_and_horizons():
         assert low <= d.inner.total_steps == distribution.horizon(i) <= high
         usual = PRIORS[d.inner.optimizer].usual_lr
         assert bool((d.inner.hyper.lr / usual).log10().abs().le(2.001).all())
-
-
-def test_selected_instances_do_what_they_do_among_all():
-    batch = TaskDistribution({"m": Component(MLPTasks(), horizons=(12, 12))}).sample(0, 4)
-    policy = LRPolicy()
-    run = {"policy": policy.function()}
-    whole = rollout(batch.task, batch.inner, **run)
-    part = rollout(batch.task.select(slice(2, 4)), batch.inner.select(slice(2, 4)), **run)
-    assert torch.allclose(part.curve, whole.curve[:, 2:], atol=1e-4)
 
 
 def test_a_run_that_diverges_has_a_finite_score():
@@ -223,6 +296,39 @@ def test_compiled_and_eager_steps_agree():
     run = (task, InnerTraining("adam", hyper, 8), policy.function())
     eager, compiled = rollout(*run), rollout(*run, compiled=True)
     assert torch.allclose(eager.curve, compiled.curve, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+def test_tasks_with_few_and_many_samples_share_their_compiled_parts(tmp_path, monkeypatch):
+    """In one process, and with another of the same cache, which finds them on disk."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    hyper = PRIORS["sgd"].sample(2, generator(), 1.0)
+    policy, counters = LRPolicy(), torch._dynamo.utils.counters
+    torch._dynamo.reset()
+    compiled, found = [], []
+    for samples in (64, 96):
+        counters.clear()
+        task = MLPTasks(sources=["clusters"], train_sizes=(samples,), valid_size=16).sample(2, generator())
+        rollout(task, InnerTraining("sgd", hyper, 3), policy.function(), compiled=True)
+        compiled.append(counters["stats"]["unique_graphs"])
+    torch._dynamo.reset()
+    counters.clear()
+    rollout(task, InnerTraining("sgd", hyper, 3), policy.function(), compiled=True)
+    found.append((counters["aot_autograd"]["autograd_cache_hit"], counters["aot_autograd"]["autograd_cache_miss"]))
+    assert compiled[0] > 0
+    assert compiled[1] == 0
+    assert found[0][0] > 0
+    assert found[0][1] == 0
+    assert any(tmp_path.rglob("*.so"))
+
+
+def test_compiled_parts_lie_in_the_users_cache_or_where_torch_looks(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert compiled_folder() == tmp_path / "metalr" / "compiled"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "mine"))
+    assert compiled_folder() == tmp_path / "mine"
 
 
 def test_a_zero_policy_scores_zero_at_its_best_rate():

@@ -82,14 +82,6 @@ def test_never_is_the_run_of_before():
     assert float(torch.stack([record.features for record in records])[..., columns].abs().max()) == 0.0
 
 
-def test_some_of_the_instances_are_shown_what_they_are_among_all():
-    task, inner = make(3)
-    function = validating_policy(strength=0.1).function()
-    whole = rollout(task, inner, function).curve
-    part = rollout(task.select(slice(1, 3)), inner.select(slice(1, 3)), function).curve
-    assert torch.allclose(part, whole[:, 1:], atol=1e-4)
-
-
 def test_a_loss_waits_for_a_finite_step_and_is_part_of_the_state():
     task, inner = make(3)
     runs, function = Unroll(task, inner), validating_policy(strength=0.1).function()
@@ -110,7 +102,7 @@ def test_a_loss_waits_for_a_finite_step_and_is_part_of_the_state():
 @pytest.mark.parametrize("estimator", [PES(pairs=3, truncations=3), TruncatedBackprop(pairs=3, truncations=3)])
 def test_estimators_in_truncations_are_finite(estimator):
     task, inner = make(2)
-    episode, policy = Episode(task, inner, pairs=range(3)), validating_policy(strength=0.01).requires_grad_(True)
+    episode, policy = Episode(task, inner), validating_policy(strength=0.01).requires_grad_(True)
     while not episode.done:
         assert bool(torch.isfinite(estimator.estimate(policy, episode).gradient).all())
 

@@ -47,6 +47,15 @@ def test_figures_at_a_threshold():
     assert {name: figures[name] for name in expected} == pytest.approx(expected)
 
 
+def test_a_threshold_moves_what_is_answered():
+    """Odds of -3, 0.5, -1 and 2: below 1 three are answered, below -2 the first alone."""
+    higher, lower = (evaluate(ANSWERS, GOLD, threshold=threshold) for threshold in (1.0, -2.0))
+    expected = {"exact": 1 / 4, "f1": (2 / 3 + 1) / 4, "has_answer_f1": (2 / 3 + 1) / 2, "no_answer": 0.5}
+    assert {name: higher[name] for name in expected} == pytest.approx(expected | {"exact": 2 / 4, "f1": (8 / 3) / 4})
+    expected = {"exact": 2 / 4, "f1": (2 / 3 + 2) / 4, "has_answer_f1": 1 / 3, "no_answer": 1.0}
+    assert {name: lower[name] for name in expected} == pytest.approx(expected)
+
+
 def test_best_thresholds():
     figures = evaluate(ANSWERS, GOLD)
     # By rising odds: none answered 2 of 4; then + (0, 2/3), - 1, + 1, - 1.

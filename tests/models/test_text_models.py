@@ -187,6 +187,18 @@ def test_question_answering_saves_tests_and_answers(tmp_path, path, pad, overrid
 
 
 @needs_data
+@pytest.mark.parametrize(("threshold", "version", "left"), [(-1e9, 2, 1.0), (1e9, 2, 0.0), (-1e9, 1, 0.0)])
+def test_the_null_threshold_decides_what_is_answered(tmp_path, monkeypatch, threshold, version, left):
+    """Below all odds nothing is answered, above all of them everything, as always in version 1.1 of the data."""
+    monkeypatch.setattr(SQuADDataModule, "unanswerable", version == 2)
+    model = QuestionAnswering(BERT, False, TINY_BERT, null_threshold=threshold)
+    data = SQuADDataModule(small_squad(tmp_path / "data"), batch_size=8, num_workers=0)
+    (figures,) = _trainer(tmp_path).test(model, data, verbose=False)
+    assert figures["test/no_answer"] == left
+    assert (figures["test/has_answer_f1"] == 0.0) == (left == 1.0)
+
+
+@needs_data
 def test_perplexity_is_the_exponential_of_the_mean_loss(tmp_path, glue):
     model = LanguageModel(GPT2, False, TINY_GPT2)
     data = LanguageModelingDataModule(glue().path, "wnli", "sentence1", max_length=32, num_workers=0)

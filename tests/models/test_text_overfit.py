@@ -1,6 +1,7 @@
 """Through the real CLI, a small network learns a small batch of real text, under cosine and with a learned rate.
 
-How near to 0 a learned schedule comes is the policy's affair, and differs from seed to seed: docs/limits.md.
+How near to 0 a learned schedule comes is the policy's affair, and differs from seed to seed (docs/limits.md): its loss
+has to be a tenth of an even guess's at most.
 """
 
 import pytest
@@ -46,12 +47,9 @@ def _overfit(folder, config, path, model, schedule, *more):
 def test_squad(tmp_path, batch, config, model, schedule):
     short = ("--data.batch_size", "8", "--data.max_length", "192", "--data.stride", "64")
     figures = _overfit(tmp_path, config, batch, model, schedule, *short)
-    print(config, schedule, figures)
     if schedule == "cosine":
         assert figures["val/exact"] == figures["val/f1"] == 1.0
-        assert figures["train/loss"] < 0.05
-    else:
-        assert figures["train/loss"] < 4.5  # of the 5.3 of an even guess
+    assert figures["train/loss"] < (0.05 if schedule == "cosine" else 0.5)  # of the 5.3 of an even guess
 
 
 @pytest.mark.slow
@@ -61,5 +59,4 @@ def test_gpt2(tmp_path, batch, schedule):
     text = ("--data.name", "null", "--data.column", "context", "--data.separator", "null")
     small = ("--data.max_length", "32", "--data.batch_size", "2", "--trainer.overfit_batches", "1")
     figures = _overfit(tmp_path, "gpt2_lm", batch, GPT2, schedule, *text, *small, "--optimizer.lr", "3e-3")
-    print("gpt2_lm", schedule, figures)
-    assert figures["val/perplexity"] < (1.1 if schedule == "cosine" else 10)  # of a vocabulary of 50,257
+    assert figures["val/perplexity"] < (1.1 if schedule == "cosine" else 2.0)  # an even guess has 50,257

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from metalr import MetaLR
 from tests.conftest import random_policy
@@ -102,6 +103,37 @@ def test_sparse_gradients_have_the_rates_of_dense_ones(make, sample):
             optimizer.step()
             rates[-1].append(meta_lr.last_lr[0])
     assert rates[0] == pytest.approx(rates[1], rel=1e-4)
+
+
+class NoDense(TorchDispatchMode):
+    """Raises where a dense tensor of a parameter's size is made that is not the parameter."""
+
+    def __init__(self, parameter: nn.Parameter) -> None:
+        super().__init__()
+        self.elements, self.own = parameter.numel(), parameter.untyped_storage().data_ptr()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.numel() >= self.elements:
+                assert tensor.untyped_storage().data_ptr() == self.own, func
+        return made
+
+
+@pytest.mark.parametrize("sample", [6000, 2**20])
+def test_of_a_large_sparse_gradient_no_dense_copy_is_made(policy, sample):
+    """Of an embedding that is sampled; of one that is measured whole, there is one of its size."""
+    embedding = nn.Embedding(5000, 16, sparse=True)
+    optimizer = torch.optim.SGD(embedding.parameters(), lr=0.1)
+    meta_lr = MetaLR(optimizer, 10, policy, sample=sample)
+    loss = embedding(torch.tensor([3, 4999, 3])).square().sum()
+    loss.backward()
+    if sample < embedding.weight.numel():
+        with NoDense(embedding.weight):
+            meta_lr.step(loss)
+    else:
+        with pytest.raises(AssertionError), NoDense(embedding.weight):
+            meta_lr.step(loss)
 
 
 def test_sparse_adam_is_driven(policy):

@@ -5,9 +5,17 @@ from metalr.meta.families.images import ConvNetTasks
 from metalr.meta.families.modules import ModuleTasks
 from metalr.meta.families.pretrained import PretrainedLanguageTasks, PretrainedSceneTasks
 from metalr.meta.families.quadratics import QuadraticTasks
+from metalr.meta.families.recurrent import RecurrentTasks
+from metalr.meta.families.regression import RegressionTasks
 from metalr.meta.families.tables import TabularTasks
 from metalr.meta.families.tokens import MaskedTransformerTasks, SentenceTasks, TransformerTasks
-from metalr.meta.families.vectors import AutoencoderTasks, DropoutTasks, FineTuningTasks, MLPTasks
+from metalr.meta.families.vectors import (
+    AutoencoderTasks,
+    DropoutTasks,
+    FineTuningTasks,
+    LargeBatchTasks,
+    MLPTasks,
+)
 
 __all__ = [
     "AutoencoderTasks",
@@ -15,12 +23,15 @@ __all__ = [
     "ConvNetTasks",
     "DropoutTasks",
     "FineTuningTasks",
+    "LargeBatchTasks",
     "MLPTasks",
     "MaskedTransformerTasks",
     "ModuleTasks",
     "PretrainedLanguageTasks",
     "PretrainedSceneTasks",
     "QuadraticTasks",
+    "RecurrentTasks",
+    "RegressionTasks",
     "SentenceTasks",
     "TabularTasks",
     "TransformerTasks",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,14 +31,26 @@ class BoostedTreesTasks(TaskFamily):
         valid_size: number of validation rows.
         real: sample from scikit-learn's digits and breast cancer, some classes against the others, in place of random
             tables. It needs scikit-learn; `train_sizes` and `valid_size` are bounded by the sets' rows.
+        labels: "noisy", as above; "clean": the columns tell the classes apart without an error; or "values": real ones
+            with noise, for a regression on the squared error.
+
+    Raises:
+        ValueError: for other labels, or real tables with other labels than noisy ones.
     """
 
     optimizer = "boosting"
 
     def __init__(
-        self, train_sizes: Sequence[int] = (300, 1000, 3000), valid_size: int = 1500, real: bool = False
+        self,
+        train_sizes: Sequence[int] = (300, 1000, 3000),
+        valid_size: int = 1500,
+        real: bool = False,
+        labels: str = "noisy",
     ) -> None:
+        if labels not in _LABELS or (real and labels != "noisy"):
+            raise ValueError(f"labels={labels!r}, real={real}: choose one of {', '.join(_LABELS)}; real ones are noisy")
         self.train_sizes, self.valid_size, self.real = tuple(train_sizes), valid_size, real
+        self.labels = labels
 
     def sample(self, instances: int, generator: torch.Generator) -> BoostingTask:
         """Samples tables and parameters, an instance at a time.
@@ -50,15 +62,21 @@ class BoostedTreesTasks(TaskFamily):
         tables = [self._table(size, size + self.valid_size, generator) for _ in range(instances)]
         train = [Table(t.features[:size], t.labels[:size], t.types) for t in tables]
         valid = [Table(t.features[size:], t.labels[size:], t.types) for t in tables]
-        return BoostingTask(train, valid, [_params(generator) for _ in range(instances)])
+        objective = "squared" if self.labels == "values" else "logistic"
+        return BoostingTask(train, valid, [_params(generator) for _ in range(instances)], objective)
 
     def _table(self, train: int, samples: int, generator: torch.Generator) -> Table:
         """Rows, of which the first `train` are for training, with both classes in training and in validation."""
-        make = _real_table if self.real else (_additive_table, _clusters_table)[pick(generator, (0, 1))]
-        features, labels, types = make(samples, generator)
-        wrong = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
-        labels = torch.where(wrong, 1.0 - labels, labels)
-        labels[[0, train]], labels[[1, train + 1]] = 0.0, 1.0
+        if self.real:
+            features, labels, types = _real_table(samples, generator)
+        else:
+            make = (_additive_table, _clusters_table)[pick(generator, (0, 1))]
+            features, labels, types = make(samples, _LABELS[self.labels], generator)
+        if self.labels == "noisy":
+            wrong = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
+            labels = torch.where(wrong, 1.0 - labels, labels)
+        if self.labels != "values":
+            labels[[0, train]], labels[[1, train + 1]] = 0.0, 1.0
         return Table(features.float().numpy(), labels.numpy(), types)
 
 
@@ -77,8 +95,29 @@ def _params(generator: torch.Generator) -> dict[str, Any]:
     return params | {"min_child_weight": weight, "lambda": l2, "subsample": rows, "colsample_bytree": columns}
 
 
-def _additive_table(samples: int, generator: torch.Generator) -> Rows:
-    """Labels sampled from the log-odds of a random additive model."""
+def _noisy(score: Tensor, generator: torch.Generator) -> Tensor:
+    """Samples classes, (N,), whose log-odds are a standardised score times a clarity of 0.5 to 100."""
+    clarity = float(log_uniform((), 0.5, 100.0, generator))
+    odds = clarity * (score + float(uniform((), -1.0, 1.0, generator)))
+    return torch.bernoulli(odds.sigmoid(), generator=generator)
+
+
+def _clean(score: Tensor, generator: torch.Generator) -> Tensor:
+    """Tells the classes by a bound on the score."""
+    return (score > float(uniform((), -1.0, 1.0, generator))).float()
+
+
+def _values(score: Tensor, generator: torch.Generator) -> Tensor:
+    """Adds noise to the score."""
+    return score + float(log_uniform((), 0.01, 0.5, generator)) * torch.randn(score.shape, generator=generator)
+
+
+Labels = Callable[[Tensor, torch.Generator], Tensor]
+_LABELS: dict[str, Labels] = {"noisy": _noisy, "clean": _clean, "values": _values}
+
+
+def _additive_table(samples: int, labels_of: Labels, generator: torch.Generator) -> Rows:
+    """Labels by the score of a random additive model."""
     numbers, categories = pick(generator, (*range(3, 16), 24, 32)), pick(generator, range(7))
     x = torch.randn(samples, numbers, generator=generator)
     mixing = torch.randn(numbers, numbers, generator=generator) / numbers**0.5
@@ -88,16 +127,13 @@ def _additive_table(samples: int, generator: torch.Generator) -> Rows:
     effects = [torch.randn(c, generator=generator)[code] for c, code in zip(cardinalities, codes, strict=True)]
     score = torch.stack([_term(x, generator) for _ in range(pick(generator, range(2, 13)))] + effects).sum(0)
     score = (score - score.mean()) / score.std().clamp_min(1e-6)
-    clarity = float(log_uniform((), 0.5, 100.0, generator))
-    labels = torch.bernoulli(
-        (clarity * (score + float(uniform((), -1.0, 1.0, generator)))).sigmoid(), generator=generator
-    )
+    labels = labels_of(score, generator)
     missing = torch.rand(x.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
     features = torch.cat((x.masked_fill(missing, float("nan")), *(code.float()[:, None] for code in codes)), dim=1)
     return features, labels, ("q",) * numbers + ("c",) * categories
 
 
-def _clusters_table(samples: int, generator: torch.Generator) -> Rows:
+def _clusters_table(samples: int, labels_of: Labels, generator: torch.Generator) -> Rows:
     """Samples rows about the centres of clusters, each of one label, seen through many noisy columns."""
     factors, clusters = pick(generator, range(2, 9)), pick(generator, range(2, 13))
     columns = pick(generator, (4, 8, 16, 32, 48))
@@ -109,6 +145,8 @@ def _clusters_table(samples: int, generator: torch.Generator) -> Rows:
     if pick(generator, (0, 1)):  # bounded and in whole numbers, as pixels
         x = (4.0 * x).round().clamp(0, 16)
     positive = torch.randperm(clusters, generator=generator) < max(1, clusters // pick(generator, (2, 2, 3, 6)))
+    if labels_of is _values:
+        return x, _values(torch.randn(clusters, generator=generator)[which], generator), ("q",) * columns
     return x, positive[which].float(), ("q",) * columns
 
 

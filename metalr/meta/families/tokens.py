@@ -10,6 +10,7 @@ from torch import Tensor
 from metalr.meta.architectures import IGNORED, Transformer
 from metalr.meta.families.pool import PooledFamily, corrupt, log_uniform, split, uniform
 from metalr.meta.net import Net
+from metalr.meta.recurrent import Recurrent
 from metalr.meta.split import Split
 
 
@@ -27,7 +28,7 @@ def _transformer(net: Net) -> Transformer:
     return net
 
 
-def _sequences(net: Transformer, instances: int, samples: int, generator: torch.Generator) -> Tensor:
+def sequences(net: Transformer | Recurrent, instances: int, samples: int, generator: torch.Generator) -> Tensor:
     """Samples Markov chains in which some tokens are rare and some repeat the fourth last: (P, N, length + 1)."""
     vocabulary = net.vocabulary
     sharpness = log_uniform((instances, 1, 1), 1.0, 4.0, generator)
@@ -47,6 +48,24 @@ def _sequences(net: Transformer, instances: int, samples: int, generator: torch.
     return torch.stack(tokens, dim=-1)
 
 
+def sentences(
+    net: Transformer | Recurrent, instances: int, samples: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Samples long-tailed tokens (P, N, length), and the classes (P, N) that they are evidence for."""
+    vocabulary = net.vocabulary
+    share = zipf(instances, vocabulary, generator)
+    tokens = share.multinomial(samples * net.length, replacement=True, generator=generator)
+    rows = torch.arange(instances)[:, None]
+    voice = torch.randn(instances, vocabulary, net.classes, generator=generator)
+    voice = voice * (torch.rand(instances, vocabulary, 1, generator=generator) < 0.4)
+    turning = torch.rand(instances, vocabulary, generator=generator) < 0.1
+    heard = voice[rows, tokens].view(instances, samples, net.length, net.classes)
+    turned = turning[rows, tokens].view(instances, samples, net.length).roll(1, dims=2)
+    turned[..., 0] = False
+    votes = torch.where(turned[..., None], -heard, heard).sum(2)
+    return tokens.view(instances, samples, net.length), votes.argmax(-1)
+
+
 class TransformerTasks(PooledFamily):
     """Samples tiny causal transformers on random Markov chains; some tokens are rare, some repeat the fourth last."""
 
@@ -60,8 +79,8 @@ class TransformerTasks(PooledFamily):
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
         """Samples sequences of the chain."""
         samples = train_size + self.valid_size
-        sequences = _sequences(_transformer(net), instances, samples, generator)
-        return split(sequences, torch.zeros(instances, samples), train_size)
+        tokens = sequences(_transformer(net), instances, samples, generator)
+        return split(tokens, torch.zeros(instances, samples), train_size)
 
 
 class MaskedTransformerTasks(PooledFamily):
@@ -78,7 +97,7 @@ class MaskedTransformerTasks(PooledFamily):
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
         """Samples sequences with hidden tokens; the targets are the hidden tokens."""
         net = _transformer(net)
-        tokens = _sequences(net, instances, train_size + self.valid_size, generator)[..., 1:]
+        tokens = sequences(net, instances, train_size + self.valid_size, generator)[..., 1:]
         share = uniform((instances, 1, 1), 0.125, 0.333, generator)
         chances = torch.rand(tokens.shape, generator=generator)
         hidden = (chances < share) | (chances == chances.amin(-1, keepdim=True))
@@ -107,19 +126,8 @@ class SentenceTasks(PooledFamily):
     )
 
     def data(self, net: Net, instances: int, train_size: int, generator: torch.Generator) -> tuple[Split, Split]:
-        """Samples sequences, and the classes that their tokens are evidence for."""
-        if not isinstance(net, Transformer):
-            raise TypeError(f"net={net}: sentence tasks need a Transformer")
-        samples, vocabulary = train_size + self.valid_size, net.vocabulary
-        share = zipf(instances, vocabulary, generator)
-        tokens = share.multinomial(samples * net.length, replacement=True, generator=generator)
-        rows = torch.arange(instances)[:, None]
-        voice = torch.randn(instances, vocabulary, net.classes, generator=generator)
-        voice = voice * (torch.rand(instances, vocabulary, 1, generator=generator) < 0.4)
-        turning = torch.rand(instances, vocabulary, generator=generator) < 0.1
-        heard = voice[rows, tokens].view(instances, samples, net.length, net.classes)
-        turned = turning[rows, tokens].view(instances, samples, net.length).roll(1, dims=2)
-        turned[..., 0] = False
-        votes = torch.where(turned[..., None], -heard, heard).sum(2)
-        train, valid = split(tokens.view(instances, samples, net.length), votes.argmax(-1), train_size)
+        """Samples sentences, and their classes."""
+        net = _transformer(net)
+        samples = train_size + self.valid_size
+        train, valid = split(*sentences(net, instances, samples, generator), train_size)
         return corrupt(train, generator, net.classes), valid

@@ -152,6 +152,16 @@ class DropoutTasks(MLPTasks):
     )
 
 
+class LargeBatchTasks(MLPTasks):
+    """Samples perceptrons on the data of `MLPTasks`, in batches of 256 and 512: the gradient has little noise."""
+
+    pool = (
+        (MLP(width=32, depth=1), 256),
+        (MLP(width=32, depth=2), 512),
+        (MLP(width=24, depth=3, activation="gelu", norm="layer"), 256),
+    )
+
+
 class FineTuningTasks(MLPTasks):
     """Samples perceptrons that were trained before on a similar task, with turned inputs and two classes swapped.
 
