@@ -1,5 +1,6 @@
 """A validation loss that waits, where a graph takes the decisions, and where a run goes back to a copy."""
 
+import copy
 import math
 
 import pytest
@@ -150,13 +151,13 @@ def test_a_state_of_version_6_knows_neither_a_validation_loss_nor_a_collapse(as_
     nothing = [math.nan] * len(LOSSES)
     first, other = Training(as_lr, policy).train(0, 5, losses=nothing), Training(as_lr, policy).train(0, 5)
     other.meta_lr.validation(1.0)
-    state = first.meta_lr.state_dict() | {"version": 6}
+    state = copy.deepcopy(first.meta_lr.state_dict()) | {"version": 6}
     del state["validation"], state["feature_state"]["validation"], state["guards"]["counts"]["collapse"]
     known = state["guard_state"]
     state["guard_state"] = {name: known[name] for name in ("low", "noise", "share", "rest", "counts")}
     state["guard_state"]["counts"] = known["counts"][:4]
     for part in ("model", "optimizer"):
-        getattr(other, part).load_state_dict(getattr(first, part).state_dict())
+        getattr(other, part).load_state_dict(copy.deepcopy(getattr(first, part).state_dict()))
     other.meta_lr.load_state_dict(state)
     assert math.isnan(other.meta_lr._decider._state.validation)
     assert other.train(5, 12, losses=nothing).rates[5:] == first.train(5, 12, losses=nothing).rates[5:]
