@@ -10,12 +10,14 @@ import yaml
 
 from metalr import LRPolicy
 from metalr.cli import MetaLRCLI
+from metalr.meta.pretraining_recipes import DEFAULT
+from metalr.meta.starts import VARIABLE, Starts, StartsFolder
 
 ROOT = Path(__file__).parents[1]
 SCHEDULES = sorted(path.stem for path in (ROOT / "configs" / "schedule").glob("*.yaml"))
 RUNS = sorted(path.stem for path in (ROOT / "configs" / "meta").glob("*.yaml") if path.stem != "base")
 SHIPPED = {
-    "default": {"default": 420, "default_long": 150, "default_small_data": 100},
+    "default": {"default": 420, "default_long": 150, "default_small_data": 100, "default_pretrained": 140},
     "anytime": {"anytime": 300, "anytime_broad": 300, "anytime_annealed": 50},
     "boosting": {"boosting": 180},
     "boosting_anytime": {"boosting_anytime": 90},
@@ -193,6 +195,15 @@ def test_a_horizon_schedule_needs_an_end(run):
         run("fit", *configs, "--trainer.max_epochs=-1")
 
 
+@pytest.fixture(scope="module")
+def untrained_starts(tmp_path_factory):
+    """A folder with the networks of every recipe, as they are before any training: mixtures name them."""
+    folder = StartsFolder(tmp_path_factory.mktemp("starts"))
+    for recipe in DEFAULT:
+        folder.write(Starts(recipe.name, recipe.net, torch.zeros(1, recipe.net.size), {}), recipe.describe(), {})
+    return folder.path
+
+
 class Made(MetaLRCLI):
     """Makes model and data of the merged files, and runs nothing."""
 
@@ -202,18 +213,20 @@ class Made(MetaLRCLI):
 
 
 @pytest.mark.parametrize("shipped", SHIPPED)
-def test_shipped_weights_are_what_their_configs_make(shipped, monkeypatch):
+def test_shipped_weights_are_what_their_configs_make(shipped, untrained_starts, monkeypatch):
     """Mode, architecture and seed are those of the last run, and the card's inner steps are those of its runs.
 
     A meta-step's inner steps are 2 * pairs * horizon, and the horizon of a task batch follows from the mixture, its
     weights, its horizons, its order, the curriculum and the seed: with any of them changed, the sums differ.
     """
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(VARIABLE, str(untrained_starts))
     policy = LRPolicy.load(shipped)
     steps = inner_steps = 0
-    features = Made(next(iter(SHIPPED[shipped]))).model.policy.features  # later runs read what the first one does
+    features = ()
     for name, best in SHIPPED[shipped].items():
         made = Made(name)
+        features = made.config.model.init_args.features or features  # a later run reads what the one before does
         assert best % made.config.trainer.val_check_interval == 0
         assert best <= made.config.trainer.max_steps
         steps += best
@@ -224,7 +237,7 @@ def test_shipped_weights_are_what_their_configs_make(shipped, monkeypatch):
     assert int(policy.card["seed"]) == made.model.seed
     assert (policy.anytime, policy.features, policy.hidden) == (
         made.model.anytime,
-        features,
+        tuple(features),
         made.model.policy.hidden,
     )
     assert torch.nn.utils.parameters_to_vector(policy.parameters()).abs().max() < 100

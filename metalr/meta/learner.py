@@ -23,7 +23,6 @@ from metalr.meta.distribution import TaskDistribution
 from metalr.meta.estimator import Episode, GradientEstimator
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
 from metalr.meta.sharing import outcome_table, shares
-from metalr.meta.structure_prior import expect_smaller_steps
 from metalr.meta.visited_states import visited_states
 
 
@@ -67,8 +66,6 @@ class MetaLearner(L.LightningModule):
             `metalr.meta.compilation`.
         init_from: policy file or shipped name to start from, in place of `hidden`; with `features`, it reads
             these in place of its own, of which none may be left out. The card counts its meta-steps, too.
-        structure_prior: nats by which the policy of `init_from` takes smaller steps at first for each unit of
-            `weight_structure`, see `metalr.meta.structure_prior`; 0 for none.
         seed: of the policy's initial weights and of the noise.
         support_batches: number of task batches on which the policy's support is learned after the training, see
             `metalr.meta.visited_states`.
@@ -91,7 +88,6 @@ class MetaLearner(L.LightningModule):
         final_weight: float = 0.6,
         compiled: bool = False,
         init_from: str | None = None,
-        structure_prior: float = 0.0,
         seed: int = 0,
         support_batches: int = 48,
         task_batches: int = 1,
@@ -102,8 +98,6 @@ class MetaLearner(L.LightningModule):
         if not 0.0 <= final_weight <= 1.0:
             raise ValueError(f"final_weight={final_weight}: give a share in [0, 1]")
         self.policy = _starting_policy(anytime, features, hidden, init_from, seed)
-        if structure_prior:
-            expect_smaller_steps(self.policy, structure_prior)
         done = self.policy.card  # of the policy that this run starts from
         self._meta_steps = int(done.get("meta_steps", 0))
         self.anytime = anytime

@@ -14,6 +14,7 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from metalr.core.policy import LRPolicy
+from metalr.meta.structure_prior import expect_smaller_steps
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -47,6 +48,7 @@ def ship(
     commit: str,
     limits: str,
     figures: list[str] | None = None,
+    structure_prior: float = 0.0,
     weights: Path = _WEIGHTS,
 ) -> Path:
     """Writes `<weights>/<name>.safetensors` with its card inside, and the card as a page beside it.
@@ -58,6 +60,8 @@ def ship(
         commit: of the repository, where the command was run; several with commas, one for each run of the command.
         limits: where the policy fails, in words.
         figures: files of `name: value` lines that benchmarks wrote, the first line being the command.
+        structure_prior: nats by which the policy is made to take smaller steps for each unit of `weight_structure`, see
+            `metalr.meta.structure_prior`; 0 for none.
         weights: folder of the shipped policies.
 
     Returns:
@@ -67,6 +71,9 @@ def ship(
         FileNotFoundError: when the source or a file of figures does not exist.
     """
     policy = LRPolicy.load(source)
+    if structure_prior:
+        expect_smaller_steps(policy, structure_prior)
+        policy.card |= {"structure_prior": str(structure_prior)}
     policy.card |= {"command": command, "commit": commit}
     blocks = [Path(file).read_text().strip() for file in figures or []]
     for block in blocks:

@@ -21,9 +21,9 @@ AS_LR = {"host": float, "tensor": torch.tensor}
 class Training:
     """A loop that is given validation losses, with rates that are tensors, or floats."""
 
-    def __init__(self, as_lr, policy=None) -> None:
+    def __init__(self, as_lr, policy=None, fused: bool | None = True) -> None:
         self.model = make_model()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=as_lr(0.05), momentum=0.9, fused=True)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=as_lr(0.05), momentum=0.9, fused=fused)
         self.meta_lr = MetaLR(self.optimizer, 40, policy or validating_policy())
         self.x, self.y = (part.clone() for part in batches(1)[0])
         self.rates: list[float] = []
@@ -82,7 +82,7 @@ def test_a_graph_of_a_policy_that_reads_none_has_nothing_to_read(monkeypatch):
 @pytest.mark.slow
 def test_a_compiled_step_reads_what_is_given_between_steps():
     torch._dynamo.reset()
-    counter, run = CompileCounter(), Training(torch.tensor).train(0, 3)
+    counter, run = CompileCounter(), Training(torch.tensor, fused=None).train(0, 3)
     params = list(run.model.parameters())
     update = type(run.optimizer).step.__wrapped__.__wrapped__  # around it, torch breaks a graph on purpose
 

@@ -5,7 +5,7 @@ import torch
 
 from metalr import LRPolicy
 from metalr.core.features import FEATURES
-from metalr.meta import MetaLearner
+from metalr.meta.ship import ship
 from metalr.meta.structure_prior import STEP_FEATURES, expect_smaller_steps
 from tests.conftest import random_policy
 
@@ -27,11 +27,15 @@ def test_structure_reads_as_larger_steps():
     assert not torch.allclose(policy(features), before(features), atol=1e-3)
 
 
-def test_the_learner_begins_with_it():
-    plain = MetaLearner(init_from="default", features=FEATURES)
-    prior = MetaLearner(init_from="default", features=FEATURES, structure_prior=0.7)
-    difference = prior.policy.layers[0].weight - plain.policy.layers[0].weight
+def test_a_policy_is_shipped_with_it(tmp_path):
+    policy = random_policy()
+    policy.card = {"seed": "0", "meta_steps": "1", "inner_steps": "1", "heldout": "0.1"}
+    policy.save(tmp_path / "policy.safetensors")
+    facts = {"command": "c", "commit": "0", "limits": "l", "weights": tmp_path}
+    shipped = LRPolicy.load(ship(str(tmp_path / "policy.safetensors"), "mine", structure_prior=0.7, **facts))
+    difference = next(shipped.parameters()) - next(policy.parameters())
     assert difference.abs().sum(0).nonzero().flatten().tolist() == [FEATURES.index("weight_structure")]
+    assert shipped.card["structure_prior"] == "0.7"
 
 
 def test_a_policy_that_does_not_read_it_is_refused():
