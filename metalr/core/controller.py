@@ -261,7 +261,7 @@ class MetaLR:
 
     @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def _enter_graph(self) -> None:
-        """Is run once for each graph, when it is made."""
+        """Notes that a graph takes the decisions; run once for each graph, when it is made."""
         if self.steps.released:
             self.steps.outside()
         check_graph(self._warm, restores=self._restore is not None)
