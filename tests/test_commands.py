@@ -1,5 +1,6 @@
 """Every command that a page, a config's head or a docstring shows is parsed by the parser that would parse it."""
 
+import argparse
 import importlib.util
 import re
 import runpy
@@ -79,6 +80,23 @@ def words(text: str) -> list[str]:
     return found
 
 
+class CaptureError(Exception):
+    """Brings a parser of argparse out of the script that made it."""
+
+
+def argparse_parser(name: str) -> argparse.ArgumentParser:
+    """The parser that a script makes, which runs no further."""
+
+    def stop(parser: argparse.ArgumentParser, *_: object) -> None:
+        raise CaptureError(parser)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        with pytest.raises(CaptureError) as caught:
+            runpy.run_module(name, run_name="__main__")
+    return caught.value.args[0]
+
+
 class Parsers:
     """Parses the arguments of `train.py` and of the benchmarks, and runs nothing."""
 
@@ -119,6 +137,8 @@ class Parsers:
             if found.submodule_search_locations:  # whose `**options` are looked up in its module, by its own name
                 main = importlib.import_module(f"{name}.__main__").main
                 self.modules[name] = capture_parser(lambda: auto_cli(main))
+            elif "import argparse" in Path(found.origin).read_text():
+                self.modules[name] = argparse_parser(name)
             else:
                 self.modules[name] = capture_parser(lambda: runpy.run_module(name, run_name="__main__"))
         parser = self.modules[name]
@@ -146,12 +166,16 @@ def as_a_reader(monkeypatch, tmp_path):
 @pytest.mark.parametrize("shown", EVERY, ids=lambda shown: f"{shown.path.name}: {shown.text[:60]}")
 def test_a_command_parses(shown, parsers, as_a_reader, monkeypatch):
     text = shown.text
-    if any(mark in text for mark in ("...", "…", "<")):  # the form of a command, not one to type
+    if any(mark in text for mark in ("...", "…", "<", "{name}", " [--")):  # the form of a command, not one to type
         program, first = re.search(PROGRAMS + r" (\S+)", text).group(0).split()[-2:]
         assert program in ("make", "pip") or first == "-m" or (ROOT / first).exists()
         return
     program, *rest = words(text)
-    if program == "make":
+    if program == "bash":
+        script, *parts = rest
+        known = re.search(r"^PARTS=\((.*)\)$", (ROOT / script).read_text(), flags=re.MULTILINE).group(1).split()
+        assert set(parts) <= {*known, "--smoke"}
+    elif program == "make":
         assert re.search(rf"^([a-z]+ )*{rest[0]}( [a-z]+)*:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     elif program == "torchrun":
         parsers.train(rest[rest.index("train.py") + 1 :])

@@ -261,7 +261,7 @@ class MetaLR:
 
     @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def _enter_graph(self) -> None:
-        """Notes that a graph takes the decisions; run once for each graph, when it is made."""
+        """Checks, once for each graph when it is made, that there may be one."""
         if self.steps.released:
             self.steps.outside()
         check_graph(self._warm, restores=self._restore is not None)

@@ -111,6 +111,7 @@ def test_golden_numbers_of_a_second_step():
         "distance_step": 0.4 * (update - distance + 3),
         "distance_travel": 0.5 * (math.log(0.8) - distance),
         "weight_structure": -0.6,
+        **dict.fromkeys(VALIDATION_FEATURES, 0.0),  # none is given
     }
     assert golden_step(1, 4.0, SECOND, LEARNED) == pytest.approx(expected, abs=2e-5)
 
@@ -158,6 +159,7 @@ def test_golden_numbers_of_a_later_step(change):
         "distance_step": 0.4 * (update - distance + 3),
         "distance_travel": 0.5 * (math.log(0.8) - distance),
         "weight_structure": -0.6,
+        **dict.fromkeys(VALIDATION_FEATURES, 0.0),  # none is given
     }
     clipped = {name: min(max(value, -CLIP), CLIP) for name, value in expected.items()}
     assert sum(clipped[name] != expected[name] for name in expected) <= 1  # a clipped number would test little

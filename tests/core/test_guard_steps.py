@@ -33,7 +33,8 @@ def protected(
     **bounds: float,
 ) -> Guarded:
     """One step at windows of 4, 8 and 20; the best so far is 1 of 5, its noise 0.1, that of now 0.2."""
-    state = GuardState(number(1.0), number(0.1), number(share), number(rest), torch.zeros(4, 1, dtype=torch.int64))
+    parts = {"low": 1.0, "noise": 0.1, "share": share, "rest": rest}
+    state = GuardState.empty(1)._replace(**{name: number(value) for name, value in parts.items()})
     features = FeatureState.empty(1)._replace(
         seen=number(seen), variance=number(0.04), first_loss=number(5.0), best_loss=number(1.0)
     )
@@ -70,7 +71,7 @@ def test_a_divergence_holds_the_rate_and_halves_it_once_in_a_middle_window():
     cut = protected(loss=9.0, share=0.75, rest=8.0)
     assert float(cut.log_multiplier) == pytest.approx(0.3 - math.log(2))
     assert float(cut.state.rest) == 0.0
-    assert (bool(cut.actions.divergence), cut.state.counts[:, 0].tolist()) == (True, [0, 0, 0, 1])
+    assert (bool(cut.actions.divergence), cut.state.counts[:, 0].tolist()) == (True, [0, 0, 0, 1, 0])
     held = protected(loss=9.0, share=0.75, rest=7.0)
     assert float(held.log_multiplier) == pytest.approx(0.3)
     assert (float(held.state.rest), bool(held.actions.divergence)) == (8.0, False)
@@ -92,16 +93,16 @@ def test_a_step_that_is_not_finite_changes_only_the_rest():
     guarded = protected(loss=math.nan, finite=False, asked=False, share=0.9, after=0.3 - math.log(2))
     assert [float(part) for part in guarded.state[:4]] == pytest.approx([1.0, 0.1, 0.9, 10.0])
     assert float(guarded.log_multiplier) == pytest.approx(0.3 - math.log(2))
-    assert guarded.state.counts[:, 0].tolist() == [1, 0, 0, 0]
+    assert guarded.state.counts[:, 0].tolist() == [1, 0, 0, 0, 0]
     off = protected(loss=math.nan, finite=False, asked=False, after=-5.0, guards=Guards(non_finite=False))
     assert float(off.log_multiplier) == pytest.approx(0.3)
-    assert off.state.counts[:, 0].tolist() == [0, 0, 0, 0]
+    assert off.state.counts[:, 0].tolist() == [0, 0, 0, 0, 0]
 
 
 def test_out_of_distribution_the_change_fades_before_the_limits():
     guarded = protected(score=0.25, before=0.0, after=2.0, guards=Guards(max_multiplier=math.exp(1.2)))
     assert float(guarded.log_multiplier) == pytest.approx(1.2)  # of 1.5
-    assert guarded.state.counts[:, 0].tolist() == [0, 1, 1, 0]
+    assert guarded.state.counts[:, 0].tolist() == [0, 1, 1, 0, 0]
     refused = protected(score=0.25, asked=False, before=0.0, after=-0.7)
     assert float(refused.log_multiplier) == pytest.approx(-0.7)  # the policy had no say that could fade
     assert not bool(refused.actions.out_of_distribution)

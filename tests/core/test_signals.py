@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from metalr.core.backend import TORCH
+from metalr.core.backend import HOST, TORCH
 from metalr.core.direction import direction_of
 from metalr.core.origin import Origin
 from metalr.core.sample import ParameterSample
@@ -33,11 +33,9 @@ class TwoGroups:
     def measure(self, first, second, on_host=True) -> Signals:
         for p, grad in zip(self.params, (first, second), strict=True):
             p.grad = None if grad is None else torch.tensor(grad)
-        signals, rows = measure(
-            1.5, self.optimizer, self.rates, self.direction, self.sample, self.origin, on_host=on_host
-        )
+        reading, rows = measure(1.5, self.optimizer, self.rates, self.direction, self.sample, self.origin)
         self.direction.remember(rows)
-        return signals
+        return reading.signals(HOST if on_host else TORCH)
 
 
 @pytest.mark.parametrize("on_host", [True, False])
@@ -158,9 +156,9 @@ def test_on_a_sample_the_numbers_are_those_of_all(monkeypatch):
         for _ in range(2):
             weight.grad = torch.full_like(weight, 0.5)
             with torch.no_grad():
-                signals, _ = measure(1.0, optimizer, [0.1], direction, sample, origin, on_host=True)
+                reading, _ = measure(1.0, optimizer, [0.1], direction, sample, origin)
             optimizer.step()
-        found.append(signals)
+        found.append(reading.signals(HOST))
         assert (sample.groups[0].scale is None) == (limit > 300)
     assert list(found[1]) == pytest.approx(list(found[0]), rel=1e-5)
     assert found[0].grad_norm == pytest.approx(0.5 * math.sqrt(1200))
@@ -179,8 +177,8 @@ def test_the_structure_of_groups_is_their_mean_by_elements():
             p.grad = torch.ones_like(p)
         with torch.no_grad():
             sample = ParameterSample(optimizer)
-            signals, _ = measure(1.0, optimizer, [0.1] * len(some), direction_of(optimizer), sample, Origin(), True)
-        found.append(signals.weight_structure)
+            reading, _ = measure(1.0, optimizer, [0.1] * len(some), direction_of(optimizer), sample, Origin())
+        found.append(reading.signals(HOST).weight_structure)
     assert found[0] > 0.8
     assert found[1] == pytest.approx(found[0] / 2)
 
