@@ -9,6 +9,7 @@ from metalr.core.backend import TORCH
 from metalr.core.features import ANYTIME_FEATURES, CLIP, FEATURES, HORIZON_FEATURES, FeatureState, observe
 from metalr.core.signals import Signals
 from metalr.core.update_rule import clock
+from metalr.core.validation_loss import VALIDATION_FEATURES
 
 values = st.floats(-1e4, 1e4, width=32)
 positive = st.floats(2.0**-13, 2.0**13, width=32)
