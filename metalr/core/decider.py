@@ -256,10 +256,8 @@ class Decider:
 
     def memory(self) -> Memory:
         """Copies what is remembered, as tensors."""
-        return Memory(
-            FeatureState(*(to_tensor(part).clone() for part in self._state.features)),
-            GuardState(*(to_tensor(part).clone() for part in self._state.guards)),
-        )
+        state = self._state
+        return Memory(FeatureState(**_copies(state.features)), GuardState(**_copies(state.guards)))
 
     def recall(self, memory: Memory) -> None:
         """Goes back to what was remembered, but for the rate and what the guards have done.
@@ -302,8 +300,8 @@ class Decider:
         return {
             **waiting,
             "log_multiplier": to_tensor(log_multiplier).clone(),
-            "feature_state": {name: to_tensor(part).clone() for name, part in features._asdict().items()},
-            "guard_state": {name: to_tensor(part).clone() for name, part in guards._asdict().items()},
+            "feature_state": _copies(features),
+            "guard_state": _copies(guards),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -324,6 +322,11 @@ class Decider:
     def placed(self, factor: float) -> Number:
         """Puts a factor that was stored where graphs write it."""
         return factor if self._place is None else self._place.factor.fill_(factor)  # type: ignore[attr-defined]
+
+
+def _copies(state: FeatureState | GuardState) -> dict[str, Tensor]:
+    """Copies the parts of a state by name, as tensors."""
+    return {name: to_tensor(part).clone() for name, part in state._asdict().items()}
 
 
 def _leaves(parts: Any) -> list[Tensor]:

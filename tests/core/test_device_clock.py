@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from metalr.core.device_clock import DeviceClock
 from metalr.core.update_rule import clock_row
 from tests.conftest import random_policy
 from tests.core.graphs import Graph
+from tests.in_place import InPlaceTraining
 from tests.problem import batches, make_model
 
 CPU = torch.device("cpu")
@@ -41,34 +41,16 @@ MADE = {  # fused ones of torch's read a rate where it lies, and count their ste
 }
 
 
-class Training:
+class Training(InPlaceTraining):
     """A training loop with rates that are tensors, or floats."""
 
     def __init__(self, name: str, as_lr=torch.tensor, total_steps: int | None = 40, **options) -> None:
-        self.model = make_model()
-        self.optimizer = MADE[name](self.model.parameters(), as_lr(0.01))
+        model = make_model()
+        optimizer = MADE[name](model.parameters(), as_lr(0.01))
         policy = random_policy(strength=0.1, anytime=total_steps is None)
-        self.meta_lr = MetaLR(self.optimizer, total_steps, policy, **options)
-        self.x, self.y = (part.clone() for part in batches(1)[0])
-        self.rates: list[float] = []
-
-    def load(self, batch) -> None:
-        self.x.copy_(batch[0])
-        self.y.copy_(batch[1])
-
-    def step(self) -> None:
-        self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.model(self.x), self.y)
-        loss.backward()
-        self.meta_lr.step(loss)
-        self.optimizer.step()
-
-    def train(self, data, take=None) -> list[float]:
-        for batch in data:
-            self.load(batch)
-            (take or self.step)()
-            self.rates.append(self.meta_lr.last_lr[0])
-        return self.rates
+        meta_lr = MetaLR(optimizer, total_steps, policy, **options)
+        x, y = batches(1)[0]
+        super().__init__(model, optimizer, meta_lr, (x.clone(), y.clone()))
 
     def captured(self, batch, monkeypatch) -> Graph:
         self.load(batch)

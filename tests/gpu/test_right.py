@@ -13,6 +13,7 @@ from benchmarks.accelerator.captured import captured
 from metalr import MetaLR, MetaLRCallback
 from tests.conftest import random_policy
 from tests.fit import BATCHES, Module, Recorder, loader, make_trainer
+from tests.in_place import InPlaceTraining
 from tests.problem import batches, make_model
 
 pytestmark = pytest.mark.gpu
@@ -26,35 +27,17 @@ OPTIMIZERS = {
 }
 
 
-class Training:
+class Training(InPlaceTraining):
     """A training on a device, whose rate is a tensor there or a float."""
 
     def __init__(self, device: torch.device, name: str = "adamw", as_tensor: bool = True, **options) -> None:
         self.device = device
-        self.model = make_model().to(device)
+        model = make_model().to(device)
         lr = torch.tensor(0.01, device=device) if as_tensor else 0.01
-        self.optimizer = OPTIMIZERS[name](list(self.model.parameters()), lr)
-        self.meta_lr = MetaLR(self.optimizer, 4 * STEPS, random_policy(strength=0.1), **options)
-        self.x, self.y = (part.to(device) for part in batches(1)[0])
-        self.rates: list[float] = []
-
-    def load(self, batch) -> None:
-        self.x.copy_(batch[0])
-        self.y.copy_(batch[1])
-
-    def step(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(self.model(self.x), self.y)
-        loss.backward()
-        self.meta_lr.step(loss)
-        self.optimizer.step()
-
-    def train(self, data, take=None) -> list[float]:
-        for batch in data:
-            self.load(batch)
-            (take or self.step)()
-            self.rates.append(self.meta_lr.last_lr[0])
-        return self.rates
+        optimizer = OPTIMIZERS[name](list(model.parameters()), lr)
+        meta_lr = MetaLR(optimizer, 4 * STEPS, random_policy(strength=0.1), **options)
+        x, y = batches(1)[0]
+        super().__init__(model, optimizer, meta_lr, (x.to(device), y.to(device)))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
