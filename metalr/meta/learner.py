@@ -36,7 +36,8 @@ class MetaLearner(L.LightningModule):
     added up in the order of the task batches: any number of ranks gives the gradient of one rank.
 
     At each validation it writes `policy.safetensors` beside the logs, and `best.safetensors` where the held-out score
-    is the lowest so far.
+    is the lowest so far. With Lightning's `EMAWeightAveraging(use_buffers=False)` among the callbacks, what is scored
+    and written is the average of the weights.
 
     Example:
         >>> from pathlib import Path
@@ -240,6 +241,11 @@ class MetaLearner(L.LightningModule):
         for logger in self.loggers:  # self.log would repeat it at the steps of other families
             logger.log_metrics(means, step=self.global_step)
 
+    def on_validation_epoch_start(self) -> None:
+        """Copies the policy that is scored: an average of the weights where a callback of Lightning averages them."""
+        if not self.trainer.sanity_checking:
+            self._scored["policy"] = deepcopy(self.policy)
+
     def validation_step(self, batch: HeldOutTask, batch_idx: int) -> None:
         """Scores the policy on a held-out task, where it is this rank's."""
         mine = batch_idx % self.trainer.world_size == self.global_rank
@@ -262,14 +268,13 @@ class MetaLearner(L.LightningModule):
         if self.trainer.sanity_checking:
             return
         folder = self._folder()
-        policy = deepcopy(self.policy)
+        policy = self._scored["policy"]
         policy.card = {
             "seed": str(self.seed),
             "meta_steps": str(self._meta_steps + self.trainer.global_step),
             "inner_steps": str(int(self.inner_steps)),
             "heldout": f"{float(total):.4f}",
         }
-        self._scored["policy"] = policy
         if total < self.best_score:
             self.best_score.copy_(total)
             self._scored["best"] = policy

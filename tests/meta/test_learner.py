@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from torch.nn.utils import parameters_to_vector
 
 from metalr import LRPolicy
@@ -47,7 +47,7 @@ def make_learner(estimator=None, **kwargs) -> MetaLearner:
     )
 
 
-class Crash(L.Callback):
+class Crash(Callback):
     def __init__(self, step: int) -> None:
         self.step = step
 
@@ -175,6 +175,42 @@ def test_the_policy_is_written_with_its_card(tmp_path):
         assert {"seed", "meta_steps", "inner_steps", "heldout"} == set(policy.card)
         assert int(policy.card["inner_steps"]) > 0
         assert policy.support.is_bounded
+
+
+class Weights(Callback):
+    """Keeps the policy's weights after every meta-step."""
+
+    def __init__(self) -> None:
+        self.kept: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.kept.append(parameters_to_vector(pl_module.policy.parameters()).detach().clone())
+
+
+def test_an_average_of_the_weights_is_what_is_scored_and_written(tmp_path):
+    """An interrupted run goes on with its average, too."""
+
+    def callbacks(folder: Path) -> list[Callback]:
+        checkpoint = ModelCheckpoint(folder, every_n_train_steps=1, save_last=True)
+        return [EMAWeightAveraging(use_buffers=False, decay=0.5), checkpoint]
+
+    weights, folder, broken = Weights(), tmp_path / "whole", tmp_path / "broken"
+    fit(folder, make_learner(), callbacks=[*callbacks(folder), weights])
+    average = weights.kept[0]
+    for after in weights.kept[1:]:
+        average = 0.5 * average + 0.5 * after
+    whole = LRPolicy.load(folder / "policy.safetensors")
+    written = parameters_to_vector(whole.parameters())
+    torch.testing.assert_close(written, average)
+    assert not torch.allclose(written, weights.kept[-1], atol=1e-4)
+    scores = [float(task.score(whole, False, torch.device("cpu")).total) for task in make_data().heldout]
+    assert whole.card["heldout"] == f"{sum(scores) / len(scores):.4f}"
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(broken, make_learner(), callbacks=[*callbacks(broken), Crash(4)])
+    fit(broken, make_learner(), ckpt_path=broken / "last.ckpt", callbacks=callbacks(broken))
+    resumed = LRPolicy.load(broken / "policy.safetensors")
+    assert torch.equal(parameters_to_vector(resumed.parameters()), written)
+    assert resumed.card == whole.card
 
 
 def test_the_support_holds_the_states_of_the_training(tmp_path):
