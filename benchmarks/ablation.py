@@ -23,12 +23,16 @@ import torch
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
-from metalr.core.features import FEATURES
+from metalr.core import features
+from metalr.core.validation_loss import VALIDATION_FEATURES
 from metalr.meta import ActionES, Component, HeldOutTask, MetaLearner, MetaTasksDataModule
 from metalr.meta.families import AutoencoderTasks, MLPTasks, QuadraticTasks, TransformerTasks
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+
+FEATURES = tuple(name for name in features.FEATURES if name not in VALIDATION_FEATURES)
+"""All but those of a validation loss, which these trainings do not show."""
 
 ALL = "none"
 """Name of the training that leaves nothing out."""

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from metalr import LRPolicy
 from metalr.core.features import ANYTIME_FEATURES, FEATURES, ORIGIN_FEATURES
+from metalr.core.validation_loss import VALIDATION_FEATURES
 
 torch.set_num_threads(1)
 settings.register_profile(
@@ -25,7 +26,7 @@ def random_policy(seed: int = 0, anytime: bool = False, strength: float = 1.0, d
     Distances weigh little: they change by orders of magnitude, and a policy at random would let the rate do so, too.
     """
     features = ANYTIME_FEATURES if anytime else FEATURES
-    policy = LRPolicy([name for name in features if name not in ORIGIN_FEATURES])
+    policy = LRPolicy([name for name in features if name not in ORIGIN_FEATURES + VALIDATION_FEATURES])
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -37,6 +38,15 @@ def random_policy(seed: int = 0, anytime: bool = False, strength: float = 1.0, d
         noise = 0.01 * torch.randn(weight.shape, generator=generator)
         weight.copy_(torch.where(weight == 0.0, noise, weight))
     return policy.requires_grad_(False)
+
+
+def validating_policy(seed: int = 0, anytime: bool = False, strength: float = 0.3) -> LRPolicy:
+    """A policy at random that listens to the validation loss as much as to all else."""
+    policy = random_policy(seed, anytime, strength)
+    weight = policy.layers[0].weight
+    noise = torch.randn(len(weight), len(VALIDATION_FEATURES), generator=torch.Generator().manual_seed(seed))
+    weight[:, [policy.features.index(name) for name in VALIDATION_FEATURES]] = 0.3 * noise
+    return policy
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ def given() -> dict:
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
         "criterion": F.cross_entropy,
         "loader": DataLoader(TensorDataset(x, y), batch_size=8),
+        "valid_loader": DataLoader(TensorDataset(x, y), batch_size=20),
         "lightning_module": Small(),
         "hf_model": Labelled(),
         "dataset": [{"x": a, "labels": b} for a, b in zip(x, y, strict=True)],

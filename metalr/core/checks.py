@@ -112,14 +112,23 @@ def _check_kind(optimizer: Optimizer) -> None:
         )
 
 
+def check_scalar(loss: Tensor | float) -> None:
+    """Refuses a loss that is no scalar.
+
+    Raises:
+        ValueError: for one.
+    """
+    if isinstance(loss, Tensor) and loss.numel() != 1:
+        raise ValueError(f"loss has shape {tuple(loss.shape)}: give a scalar, such as loss.mean()")
+
+
 def check_loss(loss: Tensor | float, step: int) -> None:
     """Refuses a loss that is no scalar, and one that is not finite at the first step.
 
     Raises:
         ValueError: for either.
     """
-    if isinstance(loss, Tensor) and loss.numel() != 1:
-        raise ValueError(f"loss has shape {tuple(loss.shape)}: give a scalar, such as loss.mean()")
+    check_scalar(loss)
     if step == 0 and not isfinite(float(loss)):
         raise ValueError(
             f"loss={float(loss)} at the first step: no learning rate mends that; check the model's "

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metalr.core.backend import TORCH, to_tensor
-from metalr.core.checks import check_loss, check_optimizer, checked_horizon
+from metalr.core.checks import check_loss, check_optimizer, check_scalar, checked_horizon
 from metalr.core.decider import Decider, device_of_rates
 from metalr.core.direction import direction_of
 from metalr.core.explanation import Explanation, Snapshot, explain
 from metalr.core.features import FEATURES, ORIGIN_FEATURES, FeatureState
+from metalr.core.graph_checks import WARM_UP, check_graph
 from metalr.core.groups import GroupRates
 from metalr.core.guard_record import GuardEvent, GuardRecord
 from metalr.core.guards import DEFAULT_GUARDS, Guards
@@ -29,9 +30,6 @@ from metalr.core.sample import LIMIT, ParameterSample
 from metalr.core.signals import measure
 from metalr.core.state_checks import STATE_VERSION, check_state
 from metalr.core.steps import StepWatch
-
-WARM_UP = 2
-"""Ordinary steps before a graph may be made of one: the first has no update to look back on."""
 
 
 class MetaLR:
@@ -266,18 +264,25 @@ class MetaLR:
         """Checks, once for each graph when it is made, that there may be one."""
         if self.steps.released:
             self.steps.outside()
-        if self._restore is not None:
-            raise RuntimeError(
-                "a graph is made of this step, and guards=Guards(restore=...) looks at each step from the host: leave "
-                "restore out, or the graph"
-            )
-        if self._warm < WARM_UP:
-            raise RuntimeError(
-                f"a graph is made of this step, which is the {self._warm + 1}. of this MetaLR: take {WARM_UP} steps "
-                "before, as the first ones make what the later ones fill in place"
-            )
+        check_graph(self._warm, restores=self._restore is not None)
         self._in_graph = True
         self._decider.mark_decided()
+
+    @torch.no_grad()
+    def validation(self, loss: Tensor | float) -> None:
+        """Gives a validation loss of the parameters as they are, whenever there is one; the next `step` reads it.
+
+        A policy that reads no validation loss (`LRPolicy.reads_validation`) ignores it, and so does any one that is
+        not finite. In a loop of your own under DDP, give the loss averaged over the ranks, as to `step`.
+
+        Args:
+            loss: a scalar, of the same kind and unit as the training loss.
+
+        Raises:
+            ValueError: for a loss that is no scalar.
+        """
+        check_scalar(loss)
+        self._decider.take_validation(loss)
 
     @torch.no_grad()
     def set_first_rates(self) -> None:

@@ -8,6 +8,7 @@ come to the host anyway: then what was measured does, and the decision is taken 
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -44,11 +45,19 @@ class Memory(NamedTuple):
 
 
 class DecisionState(NamedTuple):
-    """Holds what the next decision needs of the last; `log_multiplier` is s_t, nats, (1,)."""
+    """Holds what the next decision needs of what was before it.
+
+    Attributes:
+        features: their state.
+        guards: their state.
+        log_multiplier: s_t, nats, (1,).
+        validation: loss that waits for the next decision, NaN for none, (1,); None for a policy that reads none.
+    """
 
     features: FeatureState
     guards: GuardState
     log_multiplier: Number
+    validation: Number | None
 
 
 class Outcome(NamedTuple):
@@ -100,6 +109,7 @@ class Decider:
             FeatureState(**self._own_parts(FeatureState.empty(1)._asdict())),
             GuardState(**self._own_parts(GuardState.empty(1)._asdict())),
             self._own(cast(Number, torch.zeros(1))),
+            self._own(_nothing_waits()) if policy.reads_validation else None,
         )
         self._outcome: Outcome | None = None
         self.clock = None if device is None else DeviceClock(device, total_steps)
@@ -116,6 +126,21 @@ class Decider:
 
     def _own_parts(self, parts: dict[str, Any]) -> dict[str, Any]:
         return {name: self._own(part) for name, part in parts.items()}
+
+    def take_validation(self, loss: Tensor | float) -> None:
+        """Keeps a validation loss, a scalar, for the next decision on a finite step: on a device, where graphs read it.
+
+        It waits for no device but the loss's own, where decisions are taken on another.
+        """
+        waiting = self._state.validation
+        if waiting is None:
+            return
+        if self.device is None:
+            self._state = self._state._replace(validation=cast(Number, float(loss)))
+        elif isinstance(loss, Tensor) and loss.device == self.device:
+            to_tensor(waiting).copy_(loss.reshape(1))
+        else:
+            to_tensor(waiting).fill_(float(loss))
 
     def decide(self, reading: Reading, step: int, total_steps: int | None, bounds: LogBounds = UNLIMITED) -> Number:
         """Moves s by one step.
@@ -152,8 +177,10 @@ class Decider:
         self.clock.step.add_(1)
 
     def _take(self, xp: Backend, signals: Signals, clock: Clock, bounds: LogBounds) -> tuple[DecisionState, Outcome]:
-        features, guards, before = self._state
-        made = decide(xp, self._policy, features, before, signals, clock)
+        features, guards, before, validation = self._state
+        made = decide(xp, self._policy, features, before, signals._replace(validation=validation), clock)
+        if validation is not None:
+            validation = xp.where(xp.logical_not(made.finite), validation, math.nan)
         asked = made.finite & xp.isfinite(made.action)
         score = None if self._region is None else self._region.out_of_distribution_score(xp, made.read)
         proposal = Proposal(signals.loss, before, made.log_multiplier, made.finite, asked, score, bounds)
@@ -161,7 +188,7 @@ class Decider:
         after = guarded.log_multiplier
         factor = lr_factor(xp, after, clock)
         outcome = Outcome(factor, after - before, made.features, made.finite, guarded.actions)
-        return DecisionState(made.feature_state, guarded.state, after), outcome
+        return DecisionState(made.feature_state, guarded.state, after, validation), outcome
 
     def is_in_graph(self) -> bool:
         """Tests whether this call is being compiled, or captured in a CUDA graph, where it can be."""
@@ -229,16 +256,20 @@ class Decider:
 
     def memory(self) -> Memory:
         """Copies what is remembered, as tensors."""
-        features, guards, _ = self._state
-        return Memory(FeatureState(**_copies(features)), GuardState(**_copies(guards)))
+        state = self._state
+        return Memory(FeatureState(**_copies(state.features)), GuardState(**_copies(state.guards)))
 
     def recall(self, memory: Memory) -> None:
-        """Goes back to what was remembered, but for the rate and what the guards have done."""
-        now = self._state.guards
+        """Goes back to what was remembered, but for the rate and what the guards have done.
+
+        A validation loss that waits is of the weights that are given up, and is dropped.
+        """
+        now, is_read = self._state.guards, self._state.validation is not None
         features = FeatureState(**self._own_parts(memory.features._asdict()))
         guards = GuardState(**self._own_parts(memory.guards._asdict()))
         guards = guards._replace(counts=now.counts, ceiling=now.ceiling, rest=now.rest)
-        self._remember(DecisionState(features, guards, self._state.log_multiplier))
+        waiting = self._own(_nothing_waits()) if is_read else None
+        self._remember(DecisionState(features, guards, self._state.log_multiplier, waiting))
 
     def _remember(self, state: DecisionState) -> None:
         """Takes a state in the place of what is remembered; on a device where that lies, since graphs write there."""
@@ -264,8 +295,10 @@ class Decider:
 
     def state_dict(self) -> dict[str, Any]:
         """Gives tensors of all that a resumed run needs."""
-        features, guards, log_multiplier = self._state
+        features, guards, log_multiplier, validation = self._state
+        waiting = {} if validation is None else {"validation": to_tensor(validation).clone()}
         return {
+            **waiting,
             "log_multiplier": to_tensor(log_multiplier).clone(),
             "feature_state": _copies(features),
             "guard_state": _copies(guards),
@@ -273,10 +306,13 @@ class Decider:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`, on whichever device it was written."""
+        features = FeatureState(**{**FeatureState.empty(1)._asdict(), **state["feature_state"]})
+        reads = self._state.validation is not None
         stored = DecisionState(
-            FeatureState(**self._own_parts(state["feature_state"])),
-            GuardState(**self._own_parts(_completed(state))),
+            FeatureState(**self._own_parts(features._asdict())),
+            GuardState(**self._own_parts(_completed(state["guard_state"], features))),
             self._own(state["log_multiplier"]),
+            self._own(state.get("validation", _nothing_waits())) if reads else None,
         )
         self._remember(stored)
         if self.clock is not None:
@@ -294,8 +330,14 @@ def _copies(state: FeatureState | GuardState) -> dict[str, Tensor]:
 
 
 def _leaves(parts: Any) -> list[Tensor]:
-    """Lists the tensors of nested tuples."""
+    """Lists the tensors of nested tuples, in which None stands for none."""
+    if parts is None:
+        return []
     return [parts] if isinstance(parts, Tensor) else [leaf for part in parts for leaf in _leaves(part)]
+
+
+def _nothing_waits() -> Number:
+    return cast(Number, torch.full((1,), math.nan))
 
 
 def _empty_outcome(device: torch.device) -> Outcome:
@@ -310,14 +352,13 @@ def _empty_outcome(device: torch.device) -> Outcome:
     return Outcome(numbers(), numbers(), numbers(len(FEATURES)), mask(), GuardActions(*(mask() for _ in GUARDS)))
 
 
-def _completed(state: dict[str, Any]) -> dict[str, Tensor]:
+def _completed(stored: dict[str, Tensor], features: FeatureState) -> dict[str, Tensor]:
     """Gives the guards' state of a stored run; that of version 6 knew no collapse, which it may see from here on."""
-    stored = state["guard_state"]
     if "stayed" in stored:
         return dict(stored)
     counts = torch.zeros(len(GUARDS), 1, dtype=torch.int64)
     counts[: len(stored["counts"])] = stored["counts"]
-    fast, _, _ = FeatureState(**state["feature_state"]).windows(TORCH)
+    fast, _, _ = features.windows(TORCH)
     return {**GuardState.empty(1)._asdict(), **stored, "gradient": to_tensor(fast.log_grad_norm), "counts": counts}
 
 

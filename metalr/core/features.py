@@ -14,6 +14,7 @@ import torch
 from metalr.core.backend import Backend, Mask, Number, Stack, Vector
 from metalr.core.signals import Signals
 from metalr.core.update_rule import Clock
+from metalr.core.validation_loss import VALIDATION_FEATURES, Validation, read, remember
 
 SCHEMA_VERSION = 3
 """Counts up whenever a feature is added or its meaning changes; a policy file of a newer one is refused."""
@@ -54,6 +55,7 @@ FEATURES = (
     "distance_step",
     "distance_travel",
     "weight_structure",
+    *VALIDATION_FEATURES,
 )
 """All features by name, in the order of `observe`'s vector. See `observe` for each one's form."""
 
@@ -108,6 +110,7 @@ class FeatureState(NamedTuple):
         first_step: `FirstStep`. Shape (3, R).
         origin_sum: sum of `Signals.origin_product`. Shape (R,).
         distance: largest lower bound so far of the distance from w_0 to the solution. Shape (R,).
+        validation: `metalr.core.validation_loss.Validation`. Shape (7, R).
     """
 
     seen: Number
@@ -118,6 +121,7 @@ class FeatureState(NamedTuple):
     first_step: Stack
     origin_sum: Number
     distance: Number
+    validation: Stack
 
     @classmethod
     def empty(cls, runs: int, device: torch.device | str | None = None) -> FeatureState:
@@ -135,6 +139,7 @@ class FeatureState(NamedTuple):
             zeros(len(FirstStep._fields)),
             zeros(),
             zeros(),
+            zeros(len(Validation._fields)),
         )
 
     def windows(self, xp: Backend) -> tuple[Averages, Averages, Averages]:
@@ -192,6 +197,10 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
     distance_step         0.4 (log(lr |u| / d) + 3), d the largest lower bound of |w_0 - w*| so far
     distance_travel       0.5 log(|w - w_0| / d); both are 0 at the first step
     weight_structure      1.5 times the mean structure of the first weights: 0 for random ones
+    validation_trend      asinh(10 (v - <v>s) / D), v the last validation loss, <v>s its average before that
+    validation_rise       asinh(10 (v - min v) / D)
+    validation_gap        asinh(3 (v - <l>f) / D), <l>f at the step of v
+    validation_recency    2 / (1 + 2 a / slow window), a the steps since v; all four are 0 as long as there is no v
     ====================  =================================================================
 
     Args:
@@ -215,6 +224,9 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
     first_step = xp.choose_stack(start, xp.stack(FirstStep(log_param, log_grad, gain)), state.first_step)
     first = FirstStep(*first_step)
 
+    validation = state.validation
+    if signals.validation is not None:
+        validation = remember(xp, validation, signals.validation, fast.loss, clock.slow_window)
     origin_sum = state.origin_sum + signals.origin_product
     distance = xp.maximum(state.distance, origin_sum * signals.distance_scale)
 
@@ -252,12 +264,16 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
         "distance_travel": xp.where(start, zero, 0.5 * (log_travel - log_distance)),
         "weight_structure": 1.5 * signals.weight_structure + zero,
     }
+    if signals.validation is None:
+        named |= dict.fromkeys(VALIDATION_FEATURES, zero)
+    else:
+        named |= read(xp, validation, depth, clock.slow_window)
     features = xp.vector([named[name] for name in FEATURES], -CLIP, CLIP)
 
     # A loss of 1e20 is finite, and its square is not: what would poison the state is left out of it.
     bounded = xp.has_no_nan(features) & xp.isfinite(variance + xp.total(moved.averages))
     finite = _is_finite(xp, signals) & bounded
     after = FeatureState(
-        state.seen + 1.0, moved.averages, variance, first_loss, best_loss, first_step, origin_sum, distance
+        state.seen + 1.0, moved.averages, variance, first_loss, best_loss, first_step, origin_sum, distance, validation
     )
     return Observation(xp.choose(finite, after, state), xp.masked(finite, features), finite)

@@ -16,6 +16,7 @@ from metalr.core.backend import TORCH, Backend, Number, Vector, to_host_vector
 from metalr.core.features import FEATURES, HORIZON_FEATURES
 from metalr.core.policy_file import PolicyFile, checksum
 from metalr.core.support import Support
+from metalr.core.validation_loss import VALIDATION_FEATURES
 
 _SHIPPED = Path(__file__).parents[1] / "weights"
 
@@ -121,6 +122,11 @@ class LRPolicy(nn.Module):
     def anytime(self) -> bool:
         """Whether it works without a horizon: it reads none of the features that need one."""
         return not any(name in HORIZON_FEATURES for name in self.features)
+
+    @property
+    def reads_validation(self) -> bool:
+        """Whether it reads a validation loss, where one is given."""
+        return not set(VALIDATION_FEATURES).isdisjoint(self.features)
 
     @property
     def size(self) -> int:

@@ -36,6 +36,7 @@ class Signals(NamedTuple):
         distance_scale: what turns a sum of `origin_product` into a lower bound of the distance to the solution, see
             `distance_scale`.
         weight_structure: how far w_0 lies from random weights, nats, see `metalr.core.weight_structure`.
+        validation: validation loss of w, NaN where there is none at this step; None for runs whose policy reads none.
     """
 
     loss: Number
@@ -48,6 +49,7 @@ class Signals(NamedTuple):
     origin_product: Number
     distance_scale: Number
     weight_structure: Number
+    validation: Number | None = None
 
 
 class GradientSums(NamedTuple):

@@ -86,3 +86,15 @@ class FabricMetaLR(MetaLR):
             return
         mean = self._fabric.all_reduce(torch.as_tensor(loss).detach().float(), reduce_op="mean")
         super().step(mean if isinstance(mean, Tensor) else loss)
+
+    def validation(self, loss: Tensor | float) -> None:
+        """Gives a validation loss as `MetaLR.validation` does; called on every rank with its own.
+
+        Args:
+            loss: a scalar, of which the mean over the ranks is read.
+
+        Raises:
+            ValueError: for a loss that is no scalar.
+        """
+        mean = self._fabric.all_reduce(torch.as_tensor(loss).detach().float(), reduce_op="mean")
+        super().validation(mean if isinstance(mean, Tensor) else loss)

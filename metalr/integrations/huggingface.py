@@ -49,6 +49,8 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
 
     **Checkpoints.** The state is in the checkpoint's trainer_state.json, and a resumed training has the same rates.
 
+    **The validation loss.** With `monitor="eval_loss"`, a policy that reads one is given that of each evaluation.
+
     **Interruptions.** A training that ends with an exception cannot take its forward hook off the model. The next
     training of the model does, whichever Trainer and callback runs it; the hook of a callback that is gone takes itself
     off.
@@ -58,13 +60,15 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
         guards: as for `MetaLR`, or its arguments as a dict.
         min_lr: smallest rate, as for `MetaLR`.
         max_lr: largest rate, as for `MetaLR`.
+        monitor: name of a loss among the evaluation's metrics, such as "eval_loss" (of several evaluation sets, that of
+            one: "eval_<name>_loss"), of the same kind as the training loss. It is averaged over the ranks.
 
     Attributes:
         meta_lr: the controller, from the start of the training on.
 
     Raises:
         ValueError: at the start of the training, for a scheduler that sets the rate too, a second callback of this
-            kind, DeepSpeed or DataParallel.
+            kind, DeepSpeed or DataParallel; at the step after an evaluation whose metrics lack the monitored one.
         FileNotFoundError: for a policy that does not exist.
 
     Example:
@@ -99,12 +103,15 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
         guards: Guards | dict[str, Any] = DEFAULT_GUARDS,
         min_lr: Limit = None,
         max_lr: Limit = None,
+        monitor: str | None = None,
     ) -> None:
         # A missing or damaged file is an error here, before any data is prepared.
         self.policy = policy if policy == "default" or isinstance(policy, LRPolicy) else LRPolicy.load(policy)
         self._named = None if isinstance(policy, LRPolicy) else str(policy)
         self.guards = guards if isinstance(guards, Guards) else Guards(**guards)
         self.limits = LRLimits(min_lr, max_lr)
+        self.monitor = monitor
+        self._evaluated: set[str] = set()  # metrics since the last step
         self._losses: list[Tensor] = []
 
     def on_train_begin(
@@ -132,7 +139,9 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
         # A checkpoint from before this callback was there has no place for its state, and the Trainer asks for one.
         states: Any = state.stateful_callbacks or {}  # by name
         state.stateful_callbacks = {type(self).__name__: self.state(), **states}  # type: ignore[assignment]
-        self._losses = []
+        self._losses, self._evaluated = [], set()
+        if self.monitor is not None and not self.meta_lr.policy.reads_validation:
+            logger.warning("metalr: monitor=%r has no effect: the policy reads no validation loss", self.monitor)
         self._quieten(scheduler, args)
         scheduler._last_lr = list(self.meta_lr.last_lr)
         attach(kwargs["model"], kwargs["model"].register_forward_hook(_Listener(self)).remove)
@@ -141,6 +150,7 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Decides, between the clipping and the update."""
+        self._check_monitor()
         losses, self._losses = self._losses, []
         if self.meta_lr is None or not losses:
             raise RuntimeError(
@@ -156,6 +166,16 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
         self._set_horizon(state)
         self.meta_lr.step(mean_over_ranks(loss))
         _own(kwargs["lr_scheduler"])._last_lr = list(self.meta_lr.last_lr)  # what is logged
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        """Gives the controller the evaluation's loss; several evaluation sets have an evaluation each."""
+        metrics = metrics or {}
+        self._evaluated |= metrics.keys()
+        if self.meta_lr is not None and self.monitor in metrics:
+            device = self.meta_lr.optimizer.param_groups[0]["params"][0].device
+            self.meta_lr.validation(mean_over_ranks(torch.tensor(float(metrics[self.monitor]), device=device)))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -176,10 +196,16 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         """Returns the callback's arguments and all of the controller's state, for JSON."""
         args: dict[str, Any] = {"guards": asdict(self.guards)}
-        args |= {"min_lr": self.limits.min_lr, "max_lr": self.limits.max_lr}
+        args |= {"min_lr": self.limits.min_lr, "max_lr": self.limits.max_lr, "monitor": self.monitor}
         if self._named is not None:
             args["policy"] = self._named
         return {"args": args, "attributes": {"stored": None if self.meta_lr is None else _encode(self.meta_lr)}}
+
+    def _check_monitor(self) -> None:
+        """Checks that the evaluations since the last step had the metric."""
+        names, self._evaluated = self._evaluated, set()
+        if self.monitor is not None and names and self.monitor not in names:
+            raise ValueError(f"monitor={self.monitor!r} is not evaluated: choose of {', '.join(sorted(names))}")
 
     def _set_horizon(self, state: TrainerState) -> None:
         """Steps done and steps to come: other batches, epochs or a skipped step move the end."""

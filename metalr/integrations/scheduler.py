@@ -95,6 +95,10 @@ class MetaLRScheduler(LRScheduler):
         self.meta_lr.steps.outside()
         self._observed.append(torch.as_tensor(loss).detach().float().reshape(()))
 
+    def validation(self, loss: Tensor | float) -> None:
+        """Gives a validation loss, a scalar, whenever there is one: see `MetaLR.validation`."""
+        self.meta_lr.validation(mean_over_ranks(torch.as_tensor(loss).detach().float()))
+
     def step(self, loss: Tensor | float | None = None) -> None:
         """Takes the loss of the step that was; without one, there is nothing left to do.
 

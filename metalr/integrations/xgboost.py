@@ -56,6 +56,9 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         min_lr: smallest rate.
         max_lr: largest rate.
         loss: losses (N,) of the rows from margins (N,) or (N, K) and labels, by torch; None for the objective's own.
+        monitor: name of one of the training's evaluation sets, "valid" of `evals=[(dvalid, "valid")]` or "validation_0"
+            of scikit-learn's `eval_set`. A policy that reads a validation loss is given the objective's loss, or `loss`
+            of its rows after each round, whatever `eval_metric` is.
 
     Attributes:
         meta_lr: the controller, from the first round on.
@@ -63,8 +66,8 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
 
     Raises:
         ValueError: before the first tree, for another booster than gbtree, trees that are updated in place of grown,
-            rows without labels, or a built-in objective whose loss is not known; and as soon as something else sets the
-            rate.
+            rows without labels, or a built-in objective whose loss is not known; as soon as something else sets the
+            rate; after the first round, for a monitor that is no evaluation set, or with an objective without a loss.
         RuntimeError: before the first tree, in distributed training and in `xgboost.cv`.
 
     Example:
@@ -94,9 +97,10 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         min_lr: float | None = None,
         max_lr: float | None = None,
         loss: Loss | None = None,
+        monitor: str | None = None,
     ) -> None:
         super().__init__()
-        self._dtrain, self._loss = dtrain, loss
+        self._dtrain, self._loss, self._monitor = dtrain, loss, monitor
         self._total_steps, self._policy, self._guards = total_steps, policy, guards
         self._limits = LRLimits(min_lr, max_lr)
         self._boosting: _Boosting | None = None
@@ -146,6 +150,19 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
             raise RuntimeError(f"xgboost {xgboost.__version__} trains without Booster.update: use xgboost.train of 3.2")
         return False
 
+    def _evaluate(self, model: xgboost.Booster, evals: Any, *args: Any, **kwargs: Any) -> Any:
+        """Gives the controller the loss of the monitored set, and evaluates as the training does."""
+        del model.eval_set
+        sets = {name: rows for rows, name in evals}
+        if self._monitor not in sets:
+            raise ValueError(
+                f"monitor={self._monitor!r} is no evaluation set of this training: give its name, of evals= or "
+                f"eval_set=; there {'are ' + ', '.join(sets) if sets else 'is none'}"
+            )
+        if self._boosting is not None and self.meta_lr.policy.reads_validation:
+            self._boosting.validate(model, sets[self._monitor], _config(model)["objective"])
+        return model.eval_set(evals, *args, **kwargs)
+
     def after_training(self, model: Any) -> Any:
         """Leaves the model with the rate that it was given, from which a training that goes on begins."""
         vars(model).pop("update", None)
@@ -154,8 +171,14 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         return model
 
     def _update(self, model: xgboost.Booster, dtrain: xgboost.DMatrix, iteration: int, fobj: Any = None) -> None:
-        """Decides, sets the rate, and grows the round's trees."""
+        """Grows the round's trees, and steps into their evaluation, which alone is given the evaluation sets."""
         del model.update
+        self._grow(model, dtrain, iteration, fobj)
+        if self._monitor is not None:
+            vars(model)["eval_set"] = lambda *args, **kwargs: self._evaluate(model, *args, **kwargs)
+
+    def _grow(self, model: xgboost.Booster, dtrain: xgboost.DMatrix, iteration: int, fobj: Any) -> None:
+        """Decides, sets the rate, and grows the round's trees."""
         if fobj is None:
             margins = _intercept(model, dtrain) if self._boosting is None else _margins(model, dtrain)
             boosting = self._boosting = self._boosting or self._begin(model, dtrain, margins)
@@ -215,11 +238,12 @@ class _Boosting:
         self._frame, self._rows, self._loss = frame, rows, loss
         self._point: nn.Parameter = meta_lr.optimizer.param_groups[0]["params"][0]
         self._value = torch.zeros(())
+        self._valid: tuple[xgboost.DMatrix, Rows] | None = None  # evaluation set, and its rows
 
     def differentiate(self, margins: Tensor) -> None:
         """Computes loss and gradient at these margins."""
         leaf = margins.clone().requires_grad_()
-        value = self._mean_loss(leaf)
+        value = self._mean_loss(leaf, self._rows)
         (gradient,) = torch.autograd.grad(value, leaf)
         self._move(margins, gradient)
         self._value = value.detach()
@@ -233,9 +257,17 @@ class _Boosting:
         before, slope = self._point.detach().clone(), self._point.grad
         now = self._move(margins, gradient / len(margins))
         if self._loss is not None:
-            self._value = self._mean_loss(margins)
+            self._value = self._mean_loss(margins, self._rows)
         elif slope is not None:
             self._value = self._value + 0.5 * ((slope + now) * (self._point.detach() - before)).sum()
+
+    def validate(self, model: xgboost.Booster, matrix: xgboost.DMatrix, objective: dict[str, Any]) -> None:
+        """Gives the controller the loss of an evaluation set."""
+        if self._loss is None:
+            raise ValueError("monitor= with an objective of your own (obj=): give its loss=, too")
+        if self._valid is None or self._valid[0] is not matrix:
+            self._valid = matrix, read_rows(matrix, objective)
+        self.meta_lr.validation(self._mean_loss(_margins(model, matrix, training=False), self._valid[1]))
 
     def _move(self, margins: Tensor, gradient: Tensor) -> Tensor:
         with torch.no_grad():
@@ -254,8 +286,8 @@ class _Boosting:
         self.rates.append(self.meta_lr.last_lr[0])
         model.set_param({"learning_rate": self.rates[-1]})
 
-    def _mean_loss(self, margins: Tensor) -> Tensor:
-        losses, weights = self._loss(margins, self._rows), self._rows.weights  # type: ignore[misc]
+    def _mean_loss(self, margins: Tensor, rows: Rows) -> Tensor:
+        losses, weights = self._loss(margins, rows), rows.weights  # type: ignore[misc]
         if losses.shape[:1] != weights.shape[:1] or losses.ndim > 2:
             raise ValueError(f"loss= gave shape {tuple(losses.shape)}: give a loss for each of {len(weights)} rows")
         weights = weights if weights.ndim == losses.ndim else weights.reshape(len(weights), -1)
@@ -282,9 +314,9 @@ def _rate(model: xgboost.Booster) -> float:
     return float(_config(model)["gradient_booster"]["tree_train_param"]["learning_rate"])
 
 
-def _margins(model: xgboost.Booster, rows: xgboost.DMatrix) -> Tensor:
-    """Predicts the margins of the rows; XGBoost keeps those of its training rows up to date."""
-    return torch.from_numpy(model.predict(rows, output_margin=True, training=True).copy())
+def _margins(model: xgboost.Booster, rows: xgboost.DMatrix, training: bool = True) -> Tensor:
+    """Predicts the margins of the rows; XGBoost keeps those of the rows of its training and of `evals` up to date."""
+    return torch.from_numpy(model.predict(rows, output_margin=True, training=training).copy())
 
 
 def _intercept(model: xgboost.Booster, rows: xgboost.DMatrix) -> Tensor:

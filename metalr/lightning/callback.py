@@ -16,10 +16,11 @@ from metalr.core.grad_scaler import skips
 from metalr.core.guards import DEFAULT_GUARDS, Guards
 from metalr.core.lr_limits import LRLimits
 from metalr.core.policy import LRPolicy
-from metalr.lightning.checks import check_trainer
+from metalr.lightning.checks import check_monitor, check_trainer
 from metalr.lightning.drive import Drive
 from metalr.lightning.hooks import ReplacedHooks
 from metalr.lightning.horizon import time_limit
+from metalr.lightning.logged_metrics import check_logged
 from metalr.lightning.monitors import DeferredMonitors
 from metalr.lightning.packages import Callback, rank_zero_info, rank_zero_warn
 from metalr.lightning.rates import show_initial_rates
@@ -56,10 +57,14 @@ class MetaLRCallback(Callback):
             off.
         min_lr: smallest rate, as for `MetaLR`.
         max_lr: largest rate, as for `MetaLR`.
+        monitor: name of a loss that the module logs in validation, such as "val/loss", of the same kind as the training
+            loss. The policy reads it, averaged over the ranks, after each validation but the sanity check; one that
+            reads no validation loss ignores it, with a warning.
 
     Raises:
         ValueError: for a horizon below 1 or a damaged policy; on fit, for a module without an optimizer, something
-            beside it that sets the rate too, or a strategy (FSDP1, DeepSpeed) that does not show it the gradients.
+            beside it that sets the rate too, a strategy (FSDP1, DeepSpeed) that does not show it the gradients, or a
+            monitor in a fit without validation; after a validation that did not log it.
         FileNotFoundError: for a policy that does not exist.
 
     Example:
@@ -91,6 +96,7 @@ class MetaLRCallback(Callback):
         guards: Guards = DEFAULT_GUARDS,
         min_lr: float | list[float] | None = None,
         max_lr: float | list[float] | None = None,
+        monitor: str | None = None,
     ) -> None:
         given: Any = total_steps
         if isinstance(total_steps, Sequence) and not total_steps:
@@ -102,6 +108,7 @@ class MetaLRCallback(Callback):
         self.total_steps = total_steps
         self.guards = guards
         self.limits = LRLimits(min_lr, max_lr)
+        self.monitor = monitor
         self._restored: dict[str, Any] = {}
         self._drives: list[Drive] = []
         self._losses: list[Tensor] = []
@@ -123,6 +130,7 @@ class MetaLRCallback(Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuses what sets the rate too, and strategies that do not show the gradients."""
         check_trainer(trainer)
+        check_monitor(trainer, self.monitor)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Makes a controller for each optimizer, and restores its state on a resumed run."""
@@ -142,6 +150,19 @@ class MetaLRCallback(Callback):
         self._monitors = DeferredMonitors(trainer, self._hooks)
         show_initial_rates(trainer, self.controllers, self._hooks)
         self._report_horizon(trainer)
+        if self.monitor is not None and not any(each.policy.reads_validation for each in self.controllers):
+            rank_zero_warn(f"monitor={self.monitor!r} has no effect: the policy reads no validation loss")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Gives the controllers the validation loss of a fit."""
+        if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        check_logged(trainer, [self.monitor], "validation")
+        loss = trainer.callback_metrics[self.monitor].detach().float()
+        if trainer.world_size > 1:
+            loss = trainer.strategy.reduce(loss.to(pl_module.device), reduce_op="mean")
+        for controller in self.controllers:
+            controller.validation(loss)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

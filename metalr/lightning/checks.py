@@ -23,6 +23,19 @@ def check_trainer(trainer: L.Trainer) -> None:
     _refuse_strategies(trainer)
 
 
+def check_monitor(trainer: L.Trainer, monitor: str | None) -> None:
+    """Refuses a fit that could never show the loss that is to be monitored.
+
+    Raises:
+        ValueError: for a monitor where no validation can run.
+    """
+    if monitor is not None and not trainer.enable_validation:
+        raise ValueError(
+            f"monitor={monitor!r}, and this fit has no validation: give validation data, a validation_step that logs "
+            "it and limit_val_batches above 0, or leave monitor out"
+        )
+
+
 def _refuse_no_optimizer(trainer: L.Trainer) -> None:
     optimizers = [opt for opt in trainer.optimizers if not isinstance(opt, classes("core.optimizer._MockOptimizer"))]
     if not optimizers:

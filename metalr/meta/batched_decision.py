@@ -75,7 +75,9 @@ def decide_part(compiled: bool) -> Callable[..., tuple[RunState, StepRecord]]:
     return compile_part(decide_batch, compiled)
 
 
-def batched_signals(state: RunState, measured: Measured, constants: RunConstants) -> Signals:
+def batched_signals(
+    state: RunState, measured: Measured, constants: RunConstants, validation: Tensor | None = None
+) -> Signals:
     """Makes of R runs what `metalr.core.signals.Reading.signals` makes of a real one."""
     start = cast(Tensor, state.features.seen) == 0
     cosine = cast(Tensor, alignment(TORCH, measured.product, measured.grad_norm, measured.direction_norm))
@@ -103,6 +105,7 @@ def batched_signals(state: RunState, measured: Measured, constants: RunConstants
         origin_product=measured.origin_product,
         distance_scale=distance_scale(TORCH, optimizer > 0, sums),
         weight_structure=constants.weight_structure,
+        validation=validation,
     )
 
 
@@ -113,6 +116,7 @@ def decide_batch(
     constants: RunConstants,
     clock_row: Tensor,
     action_noise: Tensor,
+    validation: Tensor | None = None,
 ) -> tuple[RunState, StepRecord]:
     """Decides one step of R runs: the kernel of real runs, without guards.
 
@@ -123,9 +127,10 @@ def decide_batch(
         constants: of the runs.
         clock_row: of `metalr.core.update_rule.clock_table`, (7,).
         action_noise: added to the policy's output, (R,).
+        validation: losses that the policy is shown, (R,), NaN for none at this step; None for runs without any.
     """
     clock = Clock.from_row(clock_row)
-    signals = batched_signals(state, measured, constants)
+    signals = batched_signals(state, measured, constants, validation)
     made = decide(TORCH, policy, state.features, state.log_multiplier, signals, clock, action_noise)
     after = RunState(made.feature_state, cast(Tensor, made.log_multiplier))
     lr = constants.initial_lr * cast(Tensor, lr_factor(TORCH, made.log_multiplier, clock))

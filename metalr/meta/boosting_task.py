@@ -156,6 +156,8 @@ class Boosters(Optimizees):
         self._labels, self._valid_labels = (
             torch.stack([torch.from_numpy(table.labels) for table in tables]) for tables in (self._train, self._valid)
         )
+        half = 0 if inner.validation_interval is None else self._valid_labels.shape[1] // 2
+        self._shown, self._scored = slice(None, half), slice(half, None)
         self.is_sgd = torch.tensor(False)
         self.elements = torch.tensor(float(self._labels.shape[1]))
         self.initial_lr = inner.hyper.repeat(copies).lr[:, 0]
@@ -220,13 +222,21 @@ class Boosters(Optimizees):
             self._boosters[run].set_param("learning_rate", float(lr[run]))
 
     def validate(self) -> Tensor:
-        """Computes the mean loss of the validation rows, (R,)."""
+        """Computes the mean loss of the validation rows that are not shown, (R,)."""
+        return self._valid_losses()[:, self._scored].mean(1)
+
+    def shown_validation(self) -> Tensor:
+        """Computes the mean loss of those that are, (R,)."""
+        return self._valid_losses()[:, self._shown].mean(1)
+
+    def _valid_losses(self) -> Tensor:
+        """Losses of all validation rows, (R, N)."""
         if not self.step:
             margins = self._prior.expand_as(self._valid_labels)
         else:
             pairs = zip(self._boosters, self._valid, strict=True)
             margins = torch.stack([_margins(booster, table) for booster, table in pairs])
-        return self._objective.losses(margins, self._valid_labels).mean(1)
+        return self._objective.losses(margins, self._valid_labels)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the ensembles in XGBoost's own format, margins and directions."""

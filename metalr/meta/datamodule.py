@@ -56,6 +56,7 @@ class MetaTasksDataModule(L.LightningDataModule):
         reparameterised: share of the task batches whose parameters are in other units.
         curriculum: number of task batches over which the longest horizons grow.
         seed: of the task batches.
+        validated: share of the task batches in which the policy is shown a validation loss.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class MetaTasksDataModule(L.LightningDataModule):
         reparameterised: float = 0.25,
         curriculum: int = 0,
         seed: int = 0,
+        validated: float = 0.0,
     ) -> None:
         super().__init__()
         self.distribution = TaskDistribution(
@@ -76,6 +78,7 @@ class MetaTasksDataModule(L.LightningDataModule):
             reparameterised=reparameterised,
             curriculum=curriculum,
             seed=seed,
+            validated=validated,
         )
         self.heldout = list(heldout or [])
 

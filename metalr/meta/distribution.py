@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,6 +16,9 @@ from metalr.meta.task import InnerTraining, Task
 
 _REPARAMETERISATION = 1.5
 """Largest |log factor| by which the units of a tensor change."""
+
+_VALIDATION_SHARES = (0.01, 0.5)
+"""Shortest and longest interval of the shown validation losses, as shares of the horizon."""
 
 
 @dataclass
@@ -88,6 +91,9 @@ class TaskDistribution:
         curriculum: number of task batches over which the longest horizon grows, geometrically, from the shortest to
             its full length, since short runs cost less; 0 for none.
         seed: of all task batches.
+        validated: share of the task batches in which the policy is shown a validation loss, at an interval that is
+            log-uniform from a hundredth of the horizon (a step at least) to a half; in [0, 1]. A policy learns to use
+            it by `metalr.core.validation_loss.VALIDATION_FEATURES`, and to go without by the other task batches.
 
     Raises:
         ValueError: for no components, an unknown optimizer, a weight that is not positive, or a setting out of range.
@@ -101,6 +107,7 @@ class TaskDistribution:
         reparameterised: float = 0.25,
         curriculum: int = 0,
         seed: int = 0,
+        validated: float = 0.0,
     ) -> None:
         if curriculum < 0:
             raise ValueError(f"curriculum={curriculum}: give a number of task batches, 0 for none")
@@ -112,7 +119,10 @@ class TaskDistribution:
             raise ValueError(f"optimizers={self.optimizers}: give weights above 0 by name, out of {list(OPTIMIZERS)}")
         if not 0.0 <= reparameterised <= 1.0:
             raise ValueError(f"reparameterised={reparameterised}: give a share in [0, 1]")
+        if not 0.0 <= validated <= 1.0:
+            raise ValueError(f"validated={validated}: give a share in [0, 1]")
         self.reparameterised = reparameterised
+        self.validated = validated
         self.curriculum = curriculum
         self.components = dict(components)
         self.decades = decades
@@ -137,7 +147,16 @@ class TaskDistribution:
             task = task.reparameterised(_REPARAMETERISATION, generator)
         hyper = PRIORS[optimizer].sample(instances, generator, self.decades)
         batch_seed = mix_seed(self.seed, index, "batches")
-        return TaskBatch(name, task, InnerTraining(optimizer, hyper, total_steps, anytime, batch_seed))
+        inner = InnerTraining(optimizer, hyper, total_steps, anytime, batch_seed)
+        return TaskBatch(name, task, replace(inner, validation_interval=self._validation_interval(index, total_steps)))
+
+    def _validation_interval(self, index: int, total_steps: int) -> int | None:
+        """Samples the interval by random numbers of its own, so that all else of a task batch is the same without."""
+        chance = random.Random(mix_seed(self.seed, index, "validation"))
+        if chance.random() >= self.validated:
+            return None
+        shortest, longest = (math.log(max(1.0, share * total_steps)) for share in _VALIDATION_SHARES)
+        return round(math.exp(chance.uniform(shortest, longest)))
 
     def horizon(self, index: int) -> int:
         """Returns the horizon of the task batch with this index, steps, without sampling its task."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -57,6 +57,7 @@ class HeldOutTask:
         rates: number of initial rates, evenly spaced by their logarithm.
         decades: width of the grid about the usual rate.
         seed: of the instances.
+        validation_interval: as of `metalr.meta.InnerTraining`.
     """
 
     name: str
@@ -67,6 +68,7 @@ class HeldOutTask:
     rates: int = 8
     decades: float = 4.5
     seed: int = 1
+    validation_interval: int | None = None
     _best: dict[bool, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def score(self, policy: LRPolicy, anytime: bool, device: torch.device, compiled: bool = False) -> HeldOutScore:
@@ -100,6 +102,7 @@ class HeldOutTask:
         task = task.select(torch.arange(self.instances).repeat(self.rates)).to(device)
         hyper = Hyperparameters.of(self.grid.repeat_interleave(self.instances)[:, None], 0.9, 0.999)
         inner = InnerTraining(self.optimizer, hyper, self.total_steps, anytime, batch_seed=self.seed)
+        inner = replace(inner, validation_interval=self.validation_interval)
         return rollout(task, inner, policy.function(), record=record, compiled=compiled)
 
     def reference_runs(self, policy: LRPolicy, anytime: bool, device: torch.device, compiled: bool = False) -> Rollout:

@@ -17,6 +17,7 @@ from torch.nn.utils import parameters_to_vector
 
 from metalr.core.features import ANYTIME_FEATURES, FEATURES, HORIZON_FEATURES
 from metalr.core.policy import LRPolicy
+from metalr.core.validation_loss import VALIDATION_FEATURES
 from metalr.meta.action_es import ActionES
 from metalr.meta.distribution import TaskDistribution
 from metalr.meta.estimator import Episode, GradientEstimator
@@ -55,7 +56,8 @@ class MetaLearner(L.LightningModule):
 
     Args:
         anytime: meta-train a policy for runs without a horizon.
-        features: names of the features that the policy reads; all that are defined with `anytime` by default.
+        features: names of the features that the policy reads; by default all that are defined with `anytime`, but for
+            those of the validation loss, which are learned only where the data shows one (`validated`).
         hidden: widths of the policy's hidden layers, [64, 32] by default.
         estimator: of the gradient; `ActionES` by default.
         optimizer: makes the optimizer of the policy's weights; Adam at 1e-3 by default.
@@ -315,7 +317,8 @@ def _starting_policy(
     anytime: bool, features: Sequence[str] | None, hidden: Sequence[int] | None, init_from: str | None, seed: int
 ) -> LRPolicy:
     if init_from is None:
-        policy = LRPolicy(features or (ANYTIME_FEATURES if anytime else FEATURES), hidden or (64, 32), seed)
+        known = [n for n in (ANYTIME_FEATURES if anytime else FEATURES) if n not in VALIDATION_FEATURES]
+        policy = LRPolicy(features or known, hidden or (64, 32), seed)
     elif hidden:
         raise ValueError(f"init_from={init_from!r} has hidden layers of its own: leave out hidden")
     else:

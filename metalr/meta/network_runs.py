@@ -77,7 +77,8 @@ class NetworkRuns(Optimizees):
         indices = batch_indices(inner, instances=len(theta), samples=train.inputs.shape[1], batch_size=batch_size)
         noise = dropout_noise(inner, batch_size=batch_size, units=net.dropout_units)
         self._batches = zip(indices, noise, strict=True)
-        self._train, self._samples, self._valid = train, train.flat(), valid.all(copies)
+        shown, scored = (valid, valid) if inner.validation_interval is None else valid.halves()
+        self._train, self._samples, self._shown, self._valid = train, train.flat(), shown, scored.all(copies)
         self._origin = self.theta
         self._grad, self._sum = torch.zeros_like(self.theta), torch.zeros_like(self.theta)
         if compiled:
@@ -113,8 +114,12 @@ class NetworkRuns(Optimizees):
         self.step += 1
 
     def validate(self) -> Tensor:
-        """Computes the mean loss on all validation samples, (R,)."""
+        """Computes the mean loss on the validation samples that are not shown, (R,)."""
         return self._validate(_inside(self.theta, self._scale, self._frozen), *self._valid)
+
+    def shown_validation(self) -> Tensor:
+        """Computes the mean loss on those that are, (R,)."""
+        return self._validate(_inside(self.theta, self._scale, self._frozen), *self._shown.all(self.copies))
 
     def detach(self) -> None:
         """Detaches parameters and buffers from the graph of earlier steps."""

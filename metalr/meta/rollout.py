@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,8 @@ class Unroll:
             {max(1, round(inner.total_steps * (i + 1) / evaluations)) for i in range(evaluations)}
         )
         self._state = RunState.empty(copies * len(task), task.device)
+        # What waits for a decision, NaN for nothing; None where the policy is never shown any.
+        self._shown = None if inner.validation_interval is None else torch.full_like(self.log_multiplier, math.nan)
         self._constants = RunConstants(
             self.optimizees.is_sgd,
             self.optimizees.elements,
@@ -102,8 +105,13 @@ class Unroll:
             action_noise: added to the policy's output, (R,); none by default.
         """
         noise = torch.zeros_like(self.log_multiplier) if action_noise is None else action_noise
+        interval = self.inner.validation_interval
+        if interval is not None and self.step > 0 and self.step % interval == 0:
+            self._shown = self.optimizees.shown_validation()
         measured, row = self.optimizees.measure(), self._table[self.step]
-        self._state, record = self._decide(policy, self._state, measured, self._constants, row, noise)
+        self._state, record = self._decide(policy, self._state, measured, self._constants, row, noise, self._shown)
+        if self._shown is not None:
+            self._shown = self._shown.where(~record.finite, math.nan)
         self.optimizees.update(record.lr)
         self.step += 1
         return record
@@ -132,6 +140,7 @@ class Unroll:
         """Detaches the runs from the graph of earlier steps."""
         self.optimizees.detach()
         self._state = self._state.map(Tensor.detach)
+        self._shown = self._shown if self._shown is None else self._shown.detach()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of the runs, without the task and the inner training."""
@@ -140,6 +149,7 @@ class Unroll:
             "step": self.step,
             "features": list(self._state.features),
             "log_multiplier": self.log_multiplier,
+            "shown_validation": self._shown,
             "optimizees": self.optimizees.state_dict(),
         }
 
@@ -149,6 +159,7 @@ class Unroll:
         self.step = int(state["step"])
         stored = RunState(FeatureState(*state["features"]), state["log_multiplier"])
         self._state = stored.map(lambda part: part.to(device))
+        self._shown = None if self._shown is None else state["shown_validation"].to(device)
         self.optimizees.load_state_dict(state["optimizees"])
 
 

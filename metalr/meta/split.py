@@ -40,6 +40,19 @@ class Split:
         inputs = self.inputs.repeat(copies, *[1] * (self.inputs.dim() - 1))
         return inputs, self.targets.repeat(copies, *[1] * (self.targets.dim() - 1))
 
+    def halves(self) -> tuple[Split, Split]:
+        """Divides the samples of each instance into two halves, which share none.
+
+        Raises:
+            ValueError: for fewer than two samples.
+        """
+        half = self.inputs.shape[1] // 2
+        if not half:
+            raise ValueError(f"{self.inputs.shape[1]} samples have no two halves: give valid_size=2 or more")
+        sizes = [half, self.inputs.shape[1] - half]
+        first, second = map(Split, torch.split(self.inputs, sizes, 1), torch.split(self.targets, sizes, 1))
+        return first, second
+
     def select(self, instances: slice | Tensor) -> Split:
         """Selects some of the instances, by a slice or by their numbers."""
         return Split(self.inputs[instances], self.targets[instances])

@@ -22,6 +22,8 @@ class InnerTraining:
         total_steps: horizon T, steps.
         anytime: whether the runs are without a horizon: the policy does not see T.
         batch_seed: of the order of batches.
+        validation_interval: steps from one validation loss that the policy is shown to the next; None for never. Where
+            there is one, a half of the validation samples is shown, and the outer loss is of the other half.
     """
 
     optimizer: str
@@ -29,6 +31,7 @@ class InnerTraining:
     total_steps: int
     anytime: bool = False
     batch_seed: int = 0
+    validation_interval: int | None = None
 
 
 class Measured(NamedTuple):
@@ -85,7 +88,14 @@ class Optimizees(ABC):
 
     @abstractmethod
     def validate(self) -> Tensor:
-        """Computes the validation losses of the runs as they are, (R,)."""
+        """Computes the validation losses of the runs as they are, of which the outer loss is made, (R,)."""
+
+    @abstractmethod
+    def shown_validation(self) -> Tensor:
+        """Computes the validation losses that the policy is shown, on samples that `validate` does not use, (R,).
+
+        It is called only where the inner training has a `validation_interval`.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

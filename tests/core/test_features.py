@@ -9,6 +9,7 @@ from metalr.core.backend import TORCH
 from metalr.core.features import ANYTIME_FEATURES, CLIP, FEATURES, HORIZON_FEATURES, FeatureState, observe
 from metalr.core.signals import Signals
 from metalr.core.update_rule import clock
+from metalr.core.validation_loss import VALIDATION_FEATURES
 
 values = st.floats(-1e4, 1e4, width=32)
 positive = st.floats(2.0**-13, 2.0**13, width=32)
@@ -111,6 +112,7 @@ def test_golden_numbers_of_a_second_step():
         "distance_step": 0.4 * (update - distance + 3),
         "distance_travel": 0.5 * (math.log(0.8) - distance),
         "weight_structure": -0.6,
+        **dict.fromkeys(VALIDATION_FEATURES, 0.0),  # none is given
     }
     assert golden_step(1, 4.0, SECOND, LEARNED) == pytest.approx(expected, abs=2e-5)
 
@@ -158,6 +160,7 @@ def test_golden_numbers_of_a_later_step(change):
         "distance_step": 0.4 * (update - distance + 3),
         "distance_travel": 0.5 * (math.log(0.8) - distance),
         "weight_structure": -0.6,
+        **dict.fromkeys(VALIDATION_FEATURES, 0.0),  # none is given
     }
     clipped = {name: min(max(value, -CLIP), CLIP) for name, value in expected.items()}
     assert sum(clipped[name] != expected[name] for name in expected) <= 1  # a clipped number would test little

@@ -83,7 +83,7 @@ def test_the_gradient_of_the_surrogate_is_the_estimate(tmp_path, estimator):
     batches = [make_data().distribution.sample(index, 4) for index in range(3)]
     assert {batch.name for batch in batches} == {"mlp", "quadratic"}
     episodes = [Episode(batch.task, batch.inner, seed=(5, index)) for index, batch in enumerate(batches)]
-    policy = LRPolicy(hidden=(8, 4), seed=5)
+    policy = LRPolicy(learner.policy.features, hidden=(8, 4), seed=5)
     estimates = torch.stack([estimator.estimate(policy, episode).gradient for episode in episodes])
     assert float(estimates.norm(dim=1).min()) > 0
     assert torch.allclose(before - after, estimates.mean(0), atol=1e-6)

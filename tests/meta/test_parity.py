@@ -12,7 +12,7 @@ from metalr.meta.network_task import NetworkTask
 from metalr.meta.rollout import rollout
 from metalr.meta.split import Split
 from metalr.meta.task import InnerTraining
-from tests.conftest import random_policy
+from tests.conftest import random_policy, validating_policy
 
 NET = MLP(inputs=6, width=10, depth=2, outputs=3)
 INSTANCES, STEPS = 3, 40
@@ -159,3 +159,37 @@ def test_a_real_run_and_a_batched_one_see_and_do_the_same(case, anytime):
         valid = NET.loss(params, task.valid.inputs[i].to(dtype), task.valid.targets[i])
         final = batched.initial[i] * batched.curve[-1, i].exp()
         assert float(valid.detach()) == pytest.approx(float(final), rel=1e-2)
+
+
+@pytest.mark.parametrize("anytime", [False, True])
+@pytest.mark.parametrize("interval", [1, 7, 50])
+def test_a_real_run_and_a_batched_one_see_the_same_validation_loss(interval, anytime):
+    """Of half of the validation samples; the other half is the outer loss's."""
+    policy = validating_policy(4, anytime=anytime, strength=0.1)
+    task, hypers = make_task(), hyper(0.05, 0.9, 0.999)
+    inner = InnerTraining("adam", hypers, STEPS, anytime, batch_seed=7, validation_interval=interval)
+    batched = rollout(task, inner, policy.function(), record=True)
+    indices = batch_indices(inner, instances=INSTANCES, samples=task.train.inputs.shape[1], batch_size=task.batch_size)
+    order = [next(indices) for _ in range(STEPS)]
+    shown, scored = (torch.arange(20)[part] for part in (slice(None, 10), slice(10, None)))
+    for i in range(INSTANCES):
+        params = {k: torch.nn.Parameter(v.clone()) for k, v in NET.unflatten(task.theta[i]).items()}
+        optimizer = torch.optim.Adam(list(params.values()), 0.05 * LRS[i])
+        meta_lr = MetaLR(optimizer, None if anytime else STEPS, policy)
+        for t in range(STEPS):
+            if t and t % interval == 0:
+                meta_lr.validation(NET.loss(params, task.valid.inputs[i, shown], task.valid.targets[i, shown]))
+            rows = order[t][i]
+            loss = NET.loss(params, task.train.inputs[i, rows], task.train.targets[i, rows])
+            optimizer.zero_grad()
+            loss.backward()
+            meta_lr.step(loss)
+            optimizer.step()
+            difference = (meta_lr._features[0] - batched.records[t].features[i]).abs()
+            worst = int(difference.argmax())
+            assert float(difference.max()) < 5e-3, f"step {t}: {FEATURES[worst]}"
+        valid = NET.loss(params, task.valid.inputs[i, scored], task.valid.targets[i, scored])
+        final = batched.initial[i] * batched.curve[-1, i].exp()
+        assert float(valid.detach()) == pytest.approx(float(final), rel=1e-2)
+    recency = batched.records[-1].features[:, FEATURES.index("validation_recency")]
+    assert bool((recency > 0.0).all()) == (interval < STEPS)
