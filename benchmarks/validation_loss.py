@@ -9,13 +9,17 @@ meta-training has seen, on samples that are never shown. Finished policies are i
 
 from __future__ import annotations
 
+import csv
 import logging
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 
 import lightning as L
+import matplotlib.pyplot as plt
 import torch
 from jsonargparse import auto_cli
 from torch import Tensor
@@ -25,6 +29,8 @@ from metalr import LRPolicy
 from metalr.core.validation_loss import VALIDATION_FEATURES
 from metalr.meta import MLP, ActionES, Component, HeldOutTask, MetaLearner, MetaTasksDataModule
 from metalr.meta.families import MLPTasks
+
+Row = dict[str, str]
 
 ARMS = ("without", "with")
 """Whether the policy reads the validation loss."""
@@ -122,47 +128,92 @@ def cells(budget: Budget) -> Iterator[tuple[float | None, HeldOutTask]]:
 
 
 def tested(policy: LRPolicy, task: HeldOutTask) -> Tensor:
-    """Computes logs of the final validation losses and of the best along the run, (2, instances), mean over rates."""
+    """Computes the logs of the final validation losses, (instances,), means over the rates."""
     runs = task.runs(policy, False, torch.device("cpu"))
-    logs = torch.stack((runs.curve[-1], runs.curve.amin(0))) + runs.initial.log()
-    return logs.view(2, task.rates, task.instances).mean(1)
+    final: Tensor = runs.curve[-1] + runs.initial.log()
+    return final.view(task.rates, task.instances).mean(0)
 
 
-def _table(found: dict[str, dict[float | None, Tensor]]) -> Iterator[str]:
-    """Yields a line for each interval: losses over those of `default`, with the standard error over instances."""
-    yield f"| shown every | {' | '.join(f'{name}, final | {name}, best' for name in found)} |"
-    yield f"|{'---|' * (1 + 2 * len(found))}"
-    for share in INTERVALS:
-        parts = ["never" if share is None else f"T/{round(1 / share)}"]
-        for logs in found.values():
-            difference = logs[share] - found["default"][share][0]
-            errors = difference.std(1) / difference.shape[1] ** 0.5
-            pairs = zip(difference.mean(1).exp().tolist(), errors.tolist(), strict=True)
-            parts += [f"{mean:.3f} ± {error:.3f}" for mean, error in pairs]
-        yield f"| {' | '.join(parts)} |"
+def rows_of(policies: Mapping[tuple[str, int], LRPolicy], budget: Budget) -> Iterator[Row]:
+    """Yields a row for each policy and instance."""
+    for (arm, seed), policy in tqdm(policies.items(), desc="tests"):
+        for share, task in cells(budget):
+            shown = "never" if share is None else f"T/{round(1 / share)}"
+            for instance, final in enumerate(tested(policy, task).tolist()):
+                place = {"shown": shown, "task": task.name, "instance": str(instance)}
+                yield {"arm": arm, "seed": str(seed), **place, "log_final": f"{final:.5f}"}
 
 
-def main(out: Path = Path("results/validation_loss"), budget: Budget = Budget()) -> None:
-    """Makes the missing policies, tests all of them and prints the table.
+def compared(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float, float]]:
+    """Compares the arms on the same instances.
+
+    Returns:
+        By seed and interval: the geometric mean over instances of the final loss with, over that without; and the
+        half-width of its 95 % interval, in logs.
+    """
+    finals = {tuple(row.values())[:5]: float(row["log_final"]) for row in rows}
+    found: dict[tuple[str, str], list[float]] = {}
+    for (arm, seed, shown, *instance), final in finals.items():
+        if arm == "with":
+            other = ("without", seed, shown, *instance)
+            found.setdefault((seed, shown), []).append(final - finals[other])
+    return {
+        place: (math.exp(mean(changes)), 1.96 * stdev(changes) / len(changes) ** 0.5)
+        for place, changes in found.items()
+    }
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Writes the comparison as the lines of a table: a column for each meta-seed."""
+    found = compared(rows)
+    seeds, intervals = (list(dict.fromkeys(key[i] for key in found)) for i in range(2))
+    lines = [f"| shown every | {' | '.join(f'seed {seed}' for seed in seeds)} |", f"|{'---|' * (1 + len(seeds))}"]
+    for shown in intervals:
+        entries = (f"{ratio:.3f} ± {ratio * width:.3f}" for ratio, width in (found[seed, shown] for seed in seeds))
+        lines.append(f"| {shown} | {' | '.join(entries)} |")
+    return lines
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Draws the comparison with its intervals."""
+    figure, axes = plt.subplots(figsize=(6, 2.6), layout="constrained")
+    found = compared(rows)
+    seeds, intervals = (list(dict.fromkeys(key[i] for key in found)) for i in range(2))
+    for place, (seed, marker) in enumerate(zip(seeds, "os^D", strict=False)):
+        ratios, widths = zip(*(found[seed, shown] for shown in intervals), strict=True)
+        heights = [height + 0.15 * place for height in range(len(intervals))]
+        errors = [ratio * width for ratio, width in zip(ratios, widths, strict=True)]
+        axes.errorbar(ratios, heights, xerr=errors, fmt=marker, capsize=3, label=f"meta-seed {seed}")
+    axes.axvline(1.0, color="0.5", linewidth=0.8)
+    axes.set_yticks(range(len(intervals)), [f"shown {shown}" for shown in intervals])
+    axes.invert_yaxis()
+    axes.set_xlabel("final validation loss of the policy that reads it, over that of the other")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def main(out: Path = Path("results/validation_loss"), docs: Path | None = None, budget: Budget = Budget()) -> None:
+    """Makes the missing policies, tests all of them, and prints, stores and plots the table.
 
     Args:
         out: folder of the policies.
+        docs: folder of `validation-loss.csv` and its plot; by default that of the policies.
         budget: of the comparison.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     torch.set_flush_denormal(True)
     out.mkdir(parents=True, exist_ok=True)
-    policies = {"default": LRPolicy.load("default")}
-    for seed in range(budget.seeds):
-        policies |= {f"{arm} {seed}": trained(arm, seed, budget, out) for arm in ARMS}
-    found: dict[str, dict[float | None, Tensor]] = {}
-    for name, policy in tqdm(policies.items(), desc="tests"):
-        by_interval: dict[float | None, list[Tensor]] = {share: [] for share in INTERVALS}
-        for share, task in cells(budget):
-            by_interval[share].append(tested(policy, task))
-        found[name] = {share: torch.cat(logs, 1) for share, logs in by_interval.items()}
-    print("\n".join(_table(found)))
+    policies = {(arm, seed): trained(arm, seed, budget, out) for seed in range(budget.seeds) for arm in ARMS}
+    rows = list(rows_of(policies, budget))
+    path = (docs or out) / "validation-loss.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    plot(rows, path.with_suffix(".png"))
+    print("\n".join(table(rows)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from statistics import fmean, geometric_mean
 import matplotlib
 import pytest
 
-from benchmarks import first_screen
+from benchmarks import first_screen, validation_loss
 from metalr import LRPolicy, shipped_policies
 from metalr.compare.metrics import bootstrap
 from tests.pages import ROOT
@@ -315,3 +315,9 @@ def test_the_scaling_tables_model_is_the_one_that_its_page_describes():
             taken = float(own or modelled)
             expected = alone / taken / (count if kind == "strong" else 1)
             assert float(efficiency) == pytest.approx(expected, abs=0.006), (kind, ranks)
+
+
+def test_the_validation_losss_table_is_its_files():
+    lines = validation_loss.table(table_of("validation-loss"))
+    assert len(lines) == 5
+    assert "\n".join(lines) in (ROOT / "docs" / "meta-training.md").read_text()
