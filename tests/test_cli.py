@@ -29,6 +29,11 @@ FEW = (
     '--data.init_args.components={"m": {"family": {"class_path": "metalr.meta.families.MLPTasks"}, "horizons": [5, 5]}}'
 )
 """A mixture of short runs in place of a config's own."""
+FEW_HELDOUT = (
+    '--data.init_args.heldout=[{"name": "q", "total_steps": 6, "instances": 1, "rates": 2, '
+    '"family": {"class_path": "metalr.meta.families.QuadraticTasks"}}]'
+)
+"""One short held-out task in place of a config's own."""
 
 
 def expanded(argument: str) -> list[str]:
@@ -141,8 +146,8 @@ def test_the_mlp_takes_the_convnets_place(run):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_every_meta_training(run, name):
-    smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false", FEW]
-    bounds = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.limit_val_batches=1"]
+    smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false", FEW, FEW_HELDOUT]
+    bounds = ["--trainer.max_steps=2", "--trainer.val_check_interval=2"]
     smaller.append("--model.init_args.support_batches=1")
     if "init_from" in meta_file(name).read_text():  # what another run makes
         smaller.append(f"--model.init_args.init_from={name.partition('_')[0]}")
