@@ -115,6 +115,7 @@ model:
   class_path: metalr.meta.MetaLearner
   init_args:
     compiled: false
+    support_batches: 1
     estimator: {class_path: metalr.meta.ActionES, init_args: {pairs: 2}}
 data:
   class_path: metalr.meta.MetaTasksDataModule
