@@ -108,7 +108,7 @@ def observed(folder: Path) -> list[str]:
 
 
 def fit(folder: Path, arguments: Sequence[str]) -> tuple[int, float, float, Counter[str]]:
-    """Meta-trains in a process of its own.
+    """Runs a meta-training in a process of its own.
 
     Args:
         folder: of the policy, and of what is compiled.

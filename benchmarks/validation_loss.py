@@ -74,7 +74,7 @@ class Budget:
 
 
 def trained(arm: str, seed: int, budget: Budget, out: Path) -> LRPolicy:
-    """Meta-trains the policy of one arm, or reads it where that has been done."""
+    """Makes the policy of one arm, or reads it where that has been done."""
     path = out / f"{arm}-{seed}.safetensors"
     if path.is_file():
         return LRPolicy.load(path)

@@ -24,7 +24,7 @@ settings.load_profile("metalr")
 def pytest_collection_finish() -> None:
     """Takes all that has been imported out of the garbage collector's sight.
 
-    A collection, which Lightning and Hugging Face ask for in every fit, then takes milliseconds in place of half a second.
+    A collection, which Lightning and Hugging Face ask for in every fit, then takes milliseconds and not half a second.
     """
     gc.freeze()
 

@@ -91,6 +91,7 @@ def test_a_warm_up_begins_as_low_as_the_trainers_horizon_says(run, tmp_path):
     assert rates == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.075, 0.05, 0.025])
 
 
+@pytest.mark.slow
 def test_any_fit_can_be_inspected(run, tmp_path):
     configs = [f"--config=configs/{name}.yaml" for name in ("digits", "schedule/metalr", "inspect")]
     cli = run("fit", *configs, "--trainer.max_steps=3", "--trainer.val_check_interval=3")
@@ -100,6 +101,7 @@ def test_any_fit_can_be_inspected(run, tmp_path):
     assert [path.name for path in pictures] == ["decisions.png", "features.png", "responses.png"]
 
 
+@pytest.mark.slow
 def test_a_meta_training_can_be_inspected(run, tmp_path):
     family = {"family": {"class_path": "metalr.meta.families.QuadraticTasks"}}
     data = {"components": {"q": family | {"horizons": [5, 5]}}}
@@ -217,6 +219,7 @@ class Made(MetaLRCLI):
         super().__init__(args=[*configs_of(name), *start], run=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shipped", SHIPPED)
 def test_shipped_weights_are_what_their_configs_make(shipped, untrained_starts, monkeypatch):
     """Mode, architecture and seed are those of the last run, and the card's inner steps are those of its runs.

@@ -58,6 +58,7 @@ def test_the_version_is_written_once(wheel):
     assert f"\nVersion: {metalr.__version__}\n" in metadata
 
 
+@pytest.mark.slow
 def test_a_checkout_works_without_an_install(tmp_path):
     """With torch and the core's other requirements, and nothing that says which version is installed."""
     script = (
@@ -105,6 +106,7 @@ def test_the_wheel_works_beside_a_foreign_models_package(wheel, tmp_path):
     assert Path(done.stdout.strip()).is_relative_to(environment)
 
 
+@pytest.mark.slow
 def test_importing_metalr_brings_torch_and_nothing_heavier(tmp_path):
     heavy = (
         "lightning",

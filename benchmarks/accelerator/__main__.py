@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -17,19 +18,22 @@ SMOKE_SECONDS = 540
 """Of a part with --smoke: a busy machine is slow, and nothing is to be left out."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measures one part.
+
+    Args:
+        arguments: in place of the command line's.
 
     Raises:
         SystemExit: for an unknown part, or where there is no accelerator and no --smoke.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.accelerator", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accelerator", description="Measures one part.")
     parser.add_argument("part", choices=list(SECONDS))
     parser.add_argument("--out", type=Path, default=Path("results/accelerator"), help="folder of what is measured")
     parser.add_argument("--bundle", type=Path, default=Path("dist/accelerator"), help="of `make accelerator-bundle`")
     parser.add_argument("--seconds", type=float, help="after which nothing new begins")
     parser.add_argument("--smoke", action="store_true", help="in small, on the CPU: tries the script")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if not given.smoke and not torch.cuda.is_available():
         parser.error("there is no CUDA GPU; --smoke tries the script in small on the CPU")
     device = torch.device("cpu" if given.smoke else "cuda")

@@ -105,7 +105,7 @@ def vehicles(root: str | None) -> tuple[Arrays, Split]:
 
 @cache
 def rotations(root: str | None) -> Data:
-    """ImageNet's photographs at 32x32 turned by quarters: images (N, 3, 32, 32), quarters (N,) in 0 to 3.
+    """Reads ImageNet's photographs at 32x32 turned by quarters: images (N, 3, 32, 32), quarters (N,) in 0 to 3.
 
     4,000 rows of 1,000 photographs; held out are 200 of 50 others (Gidaris et al. 2018).
     """
@@ -131,7 +131,7 @@ def _glue(root: str | None, task: str, split: str, column: str) -> list[str]:
 
 @cache
 def reviews(root: str | None) -> Data:
-    """SST-2's reviews, letter by letter: blocks (N, 48) and the letters that follow; 64 blocks are held out."""
+    """Reads SST-2's reviews by letters: blocks (N, 48) and the letters that follow; 64 blocks are held out."""
     parts = []
     for split in ("train", "validation"):
         text = "\n".join(_glue(root, "sst2", split, "sentence")[:20_000])
@@ -143,7 +143,7 @@ def reviews(root: str | None) -> Data:
 
 @cache
 def premises(root: str | None) -> Data:
-    """MultiNLI's premises in GPT-2's word pieces: blocks (N, 24) and the pieces that follow; 64 blocks are held out."""
+    """Reads MultiNLI's premises in GPT-2's word pieces: blocks (N, 24), and the pieces that follow; 64 held out."""
     tokenizer = any_tokenizer(data_folder(root, "tokenizers/gpt2", "openai-community/gpt2"))
     texts = [_glue(root, "mnli", split, "premise") for split in ("train", "validation_matched")]
     rows = [tokenizer([f"{text}\n" for text in dict.fromkeys(each)])["input_ids"] for each in texts]

@@ -74,7 +74,7 @@ def _labels(labels: Iterable[int]) -> Tensor:
 
 @cache
 def characters(root: str | None) -> Data:
-    """SQuAD's paragraphs, character by character: blocks (N, 32) and the characters that follow; val has 64 blocks.
+    """Reads SQuAD's paragraphs by characters: blocks (N, 32), and the characters that follow; val has 64 blocks.
 
     Validation is from the articles of the validation split, drawn evenly from all of it.
     """

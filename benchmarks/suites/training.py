@@ -49,10 +49,10 @@ class Training:
             self.scheduler.step()
 
     def before_update(self, loss: Tensor) -> None:
-        """Is called when the gradients are there."""
+        """Does what is to be done once the gradients are there."""
 
     def observe(self, val_loss: float) -> None:
-        """Is called with each validation loss."""
+        """Takes note of a validation loss."""
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:

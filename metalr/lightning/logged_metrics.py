@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import lightning as L
+if TYPE_CHECKING:
+    import lightning as L
 
 
 def check_logged(trainer: L.Trainer, names: Sequence[str], stage: str) -> None:

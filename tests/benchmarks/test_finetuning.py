@@ -72,6 +72,7 @@ def tiny(encoder, root, tmp_path, monkeypatch):
     return runs
 
 
+@pytest.mark.slow
 @needs_data
 def test_a_tiny_suite_goes_on_where_it_was(tiny, tmp_path):
     runs = [

@@ -62,6 +62,7 @@ def test_the_digits_are_learned(schedule: str, tmp_path: Path):
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("task", [name for name in TASKS if name != "digits"])
 def test_every_task_on_its_real_data(task: str, tmp_path: Path):

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from benchmarks.meta_training_throughput import ROOT, observed
 from metalr import LRPolicy
 from metalr.cli import MetaLRCLI
@@ -10,6 +12,7 @@ from metalr.meta import HeldOutTask, Unroll
 QUADRATIC = {"class_path": "metalr.meta.families.QuadraticTasks", "init_args": {"train_sizes": [32], "valid_size": 16}}
 
 
+@pytest.mark.slow
 def test_a_meta_training_is_observed_from_outside(tmp_path):
     functions = Unroll.advance, HeldOutTask.score
     components = {"m": {"family": QUADRATIC, "horizons": [6, 6]}}

@@ -54,6 +54,7 @@ def outcome_of(runs, workers):
     return run(runs, finished(runs), PoolExecutor(workers), Console(file=io.StringIO()))
 
 
+@pytest.mark.slow
 def test_cells_share_workers_and_a_cell_that_raises_fails_by_itself(tmp_path):
     runs = [Short(tmp_path, seed, "raise" if seed == 1 else "well") for seed in range(4)]
     outcome = outcome_of(runs, 1)
@@ -64,6 +65,7 @@ def test_cells_share_workers_and_a_cell_that_raises_fails_by_itself(tmp_path):
     assert len(set(logs)) == 1  # one process
 
 
+@pytest.mark.slow
 def test_after_a_worker_has_died_the_next_cells_have_new_ones(tmp_path):
     runs = [Short(tmp_path, seed, "die once" if seed == 0 else "well") for seed in range(3)]
     outcome = outcome_of(runs, 1)

@@ -37,6 +37,7 @@ def test_a_shipped_policy(inspect, tmp_path):
     assert any(bar in printed for bar in "▁▂▃▅▆▇")
 
 
+@pytest.mark.slow
 def test_a_run_whose_last_version_was_inspected(inspect, policy, tmp_path):
     trace = marked(recorded(policy, 40)[1].trace)
     save_run(tmp_path / "version_9", [Inspected(policy, trace)])

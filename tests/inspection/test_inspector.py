@@ -147,6 +147,7 @@ class TwoOptimizers(Line):
         return [torch.optim.SGD(part.parameters(), lr=0.1) for part in (self.layers, self.second)]
 
 
+@pytest.mark.slow
 def test_each_of_two_optimizers_is_shown(tmp_path):
     trainer = L.Trainer(
         max_epochs=1,

@@ -286,6 +286,7 @@ def test_a_second_training_of_a_trainer_begins_anew_and_leaves_no_hook(tmp_path,
     assert callback.meta_lr.last_step == callback.meta_lr.total_steps == STEPS
 
 
+@pytest.mark.slow
 def test_batch_sizes_that_do_not_fit_leave_no_hooks(tmp_path, policy, monkeypatch):
     """auto_find_batch_size begins the training anew with each batch size that it tries."""
     callback, seen = Recorder(policy), losses_a_step(monkeypatch)

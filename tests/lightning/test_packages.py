@@ -124,6 +124,7 @@ def test_a_callback_of_either_package_is_found_and_no_other():
     assert classes("callbacks.NoSuchCallback") == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
 def test_the_callback_loads_no_other_package_than_the_one_in_use(package):
     other = {"pytorch_lightning": "lightning.pytorch", "lightning.pytorch": "pytorch_lightning"}[package]

@@ -187,6 +187,7 @@ class Weights(Callback):
         self.kept.append(parameters_to_vector(pl_module.policy.parameters()).detach().clone())
 
 
+@pytest.mark.slow
 def test_an_average_of_the_weights_is_what_is_scored_and_written(tmp_path):
     """An interrupted run goes on with its average, too."""
 

@@ -59,6 +59,7 @@ def test_a_draw_depends_on_the_generator_alone_and_starts_finite(family: type, t
     assert torch.isfinite(one.start(InnerTraining("adam", hyper, 5), 2, False).validate()).all()
 
 
+@pytest.mark.slow
 def test_what_pretraining_taught_cannot_be_learned_from_the_samples_and_is_lost_at_a_high_rate(folder: Path) -> None:
     family = PretrainedLanguageTasks(folder, tuned=["full"], train_sizes=(120, 120), batch_sizes=(16,))
     task = family.sample(6, generator(1))

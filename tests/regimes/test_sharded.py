@@ -90,7 +90,7 @@ def test_shards_have_the_rates_of_one_process(tmp_path, monkeypatch):
     assert first == second  # to the last bit: all ranks decide alike
     for (how, name), rates in first.items():
         whole = [rate for (rate,) in train(make_model(12 if how == "tensor_parallel" else 13), name, 0, 1)]
-        tolerance = 0.5 if how == "sampled" else 2e-2  # each rank sees the structure of its own rows
+        tolerance = 0.5 if how == "sampled" else 3e-2  # each rank sees the structure of its own rows
         assert [rate for (rate,) in rates] == pytest.approx(whole, rel=tolerance), (how, name)
     assert first["sampled", "adam"] != first["fully", "adam"]
 
