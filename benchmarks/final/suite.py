@@ -25,6 +25,7 @@ shipped policy, after that is chosen. The development suite, which has taught, h
         "finder_one_cycle",
         "finder_cosine",
         "prodigy_cosine",
+        "prodigy_plain_cosine",
         "d_adaptation_cosine",
         "schedule_free_adamw",
         "schedule_free_sgd",

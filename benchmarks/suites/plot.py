@@ -27,7 +27,7 @@ MARKS = {
     "default median": ("learned, median rate", "o", "black"),
     "default worst": ("learned, worst rate", "x", "black"),
     "cosine best": ("cosine, best rate", "|", COLOURS["cosine"]),
-    "prodigy_cosine": ("Prodigy with cosine", "s", COLOURS["cosine_warmup"]),
+    "prodigy_plain_cosine": ("Prodigy with cosine, its defaults", "s", COLOURS["cosine_warmup"]),
     "schedule_free_adamw": ("schedule-free AdamW, best of three", "^", COLOURS["one_cycle"]),
 }
 """Columns of the cells that are drawn: label, marker, colour."""

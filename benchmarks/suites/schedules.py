@@ -68,6 +68,7 @@ RIVALS = {
     "prodigy_cosine": Rival(
         "Prodigy with cosine, bias correction, safeguarded warm-up", "prodigyopt", "adamw"
     ),  # as its README advises
+    "prodigy_plain_cosine": Rival("Prodigy with cosine, its defaults", "prodigyopt", "adamw"),
     "d_adaptation_cosine": Rival("D-Adaptation (Adam, decoupled decay) with cosine", "dadaptation", "adamw"),
     "schedule_free_adamw": Rival(
         f"schedule-free AdamW, warm-up of {100 * WARM_UP:g} %, best of three rates",
@@ -91,6 +92,7 @@ TITLES = LEARNED | TUNED | FOUND | {name: rival.title for name, rival in RIVALS.
 PACKAGES = {
     "wsd": "transformers",
     "prodigy_cosine": "prodigyopt",
+    "prodigy_plain_cosine": "prodigyopt",
     "d_adaptation_cosine": "dadaptation",
     "schedule_free_adamw": "schedulefree",
     "schedule_free_sgd": "schedulefree",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -190,13 +191,9 @@ def _scheduler(name: str, optimizer: Optimizer, lr: float, steps: int) -> LRSche
     return HorizonLR(optimizer, name.removesuffix("_warmup"), steps, warmup=WARM_UP)
 
 
-def _prodigy(problem: Problem, rate: float, steps: int) -> Training:
+def _prodigy(problem: Problem, rate: float, steps: int, **options: Any) -> Training:
     optimizer = package("prodigy_cosine").Prodigy(
-        trainable(problem.model),
-        lr=rate,
-        weight_decay=WEIGHT_DECAY,
-        use_bias_correction=True,
-        safeguard_warmup=True,
+        trainable(problem.model), lr=rate, weight_decay=WEIGHT_DECAY, **options
     )
     return Training(optimizer, HorizonLR(optimizer, "cosine", steps))
 
@@ -229,7 +226,8 @@ def _dog(problem: Problem, rate: float, steps: int) -> Training:
 
 
 _MAKERS: dict[str, Callable[[Problem, float, int], Training]] = {
-    "prodigy_cosine": _prodigy,
+    "prodigy_cosine": partial(_prodigy, use_bias_correction=True, safeguard_warmup=True),
+    "prodigy_plain_cosine": _prodigy,
     "d_adaptation_cosine": _d_adaptation,
     "schedule_free_adamw": _schedule_free_adamw,
     "schedule_free_sgd": _schedule_free_sgd,

@@ -117,7 +117,7 @@ def test_the_plan_has_each_rate_a_decade_apart_and_the_long_horizon_on_request()
     rates = {name: sorted({run.rate for run in tuned if run.optimizer == name}) for name in ("adamw", "sgd")}
     assert rates == {"adamw": [1e-6, 1e-5, 1e-4, 1e-3, 1e-2], "sgd": [1e-4, 1e-3, 1e-2, 0.1, 1.0]}
     assert {(run.task, run.steps) for run in runs if run.steps == 600} == {("minilm-sst2", 600)}
-    adamw, sgd = 4 * 5 + 1 + 1 + 3, 4 * 5 + 1  # learned, three tuned; the finder; Prodigy, three of schedule-free
+    adamw, sgd = 4 * 5 + 1 + 2 + 3, 4 * 5 + 1  # learned, three tuned; the finder; two Prodigys, three of schedule-free
     assert len(runs) == 5 * adamw + sgd
     assert len(plan(SUITE, {"default": "p"}, horizons=(150, 600))) == 2 * (4 * adamw + sgd)
 

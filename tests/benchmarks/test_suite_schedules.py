@@ -122,7 +122,7 @@ def test_every_schedule_with_a_horizon_ends_with_the_run(schedule: str):
     assert factors("adamw", schedule, steps=40)[-1] <= 0.15
 
 
-@pytest.mark.parametrize("schedule", ["prodigy_cosine", "d_adaptation_cosine"])
+@pytest.mark.parametrize("schedule", ["prodigy_cosine", "prodigy_plain_cosine", "d_adaptation_cosine"])
 def test_rivals_with_a_cosine_end_near_zero(schedule: str):
     rates = factors("adamw", schedule)
     assert rates == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 20)) for step in range(20)])
@@ -140,6 +140,8 @@ def test_a_plateau_divides_the_rate_when_two_evaluations_are_no_better():
 def test_rivals_have_the_settings_that_their_authors_advise():
     prodigy = Setting("adamw", "prodigy_cosine", 1.0, 100).start(noise()).optimizer.defaults
     assert (prodigy["safeguard_warmup"], prodigy["use_bias_correction"]) == (True, True)
+    plain = Setting("adamw", "prodigy_plain_cosine", 1.0, 100).start(noise()).optimizer.defaults
+    assert (plain["safeguard_warmup"], plain["use_bias_correction"]) == (False, False)
     adapted = Setting("adamw", "d_adaptation_cosine", 1.0, 100).start(noise()).optimizer.defaults
     assert adapted["decouple"]
     for schedule in ("schedule_free_adamw", "schedule_free_sgd"):
@@ -157,6 +159,7 @@ def test_rates_of_rivals_include_the_default_that_is_published():
 
     classes = {
         "prodigy_cosine": prodigyopt.Prodigy,
+        "prodigy_plain_cosine": prodigyopt.Prodigy,
         "d_adaptation_cosine": dadaptation.DAdaptAdam,
         "schedule_free_adamw": schedulefree.AdamWScheduleFree,
         "schedule_free_sgd": schedulefree.SGDScheduleFree,
@@ -227,7 +230,7 @@ def test_where_the_finder_suggests_nothing_the_usual_rate_is_kept(monkeypatch: p
 @pytest.mark.parametrize("schedule", TITLES)
 def test_every_schedule_trains(schedule: str, tmp_path: Path):
     optimizer = RIVALS[schedule].base if schedule in RIVALS else "adamw"
-    rate = 1.0 if schedule in ("dog", "prodigy_cosine", "d_adaptation_cosine") else 0.05
+    rate = 1.0 if schedule in ("dog", "prodigy_cosine", "prodigy_plain_cosine", "d_adaptation_cosine") else 0.05
     key = Run("line", optimizer, 60, schedule, rate, 0)
     record = trained(tmp_path / "one", key)
     steps, losses = record.curves[LOSS]
