@@ -2,36 +2,26 @@
 
 import csv
 import json
-import math
 import re
 import statistics
-from collections.abc import Callable
-from statistics import fmean, geometric_mean
+from statistics import geometric_mean
 
 import matplotlib
 import pytest
 
 from benchmarks import first_screen, validation_loss
+from benchmarks.cards import card_figures
+from benchmarks.suites.estimates import Estimate
+from benchmarks.suites.page import ranged
+from benchmarks.suites.schedules import LEARNED as LEARNED_NAMES
+from benchmarks.suites.schedules import TITLES
 from metalr import LRPolicy, shipped_policies
-from metalr.compare.metrics import bootstrap
 from tests.pages import ROOT
 
 README = (ROOT / "README.md").read_text()
 WEIGHTS = ROOT / "metalr" / "weights"
 FOUND = json.loads((ROOT / "docs" / "heldout.json").read_text())
 CELLS = FOUND["cells"]
-NAMES = {
-    "learned": "default",
-    "learned, horizon unknown": "anytime",
-    "linear to zero": "linear",
-    "warmup-stable-decay": "wsd",
-    "one-cycle": "one_cycle",
-    "Prodigy with cosine": "prodigy_cosine",
-    "schedule-free AdamW": "schedule_free_adamw",
-    "schedule-free SGD": "schedule_free_sgd",
-    "D-Adaptation (Adam)": "d_adaptation",
-}
-"""Schedules as the README names them, where that is not their own name."""
 
 
 def rows(text: str, columns: int) -> list[list[str]]:
@@ -40,19 +30,22 @@ def rows(text: str, columns: int) -> list[list[str]]:
     return [row for row in found if len(row) == columns and any(row) and set(row[-1]) - {"-"}]
 
 
-def ratio(above: str, below: str, chosen: Callable[[dict], bool] = lambda cell: True) -> str:
-    """Geometric mean over cells with its interval, as the pages write it."""
-    logs = [math.log(cell[above] / cell[below]) for cell in CELLS if chosen(cell)]
-    found = bootstrap(logs)
-    return f"{math.exp(fmean(logs)):.3f} [{math.exp(found.low):.3f}, {math.exp(found.high):.3f}]"
+def part(name: str, figure: str) -> str:
+    """A learned schedule's figure over a part of the cells, as the pages write it."""
+    return ranged(Estimate(**FOUND["splits"][name][figure]))
 
 
-def is_short(cell: dict) -> bool:
-    return cell["steps"] == min(other["steps"] for other in CELLS if other["task"] == cell["task"])
+def figure(name: str) -> str:
+    return ranged(Estimate(**FOUND["figures"][name]))
 
 
 def percent(name: str) -> str:
-    return f"{100 * FOUND['figures'][name]:.0f} %"
+    return f"{100 * FOUND['figures'][name]['value']:.0f} %"
+
+
+def at(schedule: str, which: str) -> str:
+    """A schedule's loss over the yardstick's at its best rate."""
+    return f"{FOUND['summary'][schedule][which]['value']:.3f}"
 
 
 def section(start: str, end: str) -> str:
@@ -60,25 +53,26 @@ def section(start: str, end: str) -> str:
     return " ".join(README.partition(start)[2].partition(end)[0].split())
 
 
-MEDIAN, WORST = (ratio(f"default {which}", "cosine best") for which in ("median", "worst"))
+MEDIAN, WORST = (part("networks", f"default_{which}_over_best_linear_warmup") for which in ("median", "worst"))
 CLAIMS = {
-    "# metalr": [f"**{MEDIAN}**", f"{WORST} (20 cells, 95 %)"],
+    "# metalr": [f"**{MEDIAN}**", f"at {WORST}", f"({FOUND['summary']['default']['median']['cells']} cells, 95 %)"],
     "## What was measured": [
-        f"{MEDIAN} is what linear to zero reaches at its best rate ({FOUND['summary']['linear'][0]:.3f})",
-        f"warmup-stable-decay is at {FOUND['summary']['wsd'][0]:.3f}",
-        f"short horizons it is {ratio('default median', 'cosine best', is_short)}",
-        f"long ones {ratio('default median', 'cosine best', lambda cell: not is_short(cell))}",
-        f"without digits, {ratio('default median', 'cosine best', lambda cell: cell['task'] != 'digits')}",
-        f"**From the worst rate** it is at {WORST}, where cosine is at {FOUND['summary']['cosine'][2]:.3f}",
-        f"at {ratio('anytime median', 'constant best')} times a constant rate at its best",
-        f"from the worst rate {ratio('anytime worst', 'constant best')}",
-        f"below Prodigy with cosine in {percent('default_wins_over_prodigy_cosine')} of the cells",
+        f"**From the median rate** it is at {MEDIAN}",
+        f"over short horizons {part('networks, short', 'default_median_over_best_linear_warmup')}",
+        f"over long ones {part('networks, long', 'default_median_over_best_linear_warmup')}",
+        f"without digits {part('networks without digits', 'default_median_over_best_linear_warmup')}",
+        f"beside cosine, {part('networks', 'default_median_over_best_cosine')}",
+        f"**From the worst rate** it is at {WORST}, where linear with warm-up is at {at('linear_warmup', 'worst')}",
+        f"at {part('networks', 'anytime_median_over_best_constant')} times a constant rate at its best",
+        f"from the worst rate {part('networks', 'anytime_worst_over_best_constant')}",
+        f"Prodigy in {percent('default_wins_over_prodigy_plain_cosine')}",
         f"schedule-free AdamW in {percent('default_wins_over_schedule_free_adamw')}",
         f"schedule-free SGD in {percent('default_wins_over_schedule_free_sgd')}",
-        f"in {FOUND['figures']['default_cells_never_at_best_cosine']} of the {len(CELLS)} cells it never reaches",
-        f"{-FOUND['figures']['default_metric_gap_points_mean']:.1f} points behind",
-        f"{-FOUND['figures']['default_metric_gap_points_worst']:.1f} in the worst cell, a BERT that has seen 80",
-        f"{len(FOUND['above_initial'])} of {FOUND['learned_runs']} runs, all in that cell",
+        f"DoG in {percent('default_wins_over_dog')}",
+        f"in {percent('default_never_at_best_linear_warmup')} of the cells it never reaches",
+        f"{-FOUND['figures']['default_metric_gap_points']['value']:.1f} points behind",
+        f"{-FOUND['figures']['default_metric_gap_points_worst']['value']:.1f} in the worst cell",
+        f"{len(FOUND['above_initial'])} of {sum(FOUND['at_chance'][name][1] for name in LEARNED_NAMES)} runs",
     ],
 }
 
@@ -102,7 +96,6 @@ def fine_tuned(task: str, optimizer: str, schedule: str) -> dict[float, dict[str
 LEARNED, LINEAR = (fine_tuned("minilm-sst2", "adamw", schedule) for schedule in ("default", "linear_warmup"))
 TUNED_LOSSES = sorted(float(row["final"]) for row in LEARNED.values())
 LINEAR_BEST = min(float(row["final"]) for row in LINEAR.values())
-BEFORE_AND_AFTER = "ends at {:.3f} times the loss of before from the median rate and at {:.3f} times from the worst"
 
 
 def before_and_after() -> tuple[float, float]:
@@ -136,7 +129,6 @@ def test_the_figures_of_fine_tuning_are_those_of_its_runs():
 def test_what_the_last_run_of_default_changed_is_in_its_file():
     ratios = before_and_after()
     readme, page = (" ".join(text.split()) for text in (README, (ROOT / "docs" / "meta-training.md").read_text()))
-    assert BEFORE_AND_AFTER.format(*ratios) in readme
     assert (
         "ends at {:.3f} times the loss of the third's from the median rate, and at {:.3f} times".format(*ratios) in page
     )
@@ -154,9 +146,9 @@ def test_the_readmes_figures_are_those_of_the_suite(head):
 def test_the_readme_has_no_other_figure():
     """Every decimal of the first screen and of what was measured is one of the claims, of the table or of a target."""
     known = {number for claims in CLAIMS.values() for claim in claims for number in re.findall(r"\d+\.\d+", claim)}
-    known |= {f"{value:.3f}" for values in FOUND["summary"].values() for value in values}
+    known |= {at(name, which) for name, values in FOUND["summary"].items() for which in values}
     known |= set(re.findall(r"\d+\.\d+", (ROOT / "docs" / "targets.md").read_text().partition("## adult_mlp")[0]))
-    known |= {f"{loss:.3f}" for loss in (TUNED_LOSSES[0], TUNED_LOSSES[-1], LINEAR_BEST, *before_and_after())}
+    known |= {f"{loss:.3f}" for loss in (TUNED_LOSSES[0], TUNED_LOSSES[-1], LINEAR_BEST)}
     shown = README.partition("## How it works")[0]
     prose = re.sub(r"```.*?```|Python 3\.10", "", shown, flags=re.DOTALL)
     assert set(re.findall(r"\d+\.\d+", prose)) - known == set()
@@ -166,20 +158,19 @@ def test_the_worst_cell_is_the_one_that_the_readme_names():
     gaps = {
         (c["task"], c["steps"], c["optimizer"]): c["metric learned"] - c["metric best tuned"]
         for c in CELLS
-        if c["metric learned"] is not None
+        if c["metric learned"] is not None and c["metric best tuned"] is not None
     }
     worst = min(gaps, key=gaps.__getitem__)
     assert worst == ("sst2", 80, "adamw")
-    assert 100 * gaps[worst] == pytest.approx(FOUND["figures"]["default_metric_gap_points_worst"], abs=0.01)
+    assert 100 * gaps[worst] == pytest.approx(FOUND["figures"]["default_metric_gap_points_worst"]["value"], abs=0.01)
     assert {(run["task"], run["steps"]) for run in FOUND["above_initial"]} == {("sst2", 80)}
 
 
 def test_the_readmes_table_is_the_suites():
-    table = {NAMES.get(row[0], row[0]): row[1:] for row in rows(section_lines("## What was measured"), 4)[1:]}
-    assert table.keys() == FOUND["summary"].keys()
-    for name, (best, median, worst) in FOUND["summary"].items():
-        ratios = [best, median, worst] if name not in list(NAMES.values())[-4:] else [median] * 3
-        assert table[name] == [f"{value:.3f}" for value in ratios], name
+    table = {row[0]: row[1:] for row in rows(section_lines("## What was measured"), 4)[1:]}
+    assert list(table) == [TITLES[name].partition(":")[0] for name in FOUND["summary"]]
+    for (name, values), row in zip(FOUND["summary"].items(), table.values(), strict=True):
+        assert row == [at(name, which) for which in values], name
 
 
 def section_lines(head: str) -> str:
@@ -201,45 +192,16 @@ def test_the_readmes_targets_are_those_of_their_page():
         assert f"({usual})" in text
 
 
-def of_xgboost(cells: list[dict]) -> list[dict]:
-    return [cell for cell in cells if cell["task"] == "xgboost"]
-
-
-def card_figures(name: str) -> dict[str, str]:
+def shown_figures(name: str) -> dict[str, str]:
     """Figures of the suite on a card."""
     page = (WEIGHTS / f"{name}.md").read_text()
     return {row[0]: row[1] for row in rows(page.partition("| figure | value |")[2], 2)}
 
 
-def test_a_cards_figures_are_the_suites():
-    """Of `anytime`; the suite has not been run in full with the present `default`."""
-    shown = card_figures("anytime")
-    assert len(shown) == 12
-    for figure, value in shown.items():
-        if figure == "runs_above_initial_loss":
-            expected = f"{len(FOUND['above_initial'])} of {FOUND['learned_runs']} learned runs"
-        else:
-            found = FOUND["figures"][figure]
-            expected = f"{found:.3f}" if isinstance(found, float) else str(found)
-            if interval := FOUND["intervals"].get(figure):
-                expected += " [{:.3f}, {:.3f}]".format(*interval)
-        assert value == expected, figure
-
-
-@pytest.mark.parametrize(
-    ("name", "learned", "baseline"), [("boosting", "default", "cosine"), ("boosting_anytime", "anytime", "constant")]
-)
-def test_the_cards_of_boosted_trees_have_the_suites_cells_of_xgboost(name, learned, baseline):
-    shown, cells = card_figures(name), of_xgboost(CELLS)
-    assert len(cells) == 2
-    for which in ("median", "worst"):
-        means = geometric_mean(cell[f"{learned} {which}"] / cell[f"{baseline} best"] for cell in cells)
-        assert float(shown[f"{learned}_{which}_over_best_{baseline}"]) == pytest.approx(means, abs=6e-4)
-    assert shown[f"{learned}_cells_measured"] == "2"
-    if learned == "default":
-        gaps = [100 * (cell["metric learned"] - cell["metric best tuned"]) for cell in cells]
-        assert float(shown["default_metric_gap_points_mean"]) == pytest.approx(fmean(gaps), abs=0.012)
-        assert float(shown["default_metric_gap_points_worst"]) == pytest.approx(min(gaps), abs=0.012)
+@pytest.mark.parametrize("name", shipped_policies())
+def test_a_cards_figures_are_the_suites(name):
+    assert shown_figures(name) == card_figures(name, FOUND)
+    assert len(shown_figures(name)) >= 4
 
 
 @pytest.mark.parametrize("name", shipped_policies())
@@ -255,19 +217,14 @@ def test_a_card_is_the_one_inside_of_the_policy(name):
     assert facts["weights"].startswith(f"{policy.size:,}: {len(policy.features)} features")
     assert facts["selection score"].startswith(f"{policy.card['heldout']}: ")
     assert "that chose this state" in facts["selection score"]
-    for figure, value in card_figures(name).items():
+    for figure, value in shown_figures(name).items():
         assert policy.card[figure] == value
 
 
-def test_the_first_screens_picture_is_drawn_from_its_file(tmp_path):
+def test_the_first_screens_picture_is_drawn_from_the_suites_figures(tmp_path):
     losses = first_screen.losses_by_rate()
-    with first_screen.ROWS.open(newline="") as file:
-        keys = [tuple(row.values())[:6] for row in csv.DictReader(file)]
-    seeds = {key[5] for key in keys}
-    assert len(set(keys)) == len(keys) == len(seeds) * len(first_screen.CELLS) * 3 * first_screen.RATES
     # What its alternative text says: from every rate the learned loss is near the best, where a set schedule's is not.
-    assert max(losses["default"]) < 1.2 < max(losses["cosine"])
-    assert min(losses["cosine"]) >= 1.0 - 1e-9
+    assert max(losses["default"]) < 1.2 < max(losses["linear_warmup"])
     first_screen.draw(losses, tmp_path / "again.svg")
     drawn = first_screen.PICTURE.read_text()
     if f"Matplotlib v{matplotlib.__version__}" in drawn:

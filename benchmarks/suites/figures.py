@@ -111,7 +111,8 @@ def _known(figures: Mapping[str, Estimate | None]) -> Estimates:
     return {name: each for name, each in figures.items() if each is not None}
 
 
-NETWORKS = "networks"
+NETWORKS, TREES = "networks", "boosted trees"
+"""Parts of the cells."""
 
 
 def parts_of(cells: Iterable[Cell], suite: Suite) -> dict[str, list[Cell]]:
@@ -135,7 +136,7 @@ def parts_of(cells: Iterable[Cell], suite: Suite) -> dict[str, list[Cell]]:
         "networks, AdamW": [cell for cell in networks if cell.optimizer == "adamw"],
         f"networks without {', '.join(drawn)}": [cell for cell in networks if drawn and cell.task not in drawn],
         f"{', '.join(drawn)} alone": [cell for cell in networks if cell.task in drawn],
-        "boosted trees": [cell for cell in each if tasks[cell.task].is_boosted],
+        TREES: [cell for cell in each if tasks[cell.task].is_boosted],
         "all": each,
     }
     return {name: part for name, part in found.items() if part}

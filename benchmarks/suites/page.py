@@ -46,7 +46,7 @@ def split_table(findings: Findings, learned: str) -> Table:
     columns = [(which, baseline) for baseline in BASELINES[learned] for which in ("median", "worst")]
     names = [f"{learned}_{which}_over_best_{baseline}" for which, baseline in columns]
     rows: list[list[Value]] = [
-        [part, str(max(each.cells for each in found)), *(_ratio(figures.get(name)) for name in names)]
+        [part, str(max(each.cells for each in found)), *(ranged(figures.get(name)) for name in names)]
         for part, figures in findings.splits.items()
         if (found := [figures[name] for name in names if name in figures])
     ]
@@ -61,13 +61,13 @@ def summary_table(findings: Findings) -> Table:
     for name, each in findings.summary.items():
         strong |= {(len(rows), column) for column in (1, 2, 3) if name in LEARNED}
         where = f", in {RIVALS[name].base} cells" if name in RIVALS else ""
-        rows.append([TITLES[name] + where, *(_ratio(each.get(which)) for which in PICKS), str(each["best"].cells)])
+        rows.append([TITLES[name] + where, *(ranged(each.get(which)) for which in PICKS), str(each["best"].cells)])
     return Table("", "", ["", "best rate", "median rate", "worst rate", "cells"], rows, strong)
 
 
 def figure_lines(findings: Findings) -> list[str]:
     """Lists the figures that are in no table as `name: value`."""
-    lines = [f"{name}: {_ratio(each)} of {each.cells} cells" for name, each in findings.figures.items()]
+    lines = [f"{name}: {ranged(each)} of {each.cells} cells" for name, each in findings.figures.items()]
     learned = sum(findings.at_chance.get(name, (0, 0))[1] for name in LEARNED)
     lines.append(f"runs_above_initial_loss: {len(findings.above_initial)} of {learned} learned runs")
     lines += [
@@ -78,7 +78,8 @@ def figure_lines(findings: Findings) -> list[str]:
     return [*lines, f"runs: {findings.runs}", f"core_minutes: {findings.core_minutes:.1f}"]
 
 
-def _ratio(each: Estimate | None) -> str:
+def ranged(each: Estimate | None) -> str:
+    """Writes an estimate with its interval; nothing for None."""
     if each is None:
         return ""
     return f"{each.value:.3f}" + ("" if each.low is None else f" ({each.low:.3f} to {each.high:.3f})")

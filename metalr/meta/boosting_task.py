@@ -20,19 +20,25 @@ _RATES_APART = 4.0
 
 
 class Objective(NamedTuple):
-    """Holds what trees descend on, as functions of margins and labels, (R, N) each.
+    """Holds what trees descend on, as functions of labels (R, N) and of margins (R, N * outputs), row by row.
 
     Attributes:
         name: XGBoost's.
-        prior: maps labels to the margins of no trees, (R, 1).
+        base_score: maps labels to XGBoost's parameter, (R, 1).
+        prior: maps it to the margins of no trees, (R, 1).
         losses: of the rows, (R, N).
-        derivatives: gradient and hessian of the rows' losses by their margins, (R, N) each.
+        derivatives: gradient and hessian of the rows' losses by their margins, (R, N * outputs) each.
     """
 
     name: str
+    base_score: Callable[[Tensor], Tensor]
     prior: Callable[[Tensor], Tensor]
     losses: Callable[[Tensor, Tensor], Tensor]
     derivatives: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _mean(labels: Tensor) -> Tensor:
+    return labels.mean(1, keepdim=True)
 
 
 def _logistic_losses(margins: Tensor, labels: Tensor) -> Tensor:
@@ -44,30 +50,45 @@ def _logistic_derivatives(margins: Tensor, labels: Tensor) -> tuple[Tensor, Tens
     return probability - labels, (probability * (1.0 - probability)).clamp_(min=1e-16)
 
 
+def _softmax_losses(margins: Tensor, labels: Tensor) -> Tensor:
+    logits = margins.view(*labels.shape, -1)
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten().long(), reduction="none").view_as(labels)
+
+
+def _softmax_derivatives(margins: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Derives by each class alone, with twice the hessian, as XGBoost does."""
+    probability = margins.view(*labels.shape, -1).softmax(2)
+    gradient = probability - F.one_hot(labels.long(), probability.shape[2])
+    return gradient.flatten(1), (2.0 * probability * (1.0 - probability)).clamp_(min=1e-16).flatten(1)
+
+
 OBJECTIVES = {
-    "logistic": Objective(
-        "binary:logistic",
-        lambda labels: labels.mean(1, keepdim=True).logit(),
-        _logistic_losses,
-        _logistic_derivatives,
+    "logistic": Objective("binary:logistic", _mean, torch.logit, _logistic_losses, _logistic_derivatives),
+    "softmax": Objective(
+        "multi:softprob",
+        lambda labels: torch.zeros(len(labels), 1),
+        lambda score: score,
+        _softmax_losses,
+        _softmax_derivatives,
     ),
     "squared": Objective(
         "reg:squarederror",
-        lambda labels: labels.mean(1, keepdim=True),
+        _mean,
+        lambda score: score,
         lambda margins, labels: 0.5 * (margins - labels).square(),
         lambda margins, labels: (margins - labels, torch.ones_like(margins)),
     ),
 }
-"""Objectives by name: of labels in {0, 1}, and of real ones."""
+"""Objectives by name: of labels in {0, 1}, of several classes, and of real ones."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Holds rows of a binary classification or of a regression.
+    """Holds rows of a classification or of a regression.
 
     Attributes:
         features: (N, F) float32, NaN where missing, codes from 0 in a column of categories.
-        labels: (N,) float32, in {0, 1} and both of them there, or real.
+        labels: (N,) float32, in {0, 1} and both of them there, the numbers of several classes, or real.
         types: "q" for a column of numbers and "c" for one of categories, F of them.
     """
 
@@ -94,12 +115,14 @@ class BoostingTask(Task):
         valid: validation rows of each instance.
         params: XGBoost's parameters of each instance, without objective and rate.
         objective: a name out of `OBJECTIVES`.
+        outputs: margins of a row, and trees of a step: the number of classes with "softmax", otherwise 1.
     """
 
     train: Sequence[Table]
     valid: Sequence[Table]
     params: Sequence[dict[str, Any]]
     objective: str = "logistic"
+    outputs: int = 1
 
     def __len__(self) -> int:
         """Returns P."""
@@ -144,9 +167,9 @@ class Boosters(Optimizees):
         copies: ensembles for each instance.
 
     Attributes:
-        margins: log-odds or values of the training rows, (R, N).
-        direction: minus the last tree's outputs, (R, N).
-        step: number of trees of each ensemble.
+        margins: log-odds or values of the training rows, one or one a class, (R, N * outputs).
+        direction: minus the last tree's outputs, or the last trees', (R, N * outputs).
+        step: number of trees of each ensemble, or of each class in it.
     """
 
     def __init__(self, task: BoostingTask, inner: InnerTraining, copies: int) -> None:
@@ -159,11 +182,13 @@ class Boosters(Optimizees):
         half = 0 if inner.validation_interval is None else self._valid_labels.shape[1] // 2
         self._shown, self._scored = slice(None, half), slice(half, None)
         self.is_sgd = torch.tensor(False)
-        self.elements = torch.tensor(float(self._labels.shape[1]))
+        self._outputs = task.outputs
+        self.elements = torch.tensor(float(self._labels.shape[1] * task.outputs))
         self.initial_lr = inner.hyper.repeat(copies).lr[:, 0]
         self.weight_structure = torch.zeros_like(self.initial_lr)
-        self._prior = self._objective.prior(self._labels)
-        self.margins = self._prior.expand_as(self._labels).clone()
+        self._base_score = self._objective.base_score(self._labels)
+        self._prior = self._objective.prior(self._base_score)
+        self.margins = self._prior.repeat(1, self._labels.shape[1] * task.outputs)
         self.direction = torch.zeros_like(self.margins)
         self.step = 0
         self._origin = self.margins
@@ -176,7 +201,9 @@ class Boosters(Optimizees):
         import xgboost
 
         tables = self._train[run], self._valid[run]
-        fixed = {"objective": self._objective.name, "base_score": float(self._labels[run].mean()), "nthread": 1}
+        fixed = {"objective": self._objective.name, "base_score": float(self._base_score[run]), "nthread": 1}
+        if self._outputs > 1:
+            fixed["num_class"] = self._outputs
         return xgboost.Booster(self._params[run] | fixed, [table.matrix for table in tables])
 
     def measure(self) -> Measured:
@@ -203,8 +230,10 @@ class Boosters(Optimizees):
         grown = torch.empty_like(self.margins)
         self._set_rates(lr)
         gradient = (lr / self._rates)[:, None] * self._gradient
+        shape = self._labels.shape[1:] if self._outputs == 1 else (self._labels.shape[1], self._outputs)
         for run, (booster, table) in enumerate(zip(self._boosters, self._train, strict=True)):
-            booster.boost(table.matrix, self.step, grad=gradient[run].numpy(), hess=self._hessian[run].numpy())
+            grad, hess = (part[run].view(shape).numpy() for part in (gradient, self._hessian))
+            booster.boost(table.matrix, self.step, grad=grad, hess=hess)
             grown[run] = _margins(booster, table)
         self.direction = (self.margins - grown) / lr[:, None]
         self.margins = grown
@@ -232,7 +261,7 @@ class Boosters(Optimizees):
     def _valid_losses(self) -> Tensor:
         """Losses of all validation rows, (R, N)."""
         if not self.step:
-            margins = self._prior.expand_as(self._valid_labels)
+            margins = self._prior.expand(-1, self._valid_labels.shape[1] * self._outputs)
         else:
             pairs = zip(self._boosters, self._valid, strict=True)
             margins = torch.stack([_margins(booster, table) for booster, table in pairs])
@@ -255,6 +284,6 @@ class Boosters(Optimizees):
 
 
 def _margins(booster: Any, table: Table) -> Tensor:
-    """Predicts the margins of a table's rows, (N,); XGBoost caches those of the tables that a booster was made with."""
+    """Predicts the margins of a table's rows, (N * outputs,); XGBoost caches those of a booster's own tables."""
     margins: np.ndarray = booster.predict(table.matrix, output_margin=True, validate_features=False)
-    return torch.from_numpy(margins)
+    return torch.from_numpy(margins).flatten()

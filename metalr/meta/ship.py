@@ -16,7 +16,11 @@ from jsonargparse import auto_cli
 from metalr.core.policy import LRPolicy
 from metalr.meta.structure_prior import expect_smaller_steps
 
-_WEIGHTS = Path(__file__).parents[1] / "weights"
+WEIGHTS = Path(__file__).parents[1] / "weights"
+"""Folder of the shipped policies."""
+
+FACTS = ("seed", "meta_steps", "inner_steps", "heldout", "structure_prior", "command", "commit")
+"""What a card says of how the policy was made; the rest are figures."""
 
 _PAGE = """# Policy `{name}`
 
@@ -49,7 +53,7 @@ def ship(
     limits: str,
     figures: list[str] | None = None,
     structure_prior: float = 0.0,
-    weights: Path = _WEIGHTS,
+    weights: Path = WEIGHTS,
 ) -> Path:
     """Writes `<weights>/<name>.safetensors` with its card inside, and the card as a page beside it.
 

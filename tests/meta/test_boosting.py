@@ -13,6 +13,7 @@ from metalr.core.features import ANYTIME_FEATURES
 from metalr.core.guards import Guards
 from metalr.core.policy import LRPolicy
 from metalr.meta import Component, HeldOutTask, InnerTraining, TaskDistribution, Unroll, rollout
+from metalr.meta.boosting_task import OBJECTIVES
 from metalr.meta.families import BoostedTreesTasks
 from metalr.meta.hyperparameters import PRIORS, Hyperparameters
 from models import BoostedTrees, Boosting
@@ -100,9 +101,14 @@ def test_some_of_the_instances_are_what_they_were_among_all():
     assert torch.allclose(whole[:, 1:], part)
 
 
-@pytest.mark.parametrize("real", [False, True])
-def test_trees_learn_the_tables(real):
-    tables, policy = problem(6, train_sizes=(600,), valid_size=400, real=real), LRPolicy()
+@pytest.mark.parametrize(
+    ("labels", "real"), [("noisy", False), ("noisy", True), ("classes", False), ("classes", True), ("values", True)]
+)
+def test_trees_learn_the_tables(labels, real):
+    sizes = (
+        {"train_sizes": (300,), "valid_size": 140} if labels == "values" else {"train_sizes": (600,), "valid_size": 400}
+    )
+    tables, policy = problem(6, real=real, labels=labels, **sizes), LRPolicy()
     curve = rollout(tables, inner([0.1] * 6, 30), policy.function()).curve
     assert float(curve[-1].mean()) < -0.1
 
@@ -114,6 +120,41 @@ def test_tables_have_both_classes_and_sometimes_categories_and_gaps():
         assert part.features.shape[1] == len(part.types)
     assert any("c" in part.types for part in tables.train)
     assert any(np.isnan(part.features).any() for part in tables.train)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_the_trees_of_several_classes_are_xgboosts(real):
+    """At a constant rate; a step grows a tree for each class."""
+    tables = problem(2, labels="classes", real=real)
+    runs = Unroll(tables, replace(inner([0.3, 0.3]), anytime=True))
+    for _ in range(STEPS):
+        runs.advance(LRPolicy(ANYTIME_FEATURES).function())
+    for run, table in enumerate(tables.train):
+        params = {"objective": "multi:softprob", "num_class": tables.outputs, "base_score": 0.0, "nthread": 1}
+        booster = xgboost.train(tables.params[run] | params | {"learning_rate": 0.3}, table.matrix, STEPS)
+        margins = booster.predict(table.matrix, output_margin=True)
+        assert margins.shape == (len(table.labels), tables.outputs)
+        assert runs.optimizees.margins[run].tolist() == pytest.approx(margins.flatten().tolist(), abs=1e-4)
+        predicted = torch.from_numpy(booster.predict(tables.valid[run].matrix, output_margin=True))
+        loss = F.cross_entropy(predicted, torch.from_numpy(tables.valid[run].labels).long())
+        assert float(runs.optimizees.validate()[run]) == pytest.approx(loss.item(), rel=1e-4)
+    assert tables.outputs in ((10,) if real else (3, 4, 6, 10))
+    assert set(np.unique(tables.train[0].labels)) <= set(range(tables.outputs))
+
+
+@pytest.mark.parametrize("labels", ["noisy", "classes", "values"])
+def test_the_derivatives_of_an_objective_are_those_of_its_losses(labels):
+    """The hessian of several classes is twice the diagonal one, as XGBoost has it."""
+    tables = problem(2, labels=labels)
+    objective = OBJECTIVES[tables.objective]
+    targets = torch.stack([torch.from_numpy(table.labels) for table in tables.train]).double()
+    margins = torch.randn(2, targets.shape[1] * tables.outputs, dtype=torch.double, requires_grad=True)
+    (gradient,) = torch.autograd.grad(objective.losses(margins, targets).sum(), margins, create_graph=True)
+    expected, hessian = objective.derivatives(margins.detach(), targets)
+    torch.testing.assert_close(gradient.detach(), expected)
+    for place in range(4):
+        second = torch.autograd.grad(gradient[0, place], margins, retain_graph=True)[0][0, place]
+        assert float(hessian[0, place]) == pytest.approx(float(second) * (2 if labels == "classes" else 1))
 
 
 def test_the_trees_of_a_regression_are_xgboosts():
@@ -161,7 +202,9 @@ def test_an_untrained_policy_is_as_good_as_cosine_on_a_held_out_set():
 def test_bad_requests_are_named():
     with pytest.raises(ValueError, match="the real sets have 1797 at most"):
         problem(train_sizes=(1500,), valid_size=1500, real=True)
-    with pytest.raises(ValueError, match="labels='values', real=True"):
-        problem(labels="values", real=True)
+    with pytest.raises(ValueError, match="labels='clean', real=True"):
+        problem(labels="clean", real=True)
+    with pytest.raises(ValueError, match="the real sets have 442 at most"):
+        problem(train_sizes=(400,), valid_size=100, real=True, labels="values")
     with pytest.raises(ValueError, match="device=cuda: boosted trees are meta-trained on the CPU"):
         problem().to(torch.device("cuda"))

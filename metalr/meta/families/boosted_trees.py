@@ -29,13 +29,15 @@ class BoostedTreesTasks(TaskFamily):
     Args:
         train_sizes: numbers of training rows, one of which is chosen for a task.
         valid_size: number of validation rows.
-        real: sample from scikit-learn's digits and breast cancer, some classes against the others, in place of random
-            tables. It needs scikit-learn; `train_sizes` and `valid_size` are bounded by the sets' rows.
-        labels: "noisy", as above; "clean": the columns tell the classes apart without an error; or "values": real ones
-            with noise, for a regression on the squared error.
+        real: sample scikit-learn's tables in place of random ones: digits and breast cancer, some classes against the
+            others; all ten of digits with "classes"; and diabetes with "values". It needs scikit-learn; `train_sizes`
+            and `valid_size` are bounded by the sets' rows.
+        labels: "noisy", as above; "clean": the columns tell the classes apart without an error; "classes": three to ten
+            of them; or "values": real ones with noise, for
+            a regression on the squared error.
 
     Raises:
-        ValueError: for other labels, or real tables with other labels than noisy ones.
+        ValueError: for other labels, or real tables with clean ones.
     """
 
     optimizer = "boosting"
@@ -47,8 +49,10 @@ class BoostedTreesTasks(TaskFamily):
         real: bool = False,
         labels: str = "noisy",
     ) -> None:
-        if labels not in _LABELS or (real and labels != "noisy"):
-            raise ValueError(f"labels={labels!r}, real={real}: choose one of {', '.join(_LABELS)}; real ones are noisy")
+        if labels not in _LABELS or (real and labels == "clean"):
+            raise ValueError(
+                f"labels={labels!r}, real={real}: choose one of {', '.join(_LABELS)}; real ones are never clean"
+            )
         self.train_sizes, self.valid_size, self.real = tuple(train_sizes), valid_size, real
         self.labels = labels
 
@@ -58,23 +62,26 @@ class BoostedTreesTasks(TaskFamily):
         Raises:
             ValueError: with `real`, for more rows than the real sets have.
         """
-        size = pick(generator, self.train_sizes)
-        tables = [self._table(size, size + self.valid_size, generator) for _ in range(instances)]
+        size, classes = pick(generator, self.train_sizes), 1
+        if self.labels == "classes":
+            classes = 10 if self.real else pick(generator, (3, 4, 6, 10))
+        tables = [self._table(size, size + self.valid_size, classes, generator) for _ in range(instances)]
         train = [Table(t.features[:size], t.labels[:size], t.types) for t in tables]
         valid = [Table(t.features[size:], t.labels[size:], t.types) for t in tables]
-        objective = "squared" if self.labels == "values" else "logistic"
-        return BoostingTask(train, valid, [_params(generator) for _ in range(instances)], objective)
+        params = [_params(generator) for _ in range(instances)]
+        return BoostingTask(train, valid, params, _OBJECTIVES.get(self.labels, "logistic"), classes)
 
-    def _table(self, train: int, samples: int, generator: torch.Generator) -> Table:
-        """Rows, of which the first `train` are for training, with both classes in training and in validation."""
+    def _table(self, train: int, samples: int, classes: int, generator: torch.Generator) -> Table:
+        """Rows, of which the first `train` are for training, with two classes in training and in validation."""
         if self.real:
-            features, labels, types = _real_table(samples, generator)
+            features, labels, types = _REAL.get(self.labels, _two_groups)(samples, generator)
         else:
             make = (_additive_table, _clusters_table)[pick(generator, (0, 1))]
-            features, labels, types = make(samples, _LABELS[self.labels], generator)
-        if self.labels == "noisy":
+            features, labels, types = make(samples, _LABELS[self.labels], classes, generator)
+        if self.labels in ("noisy", "classes"):
             wrong = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
-            labels = torch.where(wrong, 1.0 - labels, labels)
+            others = 1.0 - labels if classes == 1 else torch.randint(classes, labels.shape, generator=generator).float()
+            labels = torch.where(wrong, others, labels)
         if self.labels != "values":
             labels[[0, train]], labels[[1, train + 1]] = 0.0, 1.0
         return Table(features.float().numpy(), labels.numpy(), types)
@@ -95,47 +102,62 @@ def _params(generator: torch.Generator) -> dict[str, Any]:
     return params | {"min_child_weight": weight, "lambda": l2, "subsample": rows, "colsample_bytree": columns}
 
 
-def _noisy(score: Tensor, generator: torch.Generator) -> Tensor:
+def _noisy(scores: Tensor, generator: torch.Generator) -> Tensor:
     """Samples classes, (N,), whose log-odds are a standardised score times a clarity of 0.5 to 100."""
+    score = scores[0]
     clarity = float(log_uniform((), 0.5, 100.0, generator))
     odds = clarity * (score + float(uniform((), -1.0, 1.0, generator)))
     return torch.bernoulli(odds.sigmoid(), generator=generator)
 
 
-def _clean(score: Tensor, generator: torch.Generator) -> Tensor:
+def _clean(scores: Tensor, generator: torch.Generator) -> Tensor:
     """Tells the classes by a bound on the score."""
+    score = scores[0]
     return (score > float(uniform((), -1.0, 1.0, generator))).float()
 
 
-def _values(score: Tensor, generator: torch.Generator) -> Tensor:
+def _several(scores: Tensor, generator: torch.Generator) -> Tensor:
+    """Samples classes, (N,), whose log-odds are the standardised scores (classes, N) times a clarity of 0.5 to 100."""
+    clarity = float(log_uniform((), 0.5, 100.0, generator))
+    gumbel = -torch.empty_like(scores).exponential_(generator=generator).log()
+    return (clarity * scores + gumbel).argmax(0).float()
+
+
+def _values(scores: Tensor, generator: torch.Generator) -> Tensor:
     """Adds noise to the score."""
+    score = scores[0]
     return score + float(log_uniform((), 0.01, 0.5, generator)) * torch.randn(score.shape, generator=generator)
 
 
 Labels = Callable[[Tensor, torch.Generator], Tensor]
-_LABELS: dict[str, Labels] = {"noisy": _noisy, "clean": _clean, "values": _values}
+"""Makes the labels (N,) of standardised scores, (1, N) or (classes, N)."""
+
+_LABELS: dict[str, Labels] = {"noisy": _noisy, "clean": _clean, "classes": _several, "values": _values}
+_OBJECTIVES = {"classes": "softmax", "values": "squared"}
 
 
-def _additive_table(samples: int, labels_of: Labels, generator: torch.Generator) -> Rows:
-    """Labels by the score of a random additive model."""
+def _additive_table(samples: int, labels_of: Labels, classes: int, generator: torch.Generator) -> Rows:
+    """Labels by the scores of random additive models."""
     numbers, categories = pick(generator, (*range(3, 16), 24, 32)), pick(generator, range(7))
     x = torch.randn(samples, numbers, generator=generator)
     mixing = torch.randn(numbers, numbers, generator=generator) / numbers**0.5
     x = torch.lerp(x, x @ mixing, float(torch.rand((), generator=generator)))
     cardinalities = [pick(generator, (2, 4, 8, 16)) for _ in range(categories)]
     codes = [torch.randint(c, (samples,), generator=generator) for c in cardinalities]
-    effects = [torch.randn(c, generator=generator)[code] for c, code in zip(cardinalities, codes, strict=True)]
-    score = torch.stack([_term(x, generator) for _ in range(pick(generator, range(2, 13)))] + effects).sum(0)
-    score = (score - score.mean()) / score.std().clamp_min(1e-6)
-    labels = labels_of(score, generator)
+    scores = []
+    for _ in range(classes):
+        effects = [torch.randn(c, generator=generator)[code] for c, code in zip(cardinalities, codes, strict=True)]
+        score = torch.stack([_term(x, generator) for _ in range(pick(generator, range(2, 13)))] + effects).sum(0)
+        scores.append((score - score.mean()) / score.std().clamp_min(1e-6))
+    labels = labels_of(torch.stack(scores), generator)
     missing = torch.rand(x.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
     features = torch.cat((x.masked_fill(missing, float("nan")), *(code.float()[:, None] for code in codes)), dim=1)
     return features, labels, ("q",) * numbers + ("c",) * categories
 
 
-def _clusters_table(samples: int, labels_of: Labels, generator: torch.Generator) -> Rows:
+def _clusters_table(samples: int, labels_of: Labels, classes: int, generator: torch.Generator) -> Rows:
     """Samples rows about the centres of clusters, each of one label, seen through many noisy columns."""
-    factors, clusters = pick(generator, range(2, 9)), pick(generator, range(2, 13))
+    factors, clusters = pick(generator, range(2, 9)), max(classes, pick(generator, range(2, 13)))
     columns = pick(generator, (4, 8, 16, 32, 48))
     centres = float(uniform((), 0.7, 4.0, generator)) * torch.randn(clusters, factors, generator=generator)
     which = torch.randint(clusters, (samples,), generator=generator)
@@ -144,9 +166,12 @@ def _clusters_table(samples: int, labels_of: Labels, generator: torch.Generator)
     x = x + float(log_uniform((), 0.1, 3.0, generator)) * torch.randn(x.shape, generator=generator)
     if pick(generator, (0, 1)):  # bounded and in whole numbers, as pixels
         x = (4.0 * x).round().clamp(0, 16)
-    positive = torch.randperm(clusters, generator=generator) < max(1, clusters // pick(generator, (2, 2, 3, 6)))
+    order = torch.randperm(clusters, generator=generator)
+    positive = order < max(1, clusters // pick(generator, (2, 2, 3, 6)))
+    if labels_of is _several:
+        return x, (order % classes)[which].float(), ("q",) * columns
     if labels_of is _values:
-        return x, _values(torch.randn(clusters, generator=generator)[which], generator), ("q",) * columns
+        return x, _values(torch.randn(1, clusters, generator=generator)[:, which], generator), ("q",) * columns
     return x, positive[which].float(), ("q",) * columns
 
 
@@ -164,19 +189,40 @@ def _term(x: Tensor, generator: torch.Generator) -> Tensor:
     return size * torch.tanh(2.0 * parts.sum(1))
 
 
-def _real_table(samples: int, generator: torch.Generator) -> Rows:
-    """Takes some classes of a real set against the others, in a random order of its rows."""
+def _two_groups(samples: int, generator: torch.Generator) -> Rows:
+    """Takes some classes of digits or breast cancer against the others."""
     from sklearn.datasets import load_breast_cancer, load_digits
 
     features, classes = (load_digits, load_breast_cancer)[pick(generator, (0, 1))](return_X_y=True)
     if len(classes) < samples:
         features, classes = load_digits(return_X_y=True)
-    if len(classes) < samples:
-        raise ValueError(
-            f"train_sizes and valid_size ask for {samples} rows: the real sets have {len(classes)} at most"
-        )
     count = int(classes.max()) + 1
     positive = torch.randperm(count, generator=generator)[: count // 2].numpy()
-    rows = torch.randperm(len(classes), generator=generator)[:samples].numpy()
-    labels = torch.from_numpy(np.isin(classes[rows], positive)).float()
-    return torch.from_numpy(features[rows]), labels, ("q",) * features.shape[1]
+    return _shuffled(features, np.isin(classes, positive), samples, generator)
+
+
+def _digits(samples: int, generator: torch.Generator) -> Rows:
+    """Takes the ten digits."""
+    from sklearn.datasets import load_digits
+
+    features, digits = load_digits(return_X_y=True)
+    return _shuffled(features, digits, samples, generator)
+
+
+def _diabetes(samples: int, generator: torch.Generator) -> Rows:
+    """Takes the progress of diabetes, standardised."""
+    from sklearn.datasets import load_diabetes
+
+    features, progress = load_diabetes(return_X_y=True)
+    return _shuffled(features, (progress - progress.mean()) / progress.std(), samples, generator)
+
+
+_REAL = {"classes": _digits, "values": _diabetes}
+
+
+def _shuffled(features: np.ndarray, labels: np.ndarray, samples: int, generator: torch.Generator) -> Rows:
+    """Takes so many rows of a real set, in a random order."""
+    if len(labels) < samples:
+        raise ValueError(f"train_sizes and valid_size ask for {samples} rows: the real sets have {len(labels)} at most")
+    rows = torch.randperm(len(labels), generator=generator)[:samples].numpy()
+    return torch.from_numpy(features[rows]), torch.from_numpy(labels[rows]).float(), ("q",) * features.shape[1]
