@@ -238,7 +238,7 @@ def test_shipped_weights_are_what_their_configs_make(shipped, untrained_starts, 
         assert best % made.config.trainer.val_check_interval == 0
         assert best <= made.config.trainer.max_steps
         steps += best
-        horizons = (made.datamodule.distribution.horizon(index) for index in range(best))
+        horizons = (made.datamodule.distribution.horizon(index) for index in range(best * made.model.task_batches))
         inner_steps += sum(2 * made.model.estimator.pairs * horizon for horizon in horizons)
     assert int(policy.card["meta_steps"]) == steps
     assert int(policy.card["inner_steps"]) == inner_steps
