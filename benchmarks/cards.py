@@ -7,6 +7,7 @@ The figures are those of docs/heldout.json, which `python -m benchmarks.heldout 
 
 from __future__ import annotations
 
+import csv
 import json
 import tempfile
 from pathlib import Path
@@ -24,6 +25,19 @@ FOUND = Path(__file__).resolve().parents[1] / "docs" / "heldout.json"
 COMMAND = "python -m benchmarks.heldout --docs docs"
 
 
+def check_measured() -> None:
+    """Checks that the suite's runs are of the policies that are shipped.
+
+    Raises:
+        ValueError: for a policy that is not; it names the command.
+    """
+    with FOUND.with_suffix(".csv").open(newline="") as file:
+        measured = {row["policy"].partition("-")[0] for row in csv.DictReader(file)}
+    for name in shipped_policies():
+        if LRPolicy.load(name).fingerprint() not in measured:
+            raise ValueError(f"{FOUND.name} has no run of {name!r}: {COMMAND} first")
+
+
 def card_figures(policy: str, found: dict[str, Any]) -> dict[str, str]:
     """Collects the figures of a shipped policy: over the networks' cells, or over those of boosted trees.
 
@@ -32,7 +46,7 @@ def card_figures(policy: str, found: dict[str, Any]) -> dict[str, str]:
         found: the suite's figures, as JSON.
     """
     learned, is_boosting = "anytime" if "anytime" in policy else "default", policy.startswith("boosting")
-    known = found["splits"][TREES if is_boosting else NETWORKS] | ({} if is_boosting else found["figures"])
+    known = found["splits"][TREES] if is_boosting else found["splits"][NETWORKS] | found["figures"]
     return {
         name: f"{ranged(each)} of {each.cells} cells"
         for name, value in known.items()
@@ -42,7 +56,12 @@ def card_figures(policy: str, found: dict[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Writes the figures into the policies and onto their pages, in place of those of before."""
+    """Writes the figures into the policies and onto their pages, in place of those of before.
+
+    Raises:
+        ValueError: for figures of other policies.
+    """
+    check_measured()
     found = json.loads(FOUND.read_text())
     for name in shipped_policies():
         policy, page = LRPolicy.load(name), (WEIGHTS / f"{name}.md").read_text()

@@ -10,7 +10,7 @@ import matplotlib
 import pytest
 
 from benchmarks import first_screen, validation_loss
-from benchmarks.cards import card_figures
+from benchmarks.cards import card_figures, check_measured
 from benchmarks.suites.estimates import Estimate
 from benchmarks.suites.page import ranged
 from benchmarks.suites.schedules import LEARNED as LEARNED_NAMES
@@ -33,10 +33,6 @@ def rows(text: str, columns: int) -> list[list[str]]:
 def part(name: str, figure: str) -> str:
     """A learned schedule's figure over a part of the cells, as the pages write it."""
     return ranged(Estimate(**FOUND["splits"][name][figure]))
-
-
-def figure(name: str) -> str:
-    return ranged(Estimate(**FOUND["figures"][name]))
 
 
 def percent(name: str) -> str:
@@ -219,6 +215,10 @@ def test_a_card_is_the_one_inside_of_the_policy(name):
     assert "that chose this state" in facts["selection score"]
     for figure, value in shown_figures(name).items():
         assert policy.card[figure] == value
+
+
+def test_the_suites_runs_are_of_the_shipped_policies():
+    check_measured()
 
 
 def test_the_first_screens_picture_is_drawn_from_the_suites_figures(tmp_path):

@@ -55,7 +55,7 @@ class Findings:
             schedule; over the networks' cells.
         by_rate: the same from each initial rate, ascending: the means alone.
         splits: the learned schedules' figures over the cells of each part, by the part's name.
-        figures: steps, metrics and wins of the learned schedules over all cells.
+        figures: steps, metrics and wins of the learned schedules; over the networks' cells.
         cells: rows of the table of cells.
         above_initial: the learned runs that end above their initial validation loss, or not at a number.
         at_chance: numbers of runs at chance and of all runs, by schedule.
@@ -82,18 +82,18 @@ class Findings:
         table = tabulate(results)
         parts = {name: {cell: table[cell] for cell in cells} for name, cells in parts_of(table, suite).items()}
         networks = parts.get(NETWORKS, table)
-        cells = cell_rows(table)
+        rows = cell_rows(networks)
         ranged = {*LEARNED, *TUNED}
         figures: dict[str, Estimate | None] = {}
         for learned in suite.learned:
-            figures |= step_figures(table, learned, BASELINES[learned][0 if learned == "default" else 1])
-            figures |= metric_figures(cells, learned) | win_figures(table, learned)
+            figures |= step_figures(networks, learned, BASELINES[learned][0 if learned == "default" else 1])
+            figures |= metric_figures(rows, learned) | win_figures(networks, learned)
         return cls(
             summary={name: each for name in (*suite.learned, *TUNED, *UNTUNED) if (each := over(networks, name))},
             by_rate={name: each for name in (*suite.learned, *TUNED) if (each := ratios_by_rate(networks, name))},
             splits={name: headlines(part, suite.learned) for name, part in parts.items()},
             figures=_known(figures),
-            cells=cells,
+            cells=cell_rows(table),
             above_initial=above_initial(results),
             at_chance=at_chance(results),
             rates=max((len(row[name].finals) for row in table.values() for name in row.keys() & ranged), default=1),

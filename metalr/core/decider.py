@@ -130,17 +130,20 @@ class Decider:
     def take_validation(self, loss: Tensor | float) -> None:
         """Keeps a validation loss, a scalar, for the next decision on a finite step: on a device, where graphs read it.
 
-        It waits for no device but the loss's own, where decisions are taken on another.
+        One that is not finite changes nothing. It waits for no device but the loss's own, where decisions are taken on
+        another.
         """
         waiting = self._state.validation
         if waiting is None:
             return
-        if self.device is None:
-            self._state = self._state._replace(validation=cast(Number, float(loss)))
-        elif isinstance(loss, Tensor) and loss.device == self.device:
-            to_tensor(waiting).copy_(loss.reshape(1))
-        else:
-            to_tensor(waiting).fill_(float(loss))
+        if self.device is not None and isinstance(loss, Tensor) and loss.device == self.device:
+            place = to_tensor(waiting)
+            place.copy_(torch.where(loss.isfinite(), loss, place.squeeze()).reshape(1))
+        elif math.isfinite(value := float(loss)):
+            if self.device is None:
+                self._state = self._state._replace(validation=cast(Number, value))
+            else:
+                to_tensor(waiting).fill_(value)
 
     def decide(self, reading: Reading, step: int, total_steps: int | None, bounds: LogBounds = UNLIMITED) -> Number:
         """Moves s by one step.

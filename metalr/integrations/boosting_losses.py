@@ -48,22 +48,23 @@ ObjectiveLoss = Callable[[Tensor, Rows], Tensor]
 """Losses of the rows, (N,) or (N, K), from margins (N,) or (N, K) and the rows."""
 
 
-def read_rows(matrix: Any, objective: dict[str, Any]) -> Rows:
+def read_rows(matrix: Any, objective: dict[str, Any], name: str = "dtrain") -> Rows:
     """Reads what the losses need off a DMatrix.
 
     Args:
         matrix: an `xgboost.DMatrix` of N rows.
         objective: as in a booster's configuration: its name, and its options in dicts.
+        name: of the matrix, for the message.
 
     Raises:
         ValueError: where there are neither labels nor bounds.
     """
     labels, weights, lower, upper = (
-        torch.from_numpy(np.array(matrix.get_float_info(name), np.float32))
-        for name in ("label", "weight", "label_lower_bound", "label_upper_bound")
+        torch.from_numpy(np.array(matrix.get_float_info(part), np.float32))
+        for part in ("label", "weight", "label_lower_bound", "label_upper_bound")
     )
     if not len(labels) and not len(lower):
-        raise ValueError("dtrain has no labels: give the DMatrix that is trained on its label=")
+        raise ValueError(f"{name} has no labels: give its DMatrix its label=")
     count = matrix.num_row()
     if labels.numel() > count:
         labels = labels.reshape(count, -1)

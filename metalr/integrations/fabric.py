@@ -84,8 +84,7 @@ class FabricMetaLR(MetaLR):
         scaler = getattr(self._fabric.strategy.precision, "scaler", None)
         if scaler is not None and scaler.is_enabled() and skips(scaler, self.optimizer):
             return
-        mean = self._fabric.all_reduce(torch.as_tensor(loss).detach().float(), reduce_op="mean")
-        super().step(mean if isinstance(mean, Tensor) else loss)
+        super().step(self._mean(loss))
 
     def validation(self, loss: Tensor | float) -> None:
         """Gives a validation loss as `MetaLR.validation` does; called on every rank with its own.
@@ -96,5 +95,9 @@ class FabricMetaLR(MetaLR):
         Raises:
             ValueError: for a loss that is no scalar.
         """
-        mean = self._fabric.all_reduce(torch.as_tensor(loss).detach().float(), reduce_op="mean")
-        super().validation(mean if isinstance(mean, Tensor) else loss)
+        super().validation(self._mean(loss))
+
+    def _mean(self, loss: Tensor | float) -> Tensor | float:
+        """Averages over the ranks; a copy, since the reduction is in place."""
+        mean = self._fabric.all_reduce(torch.as_tensor(loss).detach().float().clone(), reduce_op="mean")
+        return mean if isinstance(mean, Tensor) else loss

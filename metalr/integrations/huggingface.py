@@ -202,10 +202,11 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
         return {"args": args, "attributes": {"stored": None if self.meta_lr is None else _encode(self.meta_lr)}}
 
     def _check_monitor(self) -> None:
-        """Checks that the evaluations since the last step had the metric."""
-        names, self._evaluated = self._evaluated, set()
-        if self.monitor is not None and names and self.monitor not in names:
-            raise ValueError(f"monitor={self.monitor!r} is not evaluated: choose of {', '.join(sorted(names))}")
+        """Checks that the Trainer's own evaluation had the metric; one of another prefix may come before it."""
+        known = self.monitor is None or self.monitor in self._evaluated
+        if not known and any(name.startswith("eval_") for name in self._evaluated):
+            names = ", ".join(sorted(self._evaluated))
+            raise ValueError(f"monitor={self.monitor!r} is not evaluated: choose of {names}")
 
     def _set_horizon(self, state: TrainerState) -> None:
         """Steps done and steps to come: other batches, epochs or a skipped step move the end."""

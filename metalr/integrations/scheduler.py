@@ -97,7 +97,8 @@ class MetaLRScheduler(LRScheduler):
 
     def validation(self, loss: Tensor | float) -> None:
         """Gives a validation loss, a scalar, whenever there is one: see `MetaLR.validation`."""
-        self.meta_lr.validation(mean_over_ranks(torch.as_tensor(loss).detach().float()))
+        device = self.optimizer.param_groups[0]["params"][0].device  # where the ranks can reduce
+        self.meta_lr.validation(mean_over_ranks(torch.as_tensor(loss).detach().float().to(device)))
 
     def step(self, loss: Tensor | float | None = None) -> None:
         """Takes the loss of the step that was; without one, there is nothing left to do.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,13 +155,13 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         """Gives the controller the loss of the monitored set, and evaluates as the training does."""
         del model.eval_set
         sets = {name: rows for rows, name in evals}
-        if self._monitor not in sets:
+        if self._monitor is None or self._monitor not in sets:
             raise ValueError(
                 f"monitor={self._monitor!r} is no evaluation set of this training: give its name, of evals= or "
                 f"eval_set=; there {'are ' + ', '.join(sets) if sets else 'is none'}"
             )
         if self._boosting is not None and self.meta_lr.policy.reads_validation:
-            self._boosting.validate(model, sets[self._monitor], _config(model)["objective"])
+            self._boosting.validate(model, self._monitor, sets[self._monitor], _config(model)["objective"])
         return model.eval_set(evals, *args, **kwargs)
 
     def after_training(self, model: Any) -> Any:
@@ -208,19 +209,17 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         loss = _loss_of(objective["name"], self._loss) if own is None or self._loss is not None else None
         frame = own or frame_of(objective["name"], rows, start)
         optimizer = _Margins([nn.Parameter(frame.place(start).clone())], {"lr": _rate(model)})
-        return _Boosting(
-            MetaLR(
-                optimizer,
-                self._total_steps,
-                self._policy,
-                guards=self._guards,
-                min_lr=self._limits.min_lr,
-                max_lr=self._limits.max_lr,
-            ),
-            frame,
-            rows,
-            loss,
+        meta_lr = MetaLR(
+            optimizer,
+            self._total_steps,
+            self._policy,
+            guards=self._guards,
+            min_lr=self._limits.min_lr,
+            max_lr=self._limits.max_lr,
         )
+        if self._monitor is not None and not meta_lr.policy.reads_validation:
+            warnings.warn(f"monitor={self._monitor!r} has no effect: the policy reads no validation loss", stacklevel=2)
+        return _Boosting(meta_lr, frame, rows, loss)
 
 
 class _Margins(Optimizer):
@@ -261,12 +260,12 @@ class _Boosting:
         elif slope is not None:
             self._value = self._value + 0.5 * ((slope + now) * (self._point.detach() - before)).sum()
 
-    def validate(self, model: xgboost.Booster, matrix: xgboost.DMatrix, objective: dict[str, Any]) -> None:
+    def validate(self, model: xgboost.Booster, name: str, matrix: xgboost.DMatrix, objective: dict[str, Any]) -> None:
         """Gives the controller the loss of an evaluation set."""
         if self._loss is None:
             raise ValueError("monitor= with an objective of your own (obj=): give its loss=, too")
         if self._valid is None or self._valid[0] is not matrix:
-            self._valid = matrix, read_rows(matrix, objective)
+            self._valid = matrix, read_rows(matrix, objective, f"evaluation set {name!r}")
         self.meta_lr.validation(self._mean_loss(_margins(model, matrix, training=False), self._valid[1]))
 
     def _move(self, margins: Tensor, gradient: Tensor) -> Tensor:

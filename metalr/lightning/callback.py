@@ -160,7 +160,8 @@ class MetaLRCallback(Callback):
         check_logged(trainer, [self.monitor], "validation")
         loss = trainer.callback_metrics[self.monitor].detach().float()
         if trainer.world_size > 1:
-            loss = trainer.strategy.reduce(loss.to(pl_module.device), reduce_op="mean")
+            own = loss.to(pl_module.device, copy=True)  # the reduction is in place, and the metric is the Trainer's
+            loss = trainer.strategy.reduce(own, reduce_op="mean")
         for controller in self.controllers:
             controller.validation(loss)
 

@@ -33,6 +33,12 @@ class InnerTraining:
     batch_seed: int = 0
     validation_interval: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.validation_interval is not None and self.validation_interval < 1:
+            raise ValueError(
+                f"validation_interval={self.validation_interval}: give a number of steps, or None for never"
+            )
+
 
 class Measured(NamedTuple):
     """Holds the measurements of one step of R runs, (R,) each.

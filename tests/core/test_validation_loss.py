@@ -199,3 +199,12 @@ def test_a_run_that_was_shown_none_has_no_features_of_it():
     run = train(make_run("sgd", validating_policy()), [math.nan] * 4)
     assert float(torch.cat(run.features)[:, NAMES].abs().max()) == 0.0
     assert FeatureState.empty(2).validation.shape == (len(Validation._fields), 2)
+
+
+@pytest.mark.parametrize("as_lr", [float, torch.tensor])
+def test_a_loss_that_is_not_finite_leaves_the_one_that_waits(as_lr):
+    model = make_model()
+    meta_lr = MetaLR(torch.optim.SGD(model.parameters(), lr=as_lr(0.1)), 10, validating_policy())
+    for loss in (1.5, math.nan, torch.tensor(math.inf)):
+        meta_lr.validation(loss)
+    assert float(meta_lr.state_dict()["validation"]) == 1.5

@@ -59,7 +59,10 @@ def on_fabric(fabric: L.Fabric) -> list[float]:
         if (step + 1) % EVERY == 0:
             mine = VALID[fabric.global_rank :: fabric.world_size]
             with torch.no_grad():
-                meta_lr.validation(sum(F.cross_entropy(model(x), y) for x, y in mine) / len(mine))
+                own = sum(F.cross_entropy(model(x), y) for x, y in mine) / len(mine)
+            before = own.clone()
+            meta_lr.validation(own)
+            assert torch.equal(own, before)  # a reduction is in place
     return fabric.all_gather(torch.tensor(rates, dtype=torch.float64)).tolist()
 
 
@@ -164,6 +167,17 @@ def test_a_metric_that_is_not_evaluated_is_named_with_those_that_are(tmp_path):
         train(tmp_path, callback)
 
 
+def test_an_evaluation_of_another_prefix_may_come_first(tmp_path):
+    callback = MetaLRTrainerCallback(validating_policy(), monitor="eval_loss")
+    callback.on_evaluate(None, None, None, {"train_loss": 1.0, "epoch": 0.5})
+    callback._check_monitor()
+    callback.on_evaluate(None, None, None, {"eval_other": 1.0})
+    with pytest.raises(
+        ValueError, match="monitor='eval_loss' is not evaluated: choose of epoch, eval_other, train_loss"
+    ):
+        callback._check_monitor()
+
+
 def test_a_monitor_of_a_policy_that_reads_none_is_reported(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "metalr"):
         train(tmp_path, MetaLRTrainerCallback(LRPolicy.load("default"), monitor="eval_loss"), steps=2)
@@ -202,6 +216,16 @@ def test_its_unit_is_the_objectives_and_scikit_learns_sets_have_names(monkeypatc
     estimator.fit(x[:300], y[:300], eval_set=[(x[300:], y[300:])], verbose=False)
     errors = np.array(estimator.evals_result()["validation_0"]["rmse"])
     assert losses == pytest.approx((0.5 * errors**2).tolist(), rel=1e-4)
+
+
+def test_xgboost_reports_a_monitor_without_effect_and_names_a_set_without_labels():
+    evals = [(xgboost.DMatrix(np.ones((3, 4))), "valid")]
+    blind = MetaLRTrainingCallback(total_steps=3, monitor="valid")
+    with pytest.warns(UserWarning, match="monitor='valid' has no effect"):
+        xgboost.train(PARAMS, rows(), 3, evals=[(rows(seed=1), "valid")], verbose_eval=False, callbacks=[blind])
+    callback = MetaLRTrainingCallback(total_steps=3, policy=validating_policy(), monitor="valid")
+    with pytest.raises(ValueError, match="evaluation set 'valid' has no labels"):
+        xgboost.train(PARAMS, rows(), 3, evals=evals, verbose_eval=False, callbacks=[callback])
 
 
 @pytest.mark.parametrize(("evals", "found"), [([], "there is none"), ([(rows(), "train")], "there are train")])

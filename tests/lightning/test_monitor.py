@@ -69,19 +69,20 @@ def test_a_crashed_fit_goes_on_to_the_last_bit(tmp_path, step):
 
 
 @initialises
-def on_ranks(rank: int, folder) -> list:
+def on_ranks(rank: int, folder) -> tuple[list[float], float]:
     seen = Recorder(validating_policy(strength=0.1), monitor="val/loss")
     trainer = make_trainer(
         folder, seen, max_epochs=2, strategy="ddp", devices=2, use_distributed_sampler=False, num_sanity_val_steps=0
     )
     trainer.fit(Validated(), loader(), VALID)
-    return [rate for (rate,) in seen.rates]
+    return [rate for (rate,) in seen.rates], float(trainer.callback_metrics["val/loss"])
 
 
 def test_ranks_decide_alike_by_the_mean_of_their_losses(tmp_path):
-    """Each rank logs a loss of its own, unsynchronised."""
-    first, second = run_ranks(on_ranks, 2, tmp_path / "ranks", tmp_path)
+    """Each rank logs a loss of its own, unsynchronised, and keeps it."""
+    (first, own), (second, other) = run_ranks(on_ranks, 2, tmp_path / "ranks", tmp_path)
     assert first == second
+    assert own != other
     assert first == pytest.approx(plain(validating_policy(strength=0.1), 2), rel=1e-3)
 
 

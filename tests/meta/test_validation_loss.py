@@ -144,10 +144,13 @@ def test_a_held_out_task_shows_it_too():
     family = MLPTasks(sources=["clusters"], train_sizes=(32,), valid_size=16)
     task = HeldOutTask("m", family, "sgd", 10, instances=2, rates=3, validation_interval=2)
     policy = validating_policy(strength=0.3)
-    scores = [each.score(policy, False, torch.device("cpu")).total for each in (task, replace(task, seed=1))]
-    assert torch.equal(*scores)
-    never = replace(task, validation_interval=None).score(policy, False, torch.device("cpu")).total
-    assert not torch.equal(scores[0], never)
+    runs = task.runs(policy, False, torch.device("cpu"), record=True)
+    recency = torch.stack([record.features[:, FEATURES.index("validation_recency")] for record in runs.records])
+    assert bool((recency[:2] == 0.0).all())
+    assert bool((recency[2::2] == 2.0).all())
+    assert bool((recency[3::2] < 2.0).all())
+    with pytest.raises(ValueError, match="validation_interval=0: give a number of steps"):
+        replace(task, validation_interval=0).runs(policy, False, torch.device("cpu"))
 
 
 def test_a_meta_training_reads_it_only_where_it_is_named():

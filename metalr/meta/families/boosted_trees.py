@@ -33,8 +33,7 @@ class BoostedTreesTasks(TaskFamily):
             others; all ten of digits with "classes"; and diabetes with "values". It needs scikit-learn; `train_sizes`
             and `valid_size` are bounded by the sets' rows.
         labels: "noisy", as above; "clean": the columns tell the classes apart without an error; "classes": three to ten
-            of them; or "values": real ones with noise, for
-            a regression on the squared error.
+            of them, noisy but for real ones; or "values": real ones with noise, for a regression on the squared error.
 
     Raises:
         ValueError: for other labels, or real tables with clean ones.
@@ -72,17 +71,17 @@ class BoostedTreesTasks(TaskFamily):
         return BoostingTask(train, valid, params, _OBJECTIVES.get(self.labels, "logistic"), classes)
 
     def _table(self, train: int, samples: int, classes: int, generator: torch.Generator) -> Table:
-        """Rows, of which the first `train` are for training, with two classes in training and in validation."""
+        """Rows, of which the first `train` are for training, with both of two classes in training and in validation."""
         if self.real:
             features, labels, types = _REAL.get(self.labels, _two_groups)(samples, generator)
         else:
             make = (_additive_table, _clusters_table)[pick(generator, (0, 1))]
             features, labels, types = make(samples, _LABELS[self.labels], classes, generator)
-        if self.labels in ("noisy", "classes"):
+        if self.labels == "noisy" or (self.labels == "classes" and not self.real):
             wrong = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
             others = 1.0 - labels if classes == 1 else torch.randint(classes, labels.shape, generator=generator).float()
             labels = torch.where(wrong, others, labels)
-        if self.labels != "values":
+        if self.labels in ("noisy", "clean"):
             labels[[0, train]], labels[[1, train + 1]] = 0.0, 1.0
         return Table(features.float().numpy(), labels.numpy(), types)
 
