@@ -162,11 +162,12 @@ batches before the run, which are not counted.
 {figures}
 ```
 
-Over the cells of networks. Steps: the share of the run after which the learned schedule's validation loss first is at most the final one of the
-other at its best rate, 1 where it never is. Metric: accuracy, AUC or explained variance at the median rate minus the
-best of all tuned schedules at all their rates, in points. Wins: the share of cells, each counted once, in which the
-learned schedule at its median rate ends below the other at its best; their intervals are Clopper and Pearson's. A run
-is at chance where its metric is at most {margin} points above that of the best answer that is the same for all rows.
+Steps, metrics and wins are those of the cells of networks. Steps: the share of the run after which the learned
+schedule's validation loss first is at most the final one of the other at its best rate, 1 where it never is. Metric:
+accuracy, AUC or explained variance at the median rate minus the best of all tuned schedules at all their rates, in
+points. Wins: the share of cells, each counted once, in which the learned schedule at its median rate ends below the
+other at its best; their intervals are Clopper and Pearson's. A run is at chance where its metric is at most {margin}
+points above that of the best answer that is the same for all rows.
 
 ## Cell by cell
 

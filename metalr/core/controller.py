@@ -272,8 +272,8 @@ class MetaLR:
     def validation(self, loss: Tensor | float) -> None:
         """Gives a validation loss of the parameters as they are, whenever there is one; the next `step` reads it.
 
-        It is ignored where it is not finite, and by a policy that reads none (`LRPolicy.reads_validation`). In a loop of
-        your own under DDP, give the loss averaged over the ranks, as to `step`.
+        It is ignored where it is not finite, and by a policy that reads none (`LRPolicy.reads_validation`). In a loop
+        of your own under DDP, give the loss averaged over the ranks, as to `step`.
 
         Args:
             loss: a scalar, of the same kind and unit as the training loss.

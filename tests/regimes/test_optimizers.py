@@ -75,6 +75,7 @@ def test_the_direction_is_the_parameters_change_for_a_unit_rate(name):
         assert torch.allclose(direction.read(0, rows).double(), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")
 def test_muon_for_matrices_beside_adamw_for_the_rest(policy):
     """Muon takes matrices only: two optimizers, one MetaLR each."""
     model = make_model()
