@@ -67,4 +67,4 @@ def main(policy: str, data: str, rates: Sequence[float] = (5e-5, 1e-3), restore:
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    auto_cli(main, as_positional=False)
