@@ -23,7 +23,7 @@ STEPS = 150
 
 
 def run(policy: str, data: str, rate: float, restore: int | None) -> tuple[float, float, list[int]]:
-    """Fine-tunes the network.
+    """Trains the network further.
 
     Args:
         policy: file or shipped name.

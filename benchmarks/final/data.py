@@ -164,7 +164,7 @@ def _blocks(codes: Tensor, block: int) -> Split:
 
 @cache
 def questions(root: str | None) -> Data:
-    """Quora's pairs of questions: codes (N, 2, 24), padded with 0, and whether both ask the same; 1,000 held out."""
+    """Reads Quora's pairs of questions: codes (N, 2, 24), padded by 0; whether they ask the same; 1,000 held out."""
     tokenizer = load_tokenizer(data_folder(root, "tokenizers/bert-base-uncased", "google-bert/bert-base-uncased"))
     columns = ("question1", "question2")
     raw = {

@@ -20,6 +20,7 @@ from benchmarks import accelerator_page
 from benchmarks.accelerator import bundle, right, workloads
 from benchmarks.accelerator.__main__ import SECONDS, main
 from benchmarks.accelerator.report import Report, Setting
+from metalr.cli import MetaLRCLI
 from tests.real import DATA, needs_data
 
 ROOT = Path(__file__).parents[2]
@@ -126,17 +127,16 @@ trainer: {accelerator: cpu, max_steps: -1, max_epochs: -1, limit_val_batches: 0}
 
 
 @pytest.mark.slow
-def test_meta_in_small(tmp_path, small_bundle):
+def test_meta_in_small(tmp_path, small_bundle, monkeypatch):
     """A meta-training goes on from the bundle's checkpoint, and its own comes back."""
     folder = small_bundle / "meta"
     folder.mkdir()
     (folder / "0.yaml").write_text(META)
     first = ["fit", f"--config={folder / '0.yaml'}", "--trainer.max_steps=2", f"--trainer.default_root_dir={tmp_path}"]
-    subprocess.run([sys.executable, "train.py", *first], cwd=ROOT, check=True, timeout=300)
+    monkeypatch.chdir(ROOT)
+    MetaLRCLI(args=[*first, "--trainer.enable_progress_bar=false"])
     next(tmp_path.rglob("*.ckpt")).rename(folder / "last.ckpt")
-    done = script("--smoke", "meta", out=tmp_path / "out", folder=small_bundle)
-    assert done.returncode == 0, done.stdout + done.stderr
-    steps, trained = rows_of(tmp_path / "out", "meta")
+    steps, trained = measure("meta", tmp_path / "out", small_bundle)
     assert steps["steps_a_second"] > 0
     assert trained["before"] == 2 < trained["after"]
     state = torch.load(tmp_path / "out" / "last.ckpt", weights_only=True)
