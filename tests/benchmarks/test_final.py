@@ -46,6 +46,7 @@ def test_a_task_learns_on_data_that_comes_with_the_packages(task: str, tmp_path:
     learns(task, tmp_path, None)
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("task", REAL)
 def test_a_task_learns_on_real_data(task: str, tmp_path: Path):

@@ -19,6 +19,8 @@ from tests.benchmarks.in_process import InProcess
 from tests.benchmarks.toy import SUITE, ToyRun, toy_runs
 from tests.conftest import random_policy
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs"
 MEASURED = ("heldout",)
 """Suites that have been run."""

@@ -54,6 +54,7 @@ def test_a_run_whose_last_version_was_inspected(inspect, policy, tmp_path):
     assert "reached val/loss 0.2" in printed
 
 
+@pytest.mark.slow
 def test_a_meta_training(inspect, policy, tmp_path):
     policy.save(tmp_path / "best.safetensors")
     save_history(tmp_path, replace(history(policy, runs=False)))

@@ -28,6 +28,7 @@ class Noting(MetaLRCallback):
         self.explained.append((self.controllers[0].explain(), self.controllers[0].last_lr[0]))
 
 
+@pytest.mark.slow
 def test_a_fit_is_shown_as_it_was(tmp_path):
     noting, speed = Noting(), ConvergenceSpeed(thresholds=[100.0, 1e-9])
     trainer = fit(tmp_path, Inspector(), noting, speed)  # before the callback that decides
@@ -118,6 +119,7 @@ def test_runs_are_rows_of_one_table(tmp_path):
     assert last.value == pytest.approx(float(trainer.callback_metrics["val/loss"]))
 
 
+@pytest.mark.slow
 def test_of_two_ranks_the_first_writes_for_both(tmp_path):
     callbacks = [MetaLRCallback(random_policy()), Inspector(), ConvergenceSpeed(thresholds=[100.0]), RunTable()]
     fit(tmp_path, *callbacks, epochs=2, strategy="ddp_fork", devices=2)

@@ -18,6 +18,8 @@ from metalr.meta.moments import GradientMoments
 from tests.compare.problem import Line, Points
 from tests.inspection.fits import events
 
+pytestmark = pytest.mark.slow
+
 
 def make_data() -> MetaTasksDataModule:
     small = {"train_sizes": (32,), "valid_size": 16}

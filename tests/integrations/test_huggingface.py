@@ -386,6 +386,7 @@ def test_an_attachment_is_taken_off_before_the_next():
     assert log == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [

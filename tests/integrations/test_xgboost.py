@@ -212,6 +212,7 @@ BEHIND = {"binary:hinge": 0.25, "reg:linear": 0.2, "reg:squarederror": 0.2}
 """What the shipped policy may lose to the tuned constant rate, as a fraction; a tenth elsewhere."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", PROBLEMS)
 def test_each_objective_learns(objective):
     """From a rate of 0.1: about what the best of five constant rates comes to, and most of what that gains."""

@@ -120,6 +120,7 @@ def test_a_crashed_run_goes_on_to_the_last_bit(tmp_path, estimator):
     assert int(learner.inner_steps) > 0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_best_of_before(tmp_path):
     """Also where it writes to another folder, as a logger's versions are, and finds nothing better."""
     broken, after = tmp_path / "broken", tmp_path / "after"
@@ -168,6 +169,7 @@ def test_a_task_batch_that_ends_before_the_others_waits_for_them(tmp_path):
     assert int(learner.inner_steps) == 2 * 4 * (2 + 6 + 2 + 2)
 
 
+@pytest.mark.slow
 def test_the_policy_is_written_with_its_card(tmp_path):
     fit(tmp_path, make_learner())
     for name in ("policy", "best"):
@@ -214,6 +216,7 @@ def test_an_average_of_the_weights_is_what_is_scored_and_written(tmp_path):
     assert resumed.card == whole.card
 
 
+@pytest.mark.slow
 def test_the_support_holds_the_states_of_the_training(tmp_path):
     learner = make_learner()
     fit(tmp_path, learner)
@@ -267,6 +270,7 @@ def test_meta_training_improves_the_outer_loss(tmp_path):
     assert float(after.median) < float(before.median) - 0.1
 
 
+@pytest.mark.slow
 def test_going_on_counts_the_steps_before(tmp_path):
     fit(tmp_path / "first", make_learner(), steps=3)
     first = LRPolicy.load(tmp_path / "first" / "policy.safetensors").card
