@@ -22,6 +22,7 @@ README = (ROOT / "README.md").read_text()
 WEIGHTS = ROOT / "metalr" / "weights"
 FOUND = json.loads((ROOT / "docs" / "heldout.json").read_text())
 CELLS = FOUND["cells"]
+FINAL = json.loads((ROOT / "docs" / "final.json").read_text())
 
 
 def rows(text: str, columns: int) -> list[list[str]]:
@@ -30,9 +31,9 @@ def rows(text: str, columns: int) -> list[list[str]]:
     return [row for row in found if len(row) == columns and any(row) and set(row[-1]) - {"-"}]
 
 
-def part(name: str, figure: str) -> str:
+def part(name: str, figure: str, found: dict = FOUND) -> str:
     """A learned schedule's figure over a part of the cells, as the pages write it."""
-    return ranged(Estimate(**FOUND["splits"][name][figure]))
+    return ranged(Estimate(**found["splits"][name][figure]))
 
 
 def percent(name: str) -> str:
@@ -51,7 +52,14 @@ def section(start: str, end: str) -> str:
 
 MEDIAN, WORST = (part("networks", f"default_{which}_over_best_linear_warmup") for which in ("median", "worst"))
 CLAIMS = {
-    "# metalr": [f"**{MEDIAN}**", f"at {WORST}", f"({FOUND['summary']['default']['median']['cells']} cells, 95 %)"],
+    "# metalr": [
+        f"**{MEDIAN}**",
+        f"at {WORST}",
+        f"({FOUND['summary']['default']['median']['cells']} cells, 95 %)",
+        f"**{part('networks', 'default_median_over_best_linear_warmup', FINAL)}**",
+        f"{part('networks', 'default_worst_over_best_linear_warmup', FINAL)} "
+        f"({FINAL['summary']['default']['median']['cells']} cells)",
+    ],
     "## What was measured": [
         f"**From the median rate** it is at {MEDIAN}",
         f"over short horizons {part('networks, short', 'default_median_over_best_linear_warmup')}",
@@ -65,6 +73,10 @@ CLAIMS = {
         f"schedule-free AdamW in {percent('default_wins_over_schedule_free_adamw')}",
         f"schedule-free SGD in {percent('default_wins_over_schedule_free_sgd')}",
         f"DoG in {percent('default_wins_over_dog')}",
+        f"it is at {part('networks', 'default_median_over_best_linear_warmup', FINAL)} from the median of seven",
+        f"at {part('networks', 'default_worst_over_best_linear_warmup', FINAL)} from the worst",
+        f"({FINAL['summary']['default']['median']['cells']} cells, two seeds)",
+        f"without a horizon at {part('networks', 'anytime_median_over_best_constant', FINAL)} times",
         f"in {percent('default_never_at_best_linear_warmup')} of the cells it never reaches",
         f"{-FOUND['figures']['default_metric_gap_points']['value']:.1f} points behind",
         f"{-FOUND['figures']['default_metric_gap_points_worst']['value']:.1f} in the worst cell",
