@@ -72,6 +72,7 @@ def scalars(folder: Path, tag: str) -> list[float]:
     return [event.value for event in events.Scalars(tag)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_digits_with_every_schedule(run, tmp_path, schedule):
     configs = ["--config=configs/digits.yaml", f"--config=configs/schedule/{schedule}.yaml"]

@@ -163,6 +163,7 @@ def as_a_reader(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["python"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shown", EVERY, ids=lambda shown: f"{shown.path.name}: {shown.text[:60]}")
 def test_a_command_parses(shown, parsers, as_a_reader, monkeypatch):
     text = shown.text

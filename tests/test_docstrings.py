@@ -39,6 +39,7 @@ def module_of(path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in PATHS if ">>>" in path.read_text()], ids=module_of)
 def test_the_examples_of_a_module_run(path, tmp_path, monkeypatch):
     (tmp_path / "configs").symlink_to(ROOT / "configs")

@@ -69,6 +69,7 @@ def test_real_images_in_both_modes():
     assert sorted(data.splits["validation"].rows.take(2).column_names) == ["image", "label"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_stream_gives_each_image_to_one_rank_and_worker(shards, ranks, workers):

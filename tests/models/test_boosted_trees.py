@@ -86,6 +86,7 @@ def adult():
     return data
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("schedule", [None, lambda optimizer: CosineAnnealingLR(optimizer, ROUNDS)])
 def test_each_round_is_xgboosts_own_on_real_data(schedule):

@@ -198,6 +198,7 @@ def test_the_null_threshold_decides_what_is_answered(tmp_path, monkeypatch, thre
     assert (figures["test/has_answer_f1"] == 0.0) == (left == 1.0)
 
 
+@pytest.mark.slow
 @needs_data
 def test_perplexity_is_the_exponential_of_the_mean_loss(tmp_path, glue):
     model = LanguageModel(GPT2, False, TINY_GPT2)
