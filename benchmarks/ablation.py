@@ -17,21 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-import lightning as L
 import matplotlib
 import torch
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
-from metalr.core import features
+from benchmarks.short_meta_training import meta_train
+from metalr.core import features as core_features
 from metalr.core.validation_loss import VALIDATION_FEATURES
-from metalr.meta import ActionES, Component, HeldOutTask, MetaLearner, MetaTasksDataModule
+from metalr.meta import ActionES, Component, HeldOutTask, MetaTasksDataModule
 from metalr.meta.families import AutoencoderTasks, MLPTasks, QuadraticTasks, TransformerTasks
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-FEATURES = tuple(name for name in features.FEATURES if name not in VALIDATION_FEATURES)
+FEATURES = tuple(name for name in core_features.FEATURES if name not in VALIDATION_FEATURES)
 """All but those of a validation loss, which these trainings do not show."""
 
 ALL = "none"
@@ -67,28 +67,12 @@ def heldout() -> list[HeldOutTask]:
 
 def score(without: str, seed: int, budget: Budget, tasks: list[HeldOutTask]) -> float:
     """Trains a policy without a feature, and returns its held-out score."""
-    learner = MetaLearner(
-        features=[name for name in FEATURES if name != without],
-        estimator=ActionES(),
-        optimizer=lambda params: torch.optim.Adam(params, lr=3e-3, betas=(0.9, 0.99)),
-        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, budget.meta_steps),
-        compiled=True,
-        seed=seed,
-    )
     families = {"mlp": MLPTasks(train_sizes=(512, 1024)), "quadratic": QuadraticTasks()}
     components = {name: Component(family, horizons=budget.horizons) for name, family in families.items()}
     components["mlp"].weight = 5.0
     data = MetaTasksDataModule(components, optimizers={"sgd": 1, "adam": 1}, seed=seed)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_steps=budget.meta_steps,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(learner, data)
+    features = [name for name in FEATURES if name != without]
+    learner = meta_train(data, budget.meta_steps, features=features, estimator=ActionES(), compiled=True, seed=seed)
     scores = [task.score(learner.policy, True, torch.device("cpu")).total for task in tasks]
     return float(torch.stack(scores).mean())
 

@@ -16,8 +16,8 @@ import torch
 from jsonargparse import auto_cli
 
 from benchmarks.finetuning.tasks import TASKS
-from benchmarks.suites.training import make_optimizer, trainable
-from metalr import Guards, MetaLR
+from benchmarks.suites.training import Learned, make_optimizer, trainable
+from metalr import Guards
 
 STEPS = 150
 
@@ -36,14 +36,10 @@ def run(policy: str, data: str, rate: float, restore: int | None) -> tuple[float
     """
     problem = TASKS["minilm-sst2"].make(data, 0)
     optimizer = make_optimizer("adamw", trainable(problem.model), rate)
-    meta_lr = MetaLR(optimizer, STEPS, policy, guards=Guards(restore=restore), module=problem.model)
+    training = Learned(optimizer, STEPS, policy, guards=Guards(restore=restore), module=problem.model)
     for _ in range(STEPS):
-        loss = problem.loss()
-        optimizer.zero_grad()
-        loss.backward()
-        meta_lr.step(loss.detach())
-        optimizer.step()
-    acted = [event.step for event in meta_lr.events if event.guard == "collapse"]
+        training.step(problem.loss())
+    acted = [event.step for event in training.meta_lr.events if event.guard == "collapse"]
     return problem.val_loss(), problem.val_metric(), acted
 
 

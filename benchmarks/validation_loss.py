@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-import lightning as L
 import matplotlib.pyplot as plt
 import torch
 from jsonargparse import auto_cli
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.short_meta_training import meta_train
 from metalr import LRPolicy
 from metalr.core.validation_loss import VALIDATION_FEATURES
-from metalr.meta import MLP, ActionES, Component, HeldOutTask, MetaLearner, MetaTasksDataModule
+from metalr.meta import MLP, ActionES, Component, HeldOutTask, MetaTasksDataModule
 from metalr.meta.families import MLPTasks
 
 Row = dict[str, str]
@@ -78,28 +78,18 @@ def trained(arm: str, seed: int, budget: Budget, out: Path) -> LRPolicy:
     path = out / f"{arm}-{seed}.safetensors"
     if path.is_file():
         return LRPolicy.load(path)
-    learner = MetaLearner(
+    component = Component(Memorised(), horizons=budget.horizons)
+    data = MetaTasksDataModule({"mlp": component}, optimizers={"sgd": 1, "adam": 1}, seed=seed, validated=0.75)
+    learner = meta_train(
+        data,
+        budget.meta_steps,
         init_from="default",
         features=[*LRPolicy.load("default").features, *(VALIDATION_FEATURES if arm == "with" else ())],
         estimator=ActionES(pairs=budget.pairs, sigma=0.4, squash="log"),
-        optimizer=lambda params: torch.optim.Adam(params, lr=3e-3, betas=(0.9, 0.99)),
-        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, budget.meta_steps),
         final_weight=0.75,
         seed=seed,
         support_batches=1,
     )
-    component = Component(Memorised(), horizons=budget.horizons)
-    data = MetaTasksDataModule({"mlp": component}, optimizers={"sgd": 1, "adam": 1}, seed=seed, validated=0.75)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_steps=budget.meta_steps,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(learner, data)
     learner.policy.save(path)
     return learner.policy.requires_grad_(False)
 

@@ -62,11 +62,11 @@ class Training:
 
 
 class Learned(Training):
-    """Trains under `MetaLR`."""
+    """Trains under `MetaLR`, whose arguments are those after the optimizer."""
 
-    def __init__(self, optimizer: Optimizer, total_steps: int | None, policy: str) -> None:
+    def __init__(self, optimizer: Optimizer, total_steps: int | None, policy: str, **options: Any) -> None:
         super().__init__(optimizer)
-        self.meta_lr = MetaLR(optimizer, total_steps, policy)
+        self.meta_lr = MetaLR(optimizer, total_steps, policy, **options)
 
     def before_update(self, loss: Tensor) -> None:
         """Sets the rate."""

@@ -11,50 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from metalr import Guards, LRPolicy, MetaLR
 from metalr.integrations.attachments import attach, release
 from metalr.integrations.huggingface import MetaLRTrainerCallback
 from tests.conftest import random_policy
+from tests.integrations.hugging_face import InOrder, Model, Recorder
 from tests.problem import batches, make_model
 from tests.regimes.ranks import run_ranks
 
 STEPS, ROWS = 12, 16
-
-
-class Model(nn.Module):
-    """The problem's model in the shape that a Trainer takes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = make_model()
-
-    def forward(self, x, labels=None):
-        logits = self.net(x)
-        return {"loss": None if labels is None else F.cross_entropy(logits, labels), "logits": logits}
-
-
-class Recorder(MetaLRTrainerCallback):
-    """Notes the rates of the updates, and what was logged."""
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.rates: list[float] = []
-        self.logged: list[float] = []
-
-    def on_optimizer_step(self, args, state, control, **kwargs) -> None:
-        self.rates.append(kwargs["optimizer"].param_groups[0]["lr"])
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        if "learning_rate" in logs:
-            self.logged.append(logs["learning_rate"])
-
-
-class InOrder(Trainer):
-    def _get_train_sampler(self, *args):
-        return SequentialSampler(self.train_dataset)
 
 
 def rows() -> list[dict]:

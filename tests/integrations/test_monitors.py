@@ -10,8 +10,7 @@ import torch.nn.functional as F
 import xgboost
 from sklearn.datasets import load_diabetes
 from torch import nn
-from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from metalr import LRPolicy, MetaLR
 from metalr.core.features import FEATURES
@@ -21,6 +20,7 @@ from metalr.integrations.scheduler import MetaLRScheduler
 from metalr.integrations.xgboost import MetaLRTrainingCallback
 from tests.conftest import validating_policy
 from tests.integrations.boosting import rows
+from tests.integrations.hugging_face import InOrder, Model, Recorder
 from tests.problem import OPTIMIZERS, batches, make_model, make_run
 
 STEPS, EVERY, ROWS = 12, 4, 16
@@ -88,30 +88,6 @@ def test_a_scheduler_passes_it_on():
         if (step + 1) % EVERY == 0:
             scheduler.validation(valid_loss(model))
     assert rates == plain_rates(policy)
-
-
-class Model(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = make_model()
-
-    def forward(self, x, labels=None):
-        logits = self.net(x)
-        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
-
-
-class Recorder(MetaLRTrainerCallback):
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.rates: list[float] = []
-
-    def on_optimizer_step(self, args, state, control, **kwargs) -> None:
-        self.rates.append(kwargs["optimizer"].param_groups[0]["lr"])
-
-
-class InOrder(Trainer):
-    def _get_train_sampler(self, *args):
-        return SequentialSampler(self.train_dataset)
 
 
 def as_rows(data) -> list[dict]:

@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
-from transformers import Trainer, TrainingArguments
+from torch.utils.data import DataLoader, TensorDataset
+from transformers import TrainingArguments
 
 from metalr import MetaLR, MetaLRCallback
 from metalr.integrations.fabric import FabricMetaLR
 from metalr.integrations.huggingface import MetaLRTrainerCallback
+from tests.integrations.hugging_face import InOrder
 from tests.regimes.learning import make_network, sample
 from tests.regimes.optimizers import MAKERS, REFUSED
 
@@ -103,11 +104,6 @@ class Driver(MetaLRTrainerCallback):
 
     def on_optimizer_step(self, *arguments, **kwargs):
         self.rates.append(self.meta_lr.last_lr[0])
-
-
-class InOrder(Trainer):
-    def _get_train_sampler(self, *_):
-        return SequentialSampler(self.train_dataset)
 
 
 def in_huggingface(name: str, folder) -> list[float]:
