@@ -225,6 +225,7 @@ def _put_in_place(path: Path, mutant: Mutant) -> None:
         place = (code.co_filename, code.co_name, code.co_firstlineno)
         return place == (str(path), mutant.function, mutant.line)
 
+    gc.unfreeze()  # what the tests' conftest has put out of the collector's sight is not listed either
     new = next(code for code in _codes(compile(mutant.tree, str(path), "exec")) if is_it(code))
     live = [each for each in gc.get_objects() if isinstance(each, FunctionType) and is_it(each.__code__)]
     if not live:
