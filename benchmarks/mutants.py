@@ -109,7 +109,7 @@ def _statements(node: ast.stmt) -> Iterator[ast.stmt]:
     """Yields what a statement may be replaced with."""
     if isinstance(node, ast.If) and not _is_type_checking(node):
         yield ast.If(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
-    elif isinstance(node, ast.Return) and node.value is not None:
+    elif isinstance(node, ast.Return) and node.value is not None and not _is_none(node.value):
         yield ast.Return(ast.Constant(None))
     elif (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)) or (
         isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Name)
@@ -119,6 +119,10 @@ def _statements(node: ast.stmt) -> Iterator[ast.stmt]:
         yield ast.Assign([node.target], node.value)
     elif isinstance(node, ast.Continue):
         yield ast.Pass()
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _is_type_checking(node: ast.If) -> bool:

@@ -46,17 +46,21 @@ MODULES = [
     )
 ]
 CORE = ("core/test_controller", "core/test_recorded_rates")
+GRAPHS = ("core/test_whole_step_compiled", "core/test_validation_in_place", "regimes/test_compile")
 FITS = ("lightning/test_lightning", "lightning/test_rates", "regimes/test_callbacks")
 TESTS = {
     "features": ("core/test_features", "core/test_recorded_rates"),
     "signals": ("core/test_signals", *CORE),
     "update_rule": ("core/test_update_rule", "core/test_features", "core/test_recorded_rates"),
-    "direction": ("core/test_direction", *CORE),
-    "sample": ("core/test_sample", "core/test_signals", "regimes/test_complex"),
+    "direction": ("core/test_direction", *CORE, *GRAPHS),
+    "sample": ("core/test_sample", "core/test_signals", "regimes/test_complex", *GRAPHS),
     "guards": ("core/test_guards", "core/test_lr_limits", "core/test_recorded_rates"),
-    "decision": ("core/test_recorded_rates", "core/test_controller"),
-    "decider": (*CORE, "core/test_guards"),
-    "controller": ("core/test_controller", "core/test_explanation", "core/test_guards", "core/test_recorded_rates"),
+    "decision": ("core/test_recorded_rates", "core/test_controller", "meta/test_estimator"),
+    "decider": (*CORE, "core/test_guards", "core/test_collapse", "core/test_validation_loss", *GRAPHS),
+    "controller": (
+        *("core/test_controller", "core/test_explanation", "core/test_guards", "core/test_recorded_rates"),
+        *("core/test_lr_limits", "core/test_collapse", "core/test_validation_loss", *GRAPHS, "regimes/test_optimizers"),
+    ),
     "origin": ("core/test_signals", "core/test_weight_structure", "core/test_controller"),
     "weight_structure": ("core/test_weight_structure",),
     "callback": (*FITS, "lightning/test_closures", "regimes/test_groups"),

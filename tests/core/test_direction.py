@@ -149,6 +149,41 @@ def test_a_gradient_clipped_after_the_decision_is_read_as_applied(form):
             assert torch.allclose(u, (before - weight.detach()) / 0.1, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("form", ["decay", "maximize", "nesterov"])
+def test_a_parameter_without_a_gradient_is_left_alone_decay_and_all(form):
+    weight, idle = (torch.nn.Parameter(torch.full((3,), value, dtype=torch.float64)) for value in (2.0, 5.0))
+    optimizer = torch.optim.SGD([weight, idle], lr=0.1, **FORMS[form])
+    direction, group = direction_of(optimizer), ParameterSample(optimizer).groups[0]
+    for _ in range(2):
+        before = torch.cat((weight, idle)).detach()
+        weight.grad = torch.ones_like(weight)
+        direction.remember([direction.gather(0, group)])
+        optimizer.step()
+        applied = (before - torch.cat((weight, idle)).detach()) / 0.1
+        torch.testing.assert_close(direction.read(0, direction.gather(0, group)), applied)
+
+
+@pytest.mark.parametrize("form", ["plain", "nesterov"])
+def test_with_tensor_rates_what_is_kept_stays_where_it_is_and_a_loaded_state_is_copied(form):
+    """A captured graph writes into the same memory at each replay."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=torch.tensor(0.1), **FORMS[form])
+    direction, group = direction_of(optimizer), ParameterSample(optimizer).groups[0]
+
+    def advance(value: float) -> list[int]:
+        weight.grad = torch.full((3,), value)
+        direction.remember([direction.gather(0, group)])
+        optimizer.step()
+        return [tensor.data_ptr() for tensor in (*direction._before, *direction._gradients, *direction._lrs)]
+
+    assert advance(1.0) == advance(2.0)
+    state = direction.state_dict()
+    kept = [tensor.clone() for name in ("before", "gradients") for tensor in state[name]]
+    direction.load_state_dict(state)
+    advance(3.0)
+    assert all(map(torch.equal, kept, (tensor for name in ("before", "gradients") for tensor in state[name])))
+
+
 def test_a_direction_before_the_first_update_of_a_loaded_state_is_the_stored_one():
     def make():
         weight = torch.nn.Parameter(torch.arange(3.0))

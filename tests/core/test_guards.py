@@ -205,6 +205,15 @@ def test_nan_gradients_halve_the_rate_and_are_seen(policy, caplog):
     assert len([r for r in caplog.records if "non_finite acts at step 5" in r.message]) == 1
 
 
+def test_actions_with_a_step_in_between_are_two_events(policy):
+    run = make_run("sgd", policy).train(batches(5))
+    for loss in (math.nan, 1.0, math.nan, math.nan):
+        for p in run.model.parameters():
+            p.grad = torch.ones_like(p)
+        run.meta_lr.step(loss)
+    assert [(event.step, event.last, event.count) for event in run.meta_lr.events] == [(5, 5, 1), (7, 8, 2)]
+
+
 def test_with_that_guard_off_the_rate_is_left_alone(policy):
     run = make_run("sgd", policy)
     run.meta_lr = MetaLR(run.optimizer, 40, policy, guards=Guards(non_finite=False))

@@ -36,6 +36,7 @@ def test_slices_lie_apart_within_the_tensor_and_take_their_share(count, share):
         return
     assert cut.length <= cut.stride
     assert cut.stride % 2 == 1
+    assert cut.stride >= count // cut.number - 1  # spread over all of it
     assert (cut.number - 1) * cut.stride + cut.length <= count
     taken = cut.number * cut.length
     wanted = max(share * count, LEAST)

@@ -82,6 +82,19 @@ def test_a_loop_that_is_compiled_from_its_first_step_breaks_the_graph_there():
     assert rates == pytest.approx(rates_of("sgd", float), rel=1e-4)
 
 
+def test_no_graph_is_made_for_an_optimizer_that_was_given_up():
+    weight = torch.nn.Parameter(torch.ones(3))
+    weight.grad = torch.ones(3)
+    optimizer = torch.optim.SGD([weight], lr=torch.tensor(0.1), momentum=0.9)
+    meta_lr = MetaLR(optimizer, STEPS, random_policy())
+    for _ in range(2):
+        meta_lr.step(torch.ones(()))
+        optimizer.step()
+    meta_lr.release()
+    with pytest.raises(Exception, match="released"):
+        torch.compile(meta_lr.step, backend="eager", fullgraph=True)(torch.ones(()))
+
+
 @pytest.mark.slow
 def test_a_whole_step_in_the_compilers_own_kernels():
     rates = rates_of("adamw", torch.tensor, "inductor")
