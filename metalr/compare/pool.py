@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import traceback
@@ -83,3 +84,5 @@ def _work(cell_run: CellRun) -> None:
         except BaseException:
             traceback.print_exc()
             raise
+        finally:
+            gc.collect()  # an optimizer and its scheduler hold each other, and with them the cell's tensors
