@@ -59,7 +59,8 @@ TESTS = {
     "decider": (*CORE, "core/test_guards", "core/test_collapse", "core/test_validation_loss", *GRAPHS),
     "controller": (
         *("core/test_controller", "core/test_explanation", "core/test_guards", "core/test_recorded_rates"),
-        *("core/test_lr_limits", "core/test_collapse", "core/test_validation_loss", *GRAPHS, "regimes/test_optimizers"),
+        *("core/test_lr_limits", "core/test_collapse", "core/test_validation_loss", *GRAPHS),
+        *("regimes/test_optimizers", "regimes/test_restore"),
     ),
     "origin": ("core/test_signals", "core/test_weight_structure", "core/test_controller"),
     "weight_structure": ("core/test_weight_structure",),

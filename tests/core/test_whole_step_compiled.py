@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounter
 
-from metalr import MetaLR
+from metalr import Guards, MetaLR
 from metalr.core import fusion
+from metalr.core.graph_checks import check_graph
 from tests.conftest import random_policy
 from tests.problem import batches, make_model
 
@@ -82,17 +83,26 @@ def test_a_loop_that_is_compiled_from_its_first_step_breaks_the_graph_there():
     assert rates == pytest.approx(rates_of("sgd", float), rel=1e-4)
 
 
-def test_no_graph_is_made_for_an_optimizer_that_was_given_up():
+@pytest.mark.parametrize("reason", ["released", "restore"])
+def test_no_graph_is_made_where_there_may_be_none(reason):
     weight = torch.nn.Parameter(torch.ones(3))
     weight.grad = torch.ones(3)
     optimizer = torch.optim.SGD([weight], lr=torch.tensor(0.1), momentum=0.9)
-    meta_lr = MetaLR(optimizer, STEPS, random_policy())
+    guards = Guards(restore=1 if reason == "restore" else None)
+    meta_lr = MetaLR(optimizer, STEPS, random_policy(), guards=guards)
     for _ in range(2):
         meta_lr.step(torch.ones(()))
         optimizer.step()
-    meta_lr.release()
-    with pytest.raises(Exception, match="released"):
+    if reason == "released":
+        meta_lr.release()
+    with pytest.raises(Exception, match=reason):
         torch.compile(meta_lr.step, backend="eager", fullgraph=True)(torch.ones(()))
+
+
+def test_a_graph_is_made_after_two_steps_and_no_sooner():
+    check_graph(2, restores=False)
+    with pytest.raises(RuntimeError, match="which is the 2. of this MetaLR: take 2 steps before"):
+        check_graph(1, restores=False)
 
 
 @pytest.mark.slow
