@@ -116,7 +116,7 @@ NETWORKS, TREES = "networks", "boosted trees"
 
 
 def parts_of(cells: Iterable[Cell], suite: Suite) -> dict[str, list[Cell]]:
-    """Splits the cells: boosted trees apart; networks by horizon and by optimizer, and without what is drawn.
+    """Splits the cells: boosted trees apart; networks by horizon and by optimizer, without what is drawn, and what is all new.
 
     Returns:
         The cells of each part that has one, by its name.
@@ -136,6 +136,7 @@ def parts_of(cells: Iterable[Cell], suite: Suite) -> dict[str, list[Cell]]:
         "networks, AdamW": [cell for cell in networks if cell.optimizer == "adamw"],
         f"networks without {', '.join(drawn)}": [cell for cell in networks if drawn and cell.task not in drawn],
         f"{', '.join(drawn)} alone": [cell for cell in networks if cell.task in drawn],
+        "networks, all new": [cell for cell in networks if tasks[cell.task].new.is_whole],
         TREES: [cell for cell in each if tasks[cell.task].is_boosted],
         "all": each,
     }

@@ -24,6 +24,11 @@ class Novelty(NamedTuple):
     optimizer: str = "drawn"
     horizon: str = "drawn"
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether data and network are new without a reserve, such as "new; the development suite has it"."""
+        return all(part.partition(":")[0] == "new" for part in (self.data, self.network))
+
 
 @dataclass(frozen=True)
 class Task:
