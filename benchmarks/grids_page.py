@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from metalr import LRPolicy
 from metalr.cli.lightning_cli import instantiate
 from metalr.compare import Grid
 from metalr.compare.analysis import Analysis, analyse
@@ -192,3 +193,5 @@ def _made_with(grids: Sequence[Reported]) -> Iterator[str]:
         for record in each.records
     }
     yield from (f"Made with {kind}." for kind in sorted(made))
+    policies = (f"`{name}` `{LRPolicy.load(name).fingerprint()}`" for name in ("default", "boosting"))
+    yield f"The learned schedule is that of the policies {' and '.join(policies)} (fingerprints)."

@@ -1,46 +1,121 @@
-"""Scores a policy on the held-out tasks that chose it, and on fresh instances of the same tasks.
+"""Scores the shipped policies on fresh instances of the held-out tasks of their last meta-training.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.selection default \
-        --configs+=configs/meta/{base,tasks/small_data,heldout/networks,heldout/small_data,default_small_data}.yaml
+    OMP_NUM_THREADS=1 python -m benchmarks.selection --docs docs
 
-The score on a policy's card is the best of some dozen evaluations of one set of instances, so it flatters the policy by
-what instances differ. Here the instances are sampled anew from each of some seeds; 1 is the seed of those that chose.
-Prints a line for each, and the mean and range of the fresh ones.
+The score on a policy's card is of instances that the meta-training looked at, so it flatters the policy by what
+instances differ. Here they are sampled anew from each of some seeds; 1 is the seed of those that were looked at. What
+is measured already of a policy with this fingerprint is kept. `python -m benchmarks.cards` puts mean and range on the
+cards.
 """
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 
 import torch
 from jsonargparse import auto_cli
+from tqdm import tqdm
 
-from metalr import LRPolicy
+from metalr import LRPolicy, shipped_policies
 from metalr.cli import MetaLRCLI
+from metalr.meta import HeldOutTask
+
+ROOT = Path(__file__).resolve().parents[1]
+LOOKED_AT = 1
+"""Seed of the instances that a meta-training looks at."""
+
+LAST_RUNS = {
+    "default": ("base", "tasks/pretrained", "heldout/networks", "default_pretrained"),
+    "anytime": (
+        *("base", "tasks/broad", "heldout/networks", "heldout/small_data", "heldout/dropout_and_masked"),
+        "anytime_annealed",
+    ),
+    "boosting": ("base", "tasks/boosted_trees", "heldout/boosted_trees", "boosting"),
+    "boosting_anytime": ("base", "tasks/boosted_trees", "heldout/boosted_trees", "boosting_anytime"),
+}
+"""Files of configs/meta that the last meta-training of each shipped policy merges."""
+
+Row = dict[str, str]
 
 
-def main(policy: str, *, configs: list[str], seeds: list[int] | None = None) -> None:
-    """Scores a policy on each seed's instances.
+def heldout_tasks(policy: str) -> list[HeldOutTask]:
+    """Reads the held-out tasks of a shipped policy's last meta-training."""
+    options = [f"--config={ROOT}/configs/meta/{name}.yaml" for name in LAST_RUNS[policy]]
+    made = MetaLRCLI(args=[*options, "--model.init_args.init_from=null"], run=False)
+    tasks: list[HeldOutTask] = made.datamodule.heldout
+    return tasks
+
+
+def scored(policy: str, seed: int) -> Row:
+    """Scores a shipped policy on one seed's instances."""
+    learned = LRPolicy.load(policy)
+    tasks = [replace(task, seed=seed) for task in heldout_tasks(policy)]
+    scores = [
+        task.score(learned, learned.anytime, torch.device("cpu")) for task in tqdm(tasks, desc=f"{policy}, seed {seed}")
+    ]
+    means = {part: fmean(float(getattr(score, part)) for score in scores) for part in ("total", "median", "worst")}
+    named = {"policy": policy, "fingerprint": learned.fingerprint(), "seed": str(seed), "tasks": str(len(tasks))}
+    return named | {part: f"{value:.5f}" for part, value in means.items()}
+
+
+def fresh(rows: Iterable[Mapping[str, str]], policy: str) -> str:
+    """Writes the mean and the range of a policy's scores on fresh instances, as its card has them.
+
+    Raises:
+        ValueError: for a policy that has not been measured.
+    """
+    own = [row for row in rows if row["policy"] == policy and int(row["seed"]) != LOOKED_AT]
+    values = [float(row["total"]) for row in own if row["fingerprint"] == LRPolicy.load(policy).fingerprint()]
+    if not values:
+        raise ValueError(f"selection.csv has no fresh instances of {policy!r}: python -m benchmarks.selection first")
+    return f"{fmean(values):.4f} ({min(values):.4f} to {max(values):.4f}) of {len(values)} seeds"
+
+
+def read(path: Path) -> list[Row]:
+    """Reads the rows of a file; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def main(
+    policies: Sequence[str] | None = None,
+    seeds: Sequence[int] = (LOOKED_AT, 2, 3, 4),
+    docs: Path = Path("results/selection"),
+) -> None:
+    """Scores what has not been scored yet, and writes `selection.csv`.
 
     Args:
-        policy: shipped name or file.
-        configs: the merged files of the meta-training whose held-out tasks are scored.
-        seeds: of the instances; by default the one that chose and three fresh ones.
+        policies: shipped names; all by default.
+        seeds: of the instances.
+        docs: folder of the file.
+
+    Raises:
+        ValueError: for a name that is not shipped.
     """
-    options = [f"--config={path}" for path in configs]
-    made = MetaLRCLI(args=[*options, "--model.init_args.init_from=null"], run=False)
-    learned = LRPolicy.load(policy)
-    fresh = []
-    for seed in seeds or [1, 2, 3, 4]:
-        tasks = [replace(task, seed=seed) for task in made.datamodule.heldout]
-        scores = [task.score(learned, learned.anytime, torch.device("cpu")) for task in tasks]
-        total, median, worst = (fmean(float(getattr(s, part)) for s in scores) for part in ("total", "median", "worst"))
-        kind = "chose it" if seed == 1 else "fresh"
-        print(f"seed {seed} ({kind}): {total:.3f}  (median {median:.3f}, worst {worst:.3f})", flush=True)
-        fresh += [total] if seed != 1 else []
-    if fresh:
-        print(f"{policy}_selection_score_fresh: {fmean(fresh):.3f}, {min(fresh):.3f} to {max(fresh):.3f}")
+    unknown = set(policies or ()) - set(LAST_RUNS)
+    if unknown:
+        raise ValueError(f"policies={policies}: choose of {', '.join(LAST_RUNS)}")
+    docs.mkdir(parents=True, exist_ok=True)
+    path = docs / "selection.csv"
+    known = {name: LRPolicy.load(name).fingerprint() for name in shipped_policies()}
+    rows = [row for row in read(path) if row["fingerprint"] == known.get(row["policy"])]
+    for policy in policies or LAST_RUNS:
+        for seed in seeds:
+            if any((row["policy"], int(row["seed"])) == (policy, seed) for row in rows):
+                continue
+            rows.append(scored(policy, seed))
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(sorted(rows, key=lambda row: (list(LAST_RUNS).index(row["policy"]), int(row["seed"]))))
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        print(f"{policy}_selection_score_fresh: {fresh(rows, policy)}")
 
 
 if __name__ == "__main__":

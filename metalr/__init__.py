@@ -1,6 +1,6 @@
-"""metalr: a meta-trained network that sets the learning rate of any PyTorch training run, online.
+"""metalr: a meta-trained network that sets the learning rate of a PyTorch training run, online.
 
-Importing it needs torch alone; `MetaLRCallback` imports lightning when it is first used.
+Importing it needs torch, NumPy and safetensors; `MetaLRCallback` imports lightning when it is first used.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -14,6 +14,13 @@ def blocks(page: Path, language: str = "python") -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
+def expanded(argument: str) -> list[str]:
+    """Expands a brace as bash does: --config=a/{b,c/d}.yaml -> [--config=a/b.yaml, --config=a/c/d.yaml]."""
+    before, _, rest = argument.partition("{")
+    names, _, after = rest.partition("}")
+    return [f"{before}{name}{after}" for name in names.split(",")]
+
+
 class Small(L.LightningModule):
     """Sorts 4 numbers into 3 classes."""
 

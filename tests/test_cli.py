@@ -12,6 +12,7 @@ from metalr import LRPolicy
 from metalr.cli import MetaLRCLI
 from metalr.meta.pretraining_recipes import DEFAULT
 from metalr.meta.starts import VARIABLE, Starts, StartsFolder
+from tests.pages import expanded
 
 ROOT = Path(__file__).parents[1]
 SCHEDULES = sorted(path.stem for path in (ROOT / "configs" / "schedule").glob("*.yaml"))
@@ -34,13 +35,6 @@ FEW_HELDOUT = (
     '"family": {"class_path": "metalr.meta.families.QuadraticTasks"}}]'
 )
 """One short held-out task in place of a config's own."""
-
-
-def expanded(argument: str) -> list[str]:
-    """Expands a brace as bash does: --config=a/{b,c/d}.yaml -> [--config=a/b.yaml, --config=a/c/d.yaml]."""
-    before, _, rest = argument.partition("{")
-    names, _, after = rest.partition("}")
-    return [f"{before}{name}{after}" for name in names.split(",")]
 
 
 def configs_of(run: str) -> list[str]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, geometric_mean, median
 
 from benchmarks.suites import estimates
 from benchmarks.suites.estimates import Estimate
@@ -59,6 +59,8 @@ class Findings:
         cells: rows of the table of cells.
         above_initial: the learned runs that end above their initial validation loss, or not at a number.
         at_chance: numbers of runs at chance and of all runs, by schedule.
+        found_rates: smallest and largest rate that the rate finder chose, and the share of its runs in which it is below
+            a hundredth of the optimizer's usual one; None where it was not run.
         rates, seeds: numbers of initial rates, and of runs from each.
         runs: number of runs.
         core_minutes: of one core, all runs together.
@@ -71,6 +73,7 @@ class Findings:
     cells: list[Row]
     above_initial: list[Run]
     at_chance: dict[str, tuple[int, int]]
+    found_rates: tuple[float, float, float] | None
     rates: int
     seeds: int
     runs: int
@@ -91,11 +94,15 @@ class Findings:
         return cls(
             summary={name: each for name in (*suite.learned, *TUNED, *UNTUNED) if (each := over(networks, name))},
             by_rate={name: each for name in (*suite.learned, *TUNED) if (each := ratios_by_rate(networks, name))},
-            splits={name: headlines(part, suite.learned) for name, part in parts.items()},
+            splits={
+                BY_TASK: headlines(networks, suite.learned, by_task=True),
+                **{name: headlines(part, suite.learned) for name, part in parts.items()},
+            },
             figures=_known(figures),
             cells=cell_rows(table),
             above_initial=above_initial(results),
             at_chance=at_chance(results),
+            found_rates=found_rates(results),
             rates=max((len(row[name].finals) for row in table.values() for name in row.keys() & ranged), default=1),
             seeds=len({run.seed for run in results}),
             runs=len(results),
@@ -114,9 +121,12 @@ def _known(figures: Mapping[str, Estimate | None]) -> Estimates:
 NETWORKS, TREES = "networks", "boosted trees"
 """Parts of the cells."""
 
+BY_TASK = "networks, a mean a task"
+"""The networks' cells with those of one task as one, since they share their data."""
+
 
 def parts_of(cells: Iterable[Cell], suite: Suite) -> dict[str, list[Cell]]:
-    """Splits the cells: boosted trees apart; networks by horizon and by optimizer, without what is drawn, and what is all new.
+    """Splits the cells: boosted trees apart; networks by horizon, by optimizer, and by what meta-training has had.
 
     Returns:
         The cells of each part that has one, by its name.
@@ -143,11 +153,18 @@ def parts_of(cells: Iterable[Cell], suite: Suite) -> dict[str, list[Cell]]:
     return {name: part for name, part in found.items() if part}
 
 
-def headlines(table: Table, learned: Iterable[str]) -> Estimates:
-    """Divides each learned schedule's final loss, from its median and worst rate, by its baselines' at their best."""
+def headlines(table: Table, learned: Iterable[str], by_task: bool = False) -> Estimates:
+    """Divides each learned schedule's final loss, from its median and worst rate, by its baselines' at their best.
+
+    Args:
+        table: losses of the cells.
+        learned: names of the schedules.
+        by_task: take the geometric mean of a task's cells as one observation.
+    """
+    paired = _task_means if by_task else _pairs
     return _known(
         {
-            f"{name}_{which}_over_best_{baseline}": estimates.ratio(_pairs(table, name, PICKS[which], baseline))
+            f"{name}_{which}_over_best_{baseline}": estimates.ratio(paired(table, name, PICKS[which], baseline))
             for name in learned
             for which in ("median", "worst")
             for baseline in BASELINES[name]
@@ -164,6 +181,19 @@ def _pairs(table: Table, name: str, pick: Callable[[Sequence[float]], float], ot
     """Pairs final losses of a schedule, and of another at its best rate, wherever both are there."""
     rows = [row for row in table.values() if {name, other} <= row.keys()]
     return [(pick(row[name].finals), min(row[other].finals)) for row in rows]
+
+
+def _task_means(
+    table: Table, name: str, pick: Callable[[Sequence[float]], float], other: str
+) -> list[tuple[float, float]]:
+    """Does the same with one pair a task: the geometric means of its cells."""
+    pairs = []
+    for task in dict.fromkeys(cell.task for cell in table):
+        own = _pairs({cell: row for cell, row in table.items() if cell.task == task}, name, pick, other)
+        if own:
+            first, second = (geometric_mean(side) for side in zip(*own, strict=True))
+            pairs.append((first, second))
+    return pairs
 
 
 def cell_rows(table: Table) -> list[Row]:
@@ -271,3 +301,12 @@ def at_chance(results: Mapping[Run, Result]) -> dict[str, tuple[int, int]]:
 def is_at_chance(result: Result) -> bool:
     """Tells whether a run ends no better than an answer that is always the same, or not at a number."""
     return not math.isfinite(result.final) or result.metric <= result.chance + MARGIN
+
+
+def found_rates(results: Mapping[Run, Result]) -> tuple[float, float, float] | None:
+    """Collects `Findings.found_rates`; a run of the finder stands at the usual rate, whatever it found."""
+    found = [(result.peak_rate, run.rate) for run, result in results.items() if run.schedule in FOUND]
+    if not found:
+        return None
+    rates = [rate for rate, _ in found]
+    return min(rates), max(rates), fmean(rate < 0.01 * usual for rate, usual in found)

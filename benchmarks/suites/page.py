@@ -30,6 +30,7 @@ def write_page(findings: Findings, suite: Suite, path: Path) -> None:
         yardstick=TITLES[YARDSTICK],
         margin=f"{100 * MARGIN:g}",
         batches=BATCHES,
+        found=_found(findings),
         tasks=_tasks(findings, suite).body(),
         splits="\n\n".join(
             f"### {TITLES[name].capitalize()}\n\n{split_table(findings, name).body()}" for name in suite.learned
@@ -85,6 +86,14 @@ def ranged(each: Estimate | None) -> str:
     return f"{each.value:.3f}" + ("" if each.low is None else f" ({each.low:.3f} to {each.high:.3f})")
 
 
+def _found(findings: Findings) -> str:
+    if findings.found_rates is None:
+        return ""
+    low, high, far_below = findings.found_rates
+    rates = f"it chose rates from {low:.1e} to {high:.1e}, in {100 * far_below:.0f} % of its runs below a hundredth"
+    return f"; at\nLightning's defaults {rates}\nof the usual one, which nobody would take who looks at its plot"
+
+
 def _tasks(findings: Findings, suite: Suite) -> Table:
     rows: list[list[Value]] = []
     for name, task in suite.tasks.items():
@@ -136,7 +145,7 @@ optimizer and its horizon.
 
 Final validation loss over that of another schedule at the best of its rates, geometric mean over cells, with its 95 %
 interval: Student's t of the log ratios, paired by cell. It is an interval for other cells of these kinds; cells of one
-task share their data and are not independent, so that it is rather too narrow.
+task share their data and are not independent, so that it is rather too narrow; in the first row a task's cells are one.
 
 {splits}
 
@@ -150,7 +159,8 @@ too. The learned schedules are given at their median and worst rate, where nothi
 
 The yardstick is {yardstick}, at its best rate in each cell; boosted trees are left out. An
 optimizer of its own is held against what its base does, in the cells of that. The rate finder trains on {batches}
-batches before the run, which are not counted.
+batches before the run, which are not counted{found}.
+A schedule-free optimizer that diverges at all of its three rates enters as {cap} times the initial loss.
 
 {summary}
 

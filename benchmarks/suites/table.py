@@ -26,6 +26,7 @@ class Result:
         seconds: of one core.
         chance: metric of the best answer that is the same for all held-out rows.
         fingerprint: of the run, as `SuiteRun.fingerprint`; "" where it does not matter.
+        peak_rate: largest rate, first group, of those that were noted at the evaluations.
     """
 
     curve: tuple[float, ...]
@@ -33,6 +34,7 @@ class Result:
     seconds: float
     chance: float = math.nan
     fingerprint: str = ""
+    peak_rate: float = math.nan
 
     @property
     def final(self) -> float:
@@ -43,7 +45,8 @@ class Result:
     def of(cls, record: Record, metric: str) -> Result:
         """Reads a run's record, of whose final figures `metric` is one."""
         curve = tuple(record.curves[LOSS][1])
-        return cls(curve, record.final[metric], record.seconds, record.final[CHANCE], record.fingerprint)
+        peak = max(record.curves["lr"][1])
+        return cls(curve, record.final[metric], record.seconds, record.final[CHANCE], record.fingerprint, peak)
 
 
 def results_of(runs: Iterable[SuiteRun], records: Mapping[str, Record]) -> dict[Run, Result]:
@@ -51,16 +54,19 @@ def results_of(runs: Iterable[SuiteRun], records: Mapping[str, Record]) -> dict[
     return {run.key: Result.of(records[run.name], run.task.metric_name) for run in runs if run.name in records}
 
 
+_NUMBERS = ("metric", "seconds", "chance", "peak_rate")
+
+
 def write_rows(results: Mapping[Run, Result], path: Path) -> None:
-    """Writes a row a run: its key, final validation loss, metric, seconds, fingerprint, and the loss's curve."""
+    """Writes a row a run: its key, final validation loss, metric, and so on, its fingerprint, and the loss's curve."""
     points = max((len(result.curve) for result in results.values()), default=0)
     losses = [f"loss_{i}" for i in range(points)]
-    columns = [*Run.__dataclass_fields__, "final", "metric", "chance", "seconds", "fingerprint", *losses]
+    columns = [*Run.__dataclass_fields__, "final", *_NUMBERS, "fingerprint", *losses]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         for run, result in results.items():
-            ends = {name: f"{getattr(result, name):.6g}" for name in ("final", "metric", "chance", "seconds")}
+            ends = {name: f"{getattr(result, name):.6g}" for name in ("final", *_NUMBERS)}
             curve = [f"{loss:.6g}" for loss in result.curve]
             mark = {"fingerprint": result.fingerprint}
             writer.writerow(asdict(run) | ends | mark | dict(zip(losses, curve, strict=True)))
@@ -81,8 +87,8 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Run, Result]:
         key = {"steps": int(row["steps"]), "rate": float(row["rate"]), "seed": int(row["seed"])}
         names = {name: row[name] for name in ("task", "optimizer", "schedule", "policy")}
         curve = tuple(float(loss) for name, loss in row.items() if name.startswith("loss_"))
-        numbers = (float(row[name]) for name in ("metric", "seconds", "chance"))
-        return Run(**names, **key), Result(curve, *numbers, row["fingerprint"])
+        numbers = {name: float(row[name]) for name in _NUMBERS}
+        return Run(**names, **key), Result(curve, fingerprint=row["fingerprint"], **numbers)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{where}: not a run of a suite ({error}); give a file with a row a run") from error
 

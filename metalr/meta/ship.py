@@ -19,7 +19,7 @@ from metalr.meta.structure_prior import expect_smaller_steps
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """Folder of the shipped policies."""
 
-FACTS = ("seed", "meta_steps", "inner_steps", "heldout", "structure_prior", "command", "commit")
+FACTS = ("seed", "meta_steps", "inner_steps", "heldout", "heldout_fresh", "structure_prior", "command", "commit")
 """What a card says of how the policy was made; the rest are figures."""
 
 _PAGE = """# Policy `{name}`
@@ -35,8 +35,9 @@ _PAGE = """# Policy `{name}`
 | inner steps | {inner_steps:,} |
 | weights | {size:,}: {features} features, hidden layers {hidden}, ReLU |
 | selection score | {heldout}: 0.7 median + 0.3 worst of log(final validation loss / best-tuned reference schedule), \
-on the held-out instances that chose this state of the run; of others it is higher |
-
+on the held-out instances that the run looked at |
+| on fresh instances | {fresh} |
+{prior}
 {figures}
 ## Where it fails
 
@@ -110,6 +111,8 @@ def _page(policy: LRPolicy, name: str, blocks: list[str], limits: str) -> str:
         features=len(policy.features),
         hidden=" and ".join(map(str, policy.hidden)),
         heldout=card["heldout"],
+        fresh=card.get("heldout_fresh", "not measured: `python -m benchmarks.selection`, then `benchmarks.cards`"),
+        prior=f"| structure prior | {prior} nats |\n" if (prior := card.get("structure_prior")) else "",
         figures="\n".join(sections),
         limits=limits,
     )

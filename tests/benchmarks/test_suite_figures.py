@@ -122,10 +122,34 @@ def test_trees_are_apart_and_networks_are_split_by_horizon_optimizer_and_what_is
             "networks, AdamW": [*noise[2:], line],
             "networks without noise": [line],
             "noise alone": noise,
+            "networks, all new": [line],
             "boosted trees": [trees],
             "all": [*noise, line, trees],
         }
     )
+
+
+def test_a_tasks_cells_count_as_one_where_that_is_asked_for():
+    """Ratios of 2 and 8 in one task make 4, and the other task has 1: the mean is 2."""
+    cells = [Cell("noise", "sgd", 4), Cell("noise", "sgd", 12), Cell("line", "adamw", 4)]
+    table = {
+        cell: {"default": scores(end), "linear_warmup": scores(1.0)} for cell, end in zip(cells, (2, 8, 1), strict=True)
+    }
+    found = figures.headlines(table, ["default"], by_task=True)["default_median_over_best_linear_warmup"]
+    assert (found.value, found.cells) == (pytest.approx(2.0), 2)
+
+
+def test_what_the_rate_finder_chose_is_collected():
+    def run(schedule, rate):
+        return Run(*CELL, schedule, rate, 0)
+
+    results = {
+        run("finder_cosine", 0.1): Result((2.0, 1.0), 0.5, 0.1, peak_rate=1e-4),
+        run("finder_one_cycle", 0.1): Result((2.0, 1.0), 0.5, 0.1, peak_rate=0.05),
+        run("cosine", 0.1): Result((2.0, 1.0), 0.5, 0.1, peak_rate=0.1),
+    }
+    assert figures.found_rates(results) == (1e-4, 0.05, 0.5)
+    assert figures.found_rates({run("cosine", 0.1): results[run("cosine", 0.1)]}) is None
 
 
 def test_a_cell_that_never_gets_there_counts_as_the_whole_run_and_is_counted():
