@@ -78,7 +78,8 @@ def in_both(name: str) -> str:
 CLAIMS = {
     "# metalr": [
         f"Left, the final suite, by which nothing was chosen: {FINAL['summary']['default']['median']['cells']} cells, "
-        f"two seeds; right, the development suite: {FOUND['summary']['default']['median']['cells']} cells, three seeds.",
+        "two seeds; right, the development suite: "
+        f"{FOUND['summary']['default']['median']['cells']} cells, three seeds.",
         f"it ends at **{FINAL_MEDIAN}** times the loss",
         f"at {FINAL_WORST} from the worst; on the [development suite](docs/heldout.md) at {MEDIAN} and {WORST}.",
     ],
@@ -95,8 +96,9 @@ CLAIMS = {
         f"it is at {FINAL_MEDIAN}, with a task's cells as one "
         f"{part('networks, a mean a task', 'default_median_over_best_linear_warmup', FINAL)}: over short horizons "
         f"{part('networks, short', 'default_median_over_best_linear_warmup', FINAL)}, over long ones "
-        f"{part('networks, long', 'default_median_over_best_linear_warmup', FINAL)}, where data and network are both new "
-        f"{part('networks, all new', 'default_median_over_best_linear_warmup', FINAL)}; from the worst rate {FINAL_WORST}",
+        f"{part('networks, long', 'default_median_over_best_linear_warmup', FINAL)}, where data and network are both "
+        f"new {part('networks, all new', 'default_median_over_best_linear_warmup', FINAL)}; from the worst rate "
+        f"{FINAL_WORST}",
         f"Without a horizon it is at {part('networks', 'anytime_median_over_best_constant', FINAL)} times",
         f"Prodigy at its defaults {in_both('default_wins_over_prodigy_plain_cosine')}",
         f"with its safeguards {in_both('default_wins_over_prodigy_cosine')}",
@@ -107,7 +109,8 @@ CLAIMS = {
         f"{percent('default_never_at_best_linear_warmup', FINAL)} % of the final suite's it never reaches",
         f"is {gap(FOUND)} and {gap(FINAL)} points behind",
         f"and {worst_gap(FOUND)} and {worst_gap(FINAL)} in the worst cell",
-        f"{above_initial(FOUND)} runs, all of that BERT, and {above_initial(FINAL)}, all pairs of questions at 500 steps",
+        f"{above_initial(FOUND)} runs, all of that BERT, and {above_initial(FINAL)}, all pairs of questions at 500 "
+        "steps",
     ],
 }
 
@@ -261,7 +264,7 @@ def test_a_card_is_the_one_inside_of_the_policy(name):
     assert facts["selection score"].startswith(f"{policy.card['heldout']}: ")
     assert facts["on fresh instances"] == policy.card["heldout_fresh"]
     assert facts["on fresh instances"] == selection.fresh(selection.read(ROOT / "docs" / "selection.csv"), name)
-    assert facts.get("structure prior", "") == (f"{prior} nats" if (prior := policy.card.get("structure_prior")) else "")
+    assert facts.get("structure prior", "nats").removesuffix(" nats") == policy.card.get("structure_prior", "nats")
 
 
 @pytest.mark.parametrize("name", shipped_policies())
@@ -355,3 +358,16 @@ def test_the_validation_losss_table_is_its_files():
     lines = validation_loss.table(table_of("validation-loss"))
     assert len(lines) == 5
     assert "\n".join(lines) in (ROOT / "docs" / "meta-training.md").read_text()
+
+
+def test_the_selection_scores_of_the_page_are_those_of_their_file():
+    stored = selection.read(ROOT / "docs" / "selection.csv")
+    page = (ROOT / "docs" / "meta-training.md").read_text()
+    for name in shipped_policies():
+        of_seed = {int(row["seed"]): float(row["total"]) for row in stored if row["policy"] == name}
+        looked_at = of_seed.pop(selection.LOOKED_AT)
+        fresh = f"{statistics.fmean(of_seed.values()):.3f} ({min(of_seed.values()):.3f} to {max(of_seed.values()):.3f})"
+        assert f"| `{name}` | {looked_at:.3f} | {fresh} |" in page
+        assert looked_at == pytest.approx(
+            float(LRPolicy.load(name).card["heldout"]), abs=0.01
+        )  # rounded otherwise, as it was compiled

@@ -59,8 +59,8 @@ class Findings:
         cells: rows of the table of cells.
         above_initial: the learned runs that end above their initial validation loss, or not at a number.
         at_chance: numbers of runs at chance and of all runs, by schedule.
-        found_rates: smallest and largest rate that the rate finder chose, and the share of its runs in which it is below
-            a hundredth of the optimizer's usual one; None where it was not run.
+        found_rates: smallest and largest rate that the rate finder chose, and the share of its runs where it is below a
+            hundredth of the optimizer's usual one; None where it was not run.
         rates, seeds: numbers of initial rates, and of runs from each.
         runs: number of runs.
         core_minutes: of one core, all runs together.

@@ -33,9 +33,13 @@ def learns(task: str, folder: Path, root: str | None) -> None:
     assert record.final["val/chance"] <= record.final[TASKS[task].metric_name] + 0.1
 
 
-def test_no_task_of_the_development_suite_is_in_it_and_no_data_of_it_is_drawn():
+def test_its_tasks_have_names_of_their_own_and_say_which_data_the_development_suite_has():
     assert not TASKS.keys() & DEVELOPMENT.keys()
     assert not any(task.drawn for task in TASKS.values())
+    assert [name for name, task in TASKS.items() if "the development suite" in task.new.data] == ["vit", "letters"]
+    assert [name for name, task in TASKS.items() if task.new.is_whole] == [
+        *("photograph", "series", "rotations", "questions"),
+    ]
     runs = plan(SUITE, dict.fromkeys(("default", "anytime", "boosting", "boosting_anytime"), "p"))
     assert len(set(runs)) == len(runs)
     assert {run.schedule for run in runs} == {*SUITE.schedules}
