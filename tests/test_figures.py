@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import statistics
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from benchmarks import first_screen, selection, validation_loss
 from benchmarks.cards import SUITES, card_figures, check_measured, command_of
-from benchmarks.suites.estimates import Estimate
+from benchmarks.suites.estimates import Estimate, ratio
 from benchmarks.suites.page import ranged
 from benchmarks.suites.schedules import LEARNED as LEARNED_NAMES
 from benchmarks.suites.schedules import TITLES
@@ -371,3 +372,33 @@ def test_the_selection_scores_of_the_page_are_those_of_their_file():
         assert looked_at == pytest.approx(
             float(LRPolicy.load(name).card["heldout"]), abs=0.01
         )  # rounded otherwise, as it was compiled
+
+
+def layer_rates(part_name: str, arm: str, seed: str = "") -> dict[str, float]:
+    """Mean log ratios by kind of work."""
+    found: dict[str, list[float]] = {}
+    for row in table_of("layer-rates"):
+        if (row["part"], row["arm"], row["seed"]) == (part_name, arm, seed):
+            found.setdefault(row["cell"], []).append(float(row["log_over_global"]))
+    return {cell: statistics.fmean(values) for cell, values in found.items()}
+
+
+def with_interval(logs: dict[str, float]) -> str:
+    return ranged(ratio([(math.exp(value), 1.0) for value in logs.values()]))
+
+
+def test_the_figures_of_a_rate_for_each_layer_are_those_of_their_file():
+    page = (ROOT / "docs" / "meta-training.md").read_text()
+    pretrained = {"pretrained_adam", "scenes_sgd", "scenes_adam"}
+    learned = [layer_rates("learned", "groups_kind", seed) for seed in "01"]
+    by_tensor = [layer_rates("learned", "groups_kind_by_tensor", seed) for seed in "01"]
+    scratch = [{cell: each[cell] for cell in each.keys() - pretrained} for each in learned]
+    trained = [{cell: each[cell] for cell in pretrained} for each in learned]
+    for row in (learned, by_tensor, scratch, trained):
+        assert f"| {' | '.join(map(with_interval, row))} |\n" in page
+    for cell in ("transformer_adam", "sentence_adam"):
+        assert f"{math.exp(learned[0][cell]):.3f} and {math.exp(learned[1][cell]):.3f}" in page
+    arms = dict.fromkeys(row["arm"] for row in table_of("layer-rates") if row["part"] == "constant")
+    assert len(arms) == 9
+    for arm in arms:
+        assert f" | {with_interval(layer_rates('constant', arm))} | " in page
