@@ -5,7 +5,7 @@
 For every start the same few samples are learned from the trained weights and from fresh ones, at rates half a decade
 apart under linear decay with 6 % warm-up. A line of OUT/runs.jsonl is one cell and is not measured again. The relative
 step is lr |u| / |w| at the highest rate of a run, measured when a tenth of it is over; MiniLM's is that of SST-2 at its
-best rate, 1e-4 (the package of the benchmarks' extra, and --minilm false to leave it out).
+best rate, 1e-4 (the package of the extra `finetuning`, and --minilm false to leave it out).
 """
 
 from __future__ import annotations

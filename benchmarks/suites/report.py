@@ -22,7 +22,7 @@ from metalr.compare.runner import finished, run
 
 @dataclass(frozen=True)
 class Goal:
-    """Says what counts as doing well in a cell, as `metalr.compare.design.Measured`."""
+    """Says what counts as doing well in a cell, as `metalr.compare.design.Objective`."""
 
     name: str
     metric: str = LOSS
