@@ -69,7 +69,8 @@ class GLUEDataModule(TextDataModule):
     their labels are public (MRPC), and the validation splits otherwise. Prediction takes the test splits, or the
     validation splits where there are none.
 
-    `TextClassifier` reads `num_labels`, `metrics` and `evaluation_names` off it, so that the task is said once.
+    `TextClassifier` reads `num_labels`, `metrics` and `evaluation_names` off it, so that the task is configured in one
+    place.
 
     Args:
         task: one of `TASKS`.

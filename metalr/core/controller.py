@@ -190,7 +190,7 @@ class MetaLR:
         """Measures this step, decides, and sets every group's "lr".
 
         A loss or gradient that is not finite never reaches the policy, and halves the rate unless that guard is off.
-        Whether the optimizer applies it is the loop's to say.
+        The caller decides whether to apply the step.
 
         In a loop of your own: with a GradScaler, call `scaler.unscale_(optimizer)` first, and leave this out on a
         step that the scaler will skip; under DDP, give the loss averaged over the ranks, so that all of them decide
@@ -248,7 +248,7 @@ class MetaLR:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _step_uncompiled(self, loss: Tensor | float) -> None:
-        """Takes one of the first steps where a compiler would take it in: it breaks the graph."""
+        """Runs a warm-up step outside of the compiled graph."""
         self._step_now(loss)
 
     def _step_in_graph(self, loss: Tensor | float) -> None:

@@ -344,7 +344,7 @@ def _nothing_waits() -> Number:
 
 
 def _empty_outcome(device: torch.device) -> Outcome:
-    """Makes room for what a decision on a device shows: each number in memory of its own, as compilers have it."""
+    """Allocates the output buffers of a device decision; they must not alias."""
 
     def numbers(*shape: int) -> Tensor:
         return torch.zeros(1, *shape, device=device)
@@ -356,7 +356,7 @@ def _empty_outcome(device: torch.device) -> Outcome:
 
 
 def _completed(stored: dict[str, Tensor], features: FeatureState) -> dict[str, Tensor]:
-    """Gives the guards' state of a stored run; that of version 6 knew no collapse, which it may see from here on."""
+    """Upgrades a stored guard state; version 6 has no collapse fields."""
     if "stayed" in stored:
         return dict(stored)
     counts = torch.zeros(len(GUARDS), 1, dtype=torch.int64)

@@ -86,7 +86,7 @@ class GroupRates:
         self.note()
 
     def fill(self, factor: Number) -> None:
-        """Does the same without taking note, which is the host's."""
+        """Writes the rates without recording them; safe in a captured graph."""
         self.factor = factor
         for group, base in zip(self._optimizer.param_groups, self.base, strict=True):
             lr = group["lr"]
@@ -98,7 +98,7 @@ class GroupRates:
                 lr.fill_(base * float(factor))
 
     def note(self) -> None:
-        """Takes the present rates for known: only what is written from here on is somebody else's."""
+        """Records the current rates so that later external writes are detected."""
         self._noted = _noted(self._optimizer.param_groups)
 
     def rebase(self, base: Sequence[float]) -> None:
@@ -113,7 +113,12 @@ class GroupRates:
     def _report(self, index: int, lr: float, step: int) -> None:
         again, self._last_written = step == self._last_written + 1 and step > 0, step
         if not again:
-            logger.info("metalr: param_groups[%d]['lr'] was set to %.3g before step %d: taken up", index, lr, step)
+            logger.info(
+                "metalr: param_groups[%d]['lr'] was changed externally to %.3g before step %d; using it from now on",
+                index,
+                lr,
+                step,
+            )
         elif not self._warned:
             self._warned = True
             warnings.warn(

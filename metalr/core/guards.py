@@ -36,7 +36,7 @@ _ABOVE_FIRST = 0.5
 """Descents by which its loss may stand above the first one: farther up, it is no return to where it began."""
 
 _DESCENT, _SURE_DESCENT = 1.5, 4.0
-"""Noises of the loss from which on a descent is one, beside a gradient that dies, and without any doubt."""
+"""Smallest descent, in units of the loss's noise, that counts: with a vanishing gradient, and without one."""
 
 _DEAD, _DYING, _DEAD_ALONE = math.log(5.0), math.log(4.0), math.log(10.0)
 """Nats by which the gradient has to lie below what it was: to be dead where the loss has risen; to look so, and to be

@@ -28,7 +28,7 @@ WINDOW_SHARES = (0.01, 0.05, 0.2)
 """Windows of the fast, middle and slow averages as shares of the span."""
 
 MIN_WINDOWS = (4.0, 8.0, 16.0)
-"""Shortest windows in steps, below which an average would not average."""
+"""Minimum window lengths, steps."""
 
 MAX_LOG_MULTIPLIER = 14.0
 """Bound on |s| in nats (six decades): keeps exp(s) finite whatever a policy does."""

@@ -1,7 +1,8 @@
-"""Finetuning callbacks, which read and write rates while a fit goes on, work on initial rates.
+"""Shows initial rates to finetuning callbacks, which read and write rates during a fit.
 
-While one runs, each group shows lr_g(0): a tenth of the first group's rate is a tenth of it for good, and a number is
-an initial rate, as in `configure_optimizers`. What anything else writes into a group is a present rate; see
+Rates that a finetuning callback reads or writes are initial rates. While one runs, each group's "lr" is lr_g(0): a
+group that is added at a tenth of the first group's rate keeps that ratio, and a number is an initial rate, as in
+`configure_optimizers`. Anything else that writes into a group sets its current rate; see
 `metalr.core.groups.GroupRates`.
 """
 

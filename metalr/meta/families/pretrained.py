@@ -1,4 +1,4 @@
-"""Fine-tuning of networks that know what the run cannot learn again: from trained starts on disk."""
+"""Fine-tuning tasks from pretrained networks, which are read from disk."""
 
 from __future__ import annotations
 
