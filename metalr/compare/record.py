@@ -103,8 +103,8 @@ def _policies(text: str) -> list[bytes]:
     return [*shipped, *(Path(name).read_bytes() for name in named if Path(name).is_file())]
 
 
-def thin(curve: Curve, points: int = POINTS) -> Curve:
-    """Thins a curve to at most so many points, the first and the last among them."""
+def decimate(curve: Curve, points: int = POINTS) -> Curve:
+    """Decimates a curve to at most so many points, the first and the last among them."""
     steps, values = curve
     if len(steps) <= points:
         return curve

@@ -17,7 +17,7 @@ from metalr.core.checks import check_loss, check_optimizer, check_scalar, checke
 from metalr.core.decider import Decider, device_of_rates
 from metalr.core.direction import direction_of
 from metalr.core.explanation import Explanation, Snapshot, explain
-from metalr.core.features import FEATURES, ORIGIN_FEATURES, FeatureState
+from metalr.core.features import FEATURES, ORIGIN_FEATURES
 from metalr.core.graph_checks import WARM_UP, check_graph
 from metalr.core.groups import GroupRates
 from metalr.core.guard_record import GuardEvent, GuardRecord
@@ -175,7 +175,7 @@ class MetaLR:
 
     @property
     def guard_counts(self) -> dict[str, int]:
-        """Actions of each guard so far, by name."""
+        """Interventions of each guard so far, by name."""
         self._notice()
         return self._record.counts
 
@@ -320,11 +320,6 @@ class MetaLR:
         features = self._decider.features
         return features if features is None or isinstance(features, Tensor) else torch.as_tensor(features).float()[None]
 
-    @property
-    def _feature_state(self) -> FeatureState:
-        """What the features remember, as tensors."""
-        return self._decider.feature_state
-
     def _warn_beyond_horizon(self) -> None:
         if self._total_steps is not None and self._step >= self._total_steps and not self._warned:
             self._warned = True
@@ -348,8 +343,8 @@ class MetaLR:
         numbers = [
             to_tensor(part).float().clone() for part in (fast.loss, decider.log_multiplier, decider.change, features)
         ]
-        actions = [to_tensor(action) for action in decider.actions or ()]
-        others = [to_tensor(decider.finite).clone(), torch.stack(actions), decider.counts_in_place().clone()]
+        interventions = [to_tensor(flag) for flag in decider.interventions or ()]
+        others = [to_tensor(decider.finite).clone(), torch.stack(interventions), decider.counts_in_place().clone()]
         return Snapshot(self.last_step - 1, self._total_steps, self.base_lrs[0], *numbers, *others)
 
     def explain(self) -> Explanation:

@@ -46,8 +46,8 @@ class MetaLRCallback(Callback):
     that was applied.
 
     Logged at the Trainer's `log_every_n_steps`: `metalr/lr` (of the first group), `metalr/log_multiplier` (log of
-    the rate over its reference schedule, nats), `metalr/change` (nats) and `metalr/guard_<name>` (actions of each guard
-    so far); with several optimizers, `metalr-1/...` and so on.
+    the rate over its reference schedule, nats), `metalr/change` (nats) and `metalr/guard_<name>` (interventions of each
+    guard so far); with several optimizers, `metalr-1/...` and so on.
 
     Args:
         policy: "default", another shipped name, a path, or an `LRPolicy`, as for `MetaLR`.
