@@ -60,7 +60,7 @@ TASKS: dict[str, GLUETask] = {
 
 
 class GLUEDataModule(TextDataModule):
-    """Batches of one GLUE task, padded to their longest row.
+    """Provides batches of one GLUE task, padded to their longest row.
 
     A batch is what the tokenizer gives (`input_ids`, `attention_mask`, with BERT `token_type_ids`; each (B, L),
     int64) and `labels` (B,): int64, or float32 for STS-B.

@@ -320,7 +320,7 @@ def _decayed_gradient(rows: Tensor, group: dict[str, Any]) -> Tensor:
 
 
 def _on_devices(optimizer: Optimizer, tensors: list[Tensor | None]) -> list[Tensor | None]:
-    """Copies of one tensor a group, each where the group's parameters are."""
+    """Copies one tensor for each group to the device of the group's parameters."""
     pairs = zip(tensors, optimizer.param_groups, strict=False)
     return [None if t is None else t.to(group["params"][0].device, copy=True) for t, group in pairs]
 

@@ -46,7 +46,7 @@ class Cut(NamedTuple):
 
     @classmethod
     def of(cls, count: int, share: float) -> Cut | None:
-        """Slices of `share` of `count` elements, or None for all of them."""
+        """Chooses slices that hold `share` of `count` elements, or None for all of them."""
         wanted = max(math.ceil(share * count), LEAST)
         if wanted >= count:
             return None

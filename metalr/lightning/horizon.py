@@ -38,7 +38,7 @@ class Horizon:
         self._pace = None if automatic else StepPace(Position.of(trainer, done), len(trainer.optimizers), state)
 
     def planned(self, trainer: L.Trainer, done: int) -> int | None:
-        """Steps of the whole run as known when a fit starts; None where the Trainer has no end.
+        """Counts the steps of the whole run as known when a fit starts; None where the Trainer has no end.
 
         Args:
             trainer: that the fit is of.
@@ -48,7 +48,7 @@ class Horizon:
         return steps if steps is not None or self._time is None else done + 1  # the first step measures the time
 
     def at_step(self, trainer: L.Trainer, done: int) -> int:
-        """Steps of the whole run as known at a decision, the same on all ranks; never below `done + 1`."""
+        """Counts the steps of the whole run as known at a decision, the same on all ranks; at least `done + 1`."""
         counted = self._counted(trainer, done, started=True)
         ends = [] if counted is None else [counted]
         if self._time is not None:
@@ -114,7 +114,7 @@ class StepPace:
             self._positions = [*self._positions[:2], position]
 
     def horizon(self, trainer: L.Trainer, started: bool) -> int | None:
-        """Steps of the whole run; None where the Trainer has no end."""
+        """Counts the steps of the whole run; None where the Trainer has no end."""
         last, ends = self._positions[-1], []
         left = _batches_of_epochs(trainer, started)
         if left is not None:
