@@ -15,7 +15,7 @@ from metalr.core.backend import Number
 
 logger = logging.getLogger("metalr")
 
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """Relative difference up to which two rates are the same one: a tensor's is rounded to single precision."""
 
 SCALES = ("lr_scale", "lr_mult", "lr_multiplier")
@@ -69,7 +69,7 @@ class GroupRates:
         ]
         for index in written:
             lr = float(groups[index]["lr"])
-            if not math.isclose(lr, self.base[index] * float(self.factor), rel_tol=_ROUNDING):
+            if not math.isclose(lr, self.base[index] * float(self.factor), rel_tol=ROUNDING):
                 self.base[index] = lr / float(self.factor)
                 self._report(index, lr, step)
         if len(groups) > known:

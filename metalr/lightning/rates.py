@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 
 from metalr.core.controller import MetaLR
+from metalr.core.groups import ROUNDING
 from metalr.lightning.hooks import ReplacedHooks
 from metalr.lightning.packages import instances
 
 if TYPE_CHECKING:
     import lightning as L
-
-_ROUNDING = 1e-6
-"""Relative difference up to which two rates are the same one: a tensor's is rounded to single precision."""
 
 
 def show_initial_rates(trainer: L.Trainer, controllers: Sequence[MetaLR], hooks: ReplacedHooks) -> None:
@@ -59,7 +57,7 @@ def _on_initial_rates(hook: Callable[..., Any], controllers: Sequence[MetaLR]) -
 def _read(group: dict[str, Any], shown: Sequence[float]) -> float:
     """Returns the rate of a group, to the last bit the one that was shown where that was left as it was."""
     written = float(group["lr"])
-    return next((rate for rate in shown if math.isclose(written, rate, rel_tol=_ROUNDING)), written)
+    return next((rate for rate in shown if math.isclose(written, rate, rel_tol=ROUNDING)), written)
 
 
 @torch.no_grad()
