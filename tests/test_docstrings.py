@@ -12,6 +12,7 @@ from tests.pages import ROOT
 PATHS = sorted((ROOT / "metalr").rglob("*.py"))
 DOORS = {
     "metalr": ["Guards", "LRPolicy", "MetaLR", "MetaLRCallback"],
+    "metalr.core.policy": ["shipped_policies"],
     "metalr.cli": ["MetaLRCLI"],
     "metalr.cluster.options": ["Cluster", "Submission"],
     "metalr.compare": ["Grid", "Schedule", "Workload"],
@@ -26,6 +27,7 @@ DOORS = {
         "MetaLearner",
         "MetaTasksDataModule",
         "Net",
+        "Split",
         "TaskDistribution",
         "TaskFamily",
         "rollout",

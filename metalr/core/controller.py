@@ -84,6 +84,10 @@ class MetaLR:
         ...     optimizer.step()
         >>> meta_lr.last_step
         20
+        >>> meta_lr.validation(0.9)  # the next step reads it, if the policy does
+        >>> meta_lr.explain().step, meta_lr.snapshot().total_steps
+        (19, 20)
+        >>> meta_lr.load_state_dict(meta_lr.state_dict())
     """
 
     def __init__(
@@ -123,7 +127,7 @@ class MetaLR:
 
     @property
     def total_steps(self) -> int | None:
-        """The horizon T; it may be moved while the run goes on, but not given up or taken up."""
+        """The horizon T; it may be changed during the run, but neither removed nor introduced."""
         return self._total_steps
 
     @total_steps.setter
