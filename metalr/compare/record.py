@@ -1,4 +1,4 @@
-"""What a finished cell leaves, kept as one JSON file, and the digest of what decided it."""
+"""The record of a finished cell, kept as one JSON file, and the fingerprint of its inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the cells of a grid that are not finished yet, and shows how far they are."""
+"""Runs the cells of a grid that are not finished yet, and shows their progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a decision computes with: one protocol, and two number backends behind it.
+"""The arithmetic of a decision: one protocol, with two backends.
 
 The features, the update rule and the guards are a hundred operations on a few numbers. In the batched inner runs of
 meta-training, and where the rates live on a device, these are torch's (`metalr.core.torch_backend`), on float32

@@ -45,7 +45,7 @@ class RunSnapshot(NamedTuple):
 
 
 class DecisionState(NamedTuple):
-    """Holds what the next decision needs of what was before it.
+    """Holds the state that the next decision needs.
 
     Attributes:
         features: their state.
@@ -61,7 +61,7 @@ class DecisionState(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Holds what else a decision shows.
+    """Holds the results of a decision that can be read after it.
 
     Attributes:
         factor: of the initial rates, ref(t/T) exp(s_t), (1,).

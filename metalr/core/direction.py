@@ -65,7 +65,7 @@ class Direction(ABC):
         """Keeps what the optimizer's own step is about to change, of the sample of each group."""
 
     def after_step(self, samples: Sequence[GroupSample]) -> None:  # noqa: B027 - see remember
-        """Keeps what it made of that."""
+        """Keeps the result of that step."""
 
     def forget(self) -> None:  # noqa: B027 - see remember
         """Drops what is kept: called when the sample has changed, as it belongs to other elements."""

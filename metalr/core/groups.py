@@ -24,11 +24,11 @@ first, many the second, DINOv2 the third."""
 
 
 class GroupRates:
-    """Holds the initial rates of an optimizer's groups, and sets the present ones.
+    """Holds the initial rates of an optimizer's groups, and sets the current ones.
 
-    The rate of group g at step t is lr_g(0) * factor(t), with one factor for all groups. So a rate that somebody else
-    writes into a group is a present one, and goes on from there: lr_g(0) becomes lr / factor(t). Ratios that were
-    asked for relative to the other groups are kept.
+    The rate of group g at step t is lr_g(0) * factor(t), with one factor for all groups. A rate that other code
+    writes into a group is a current one, from which the schedule continues: lr_g(0) becomes lr / factor(t). Ratios
+    between the groups are kept.
 
     Args:
         optimizer: whose groups they are.
@@ -55,7 +55,7 @@ class GroupRates:
             )
 
     def adopt(self, step: int) -> None:
-        """Takes up rates that were written since the last decision, and those of groups that were added.
+        """Adopts rates that were written since the last decision, and those of groups that were added.
 
         A group that was added without a rate of its own has the optimizer's default, which is an initial one. Where
         rates are written at steps that follow each other, something else sets them, too: a warning says so, once.

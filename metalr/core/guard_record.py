@@ -27,7 +27,7 @@ _WORDS = {
 
 
 class DivergenceError(RuntimeError):
-    """Says that the loss stands far above its best, where `Guards(on_divergence="raise")` asked for it."""
+    """Reports that the loss stands far above its best, where `Guards(on_divergence="raise")` asked for it."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Guards: what keeps a learned rate from doing harm, each visible when it acts and each off by an argument.
+"""Guards: they keep a learned rate from doing harm; each reports when it acts, and can be turned off.
 
-They act on a real run alone, between the update rule and the rate; meta-training goes without them. docs/guards.md says
+They act on real runs only, between the update rule and the rate; meta-training does not use them. docs/guards.md says
 what each sees.
 """
 

@@ -1,4 +1,4 @@
-"""When a run copies its weights to the host, and when it goes back to them: `Guards(restore=...)`."""
+"""Copies a run's weights to the host, and restores them after a collapse: `Guards(restore=...)`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Restore:
     """Keeps one copy of a run, and goes back to it when the run has collapsed.
 
     The first copy is taken at the first step. Another takes its place when the loss stands at its best and has fallen
-    since, so that weights that are being lost are never copied over good ones. What was decided on goes back with the
-    weights, but for the rate and what the guards have done.
+    since, so that weights that are being lost are never copied over good ones. The states of features and
+    guards are restored with the weights, except for the rate and the effects of the guards.
 
     The copy is no part of a state: a run that is resumed begins with a new one, when its loss stands at its best.
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 LIMIT = 2**18
-"""Elements sampled in all, but for those that small tensors are promised; `benchmarks/overhead.py` shows the errors."""
+"""Elements sampled in all, beside the minimum of small tensors; `benchmarks/overhead.py` shows the errors."""
 
 LENGTH = 32
 """Elements of a slice: two lines of a cache."""

@@ -1,4 +1,4 @@
-"""What is measured of one training step: loss, gradient, parameter and update norms, and their alignment."""
+"""The measurements of one training step: loss, gradient, parameter and update norms, and their alignment."""
 
 from __future__ import annotations
 

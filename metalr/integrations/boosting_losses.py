@@ -238,4 +238,4 @@ LOSSES: dict[str, ObjectiveLoss] = {
     "survival:aft": _aft,
     "survival:cox": _cox,
 }
-"""By the objective's name. The three rankings share a loss: what LambdaMART goes down has none."""
+"""By the objective's name. The three rankings share a loss: LambdaMART's gradient is not that of a loss."""

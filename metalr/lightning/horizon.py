@@ -1,6 +1,6 @@
-"""The horizon of an optimizer in a Trainer: the steps that it has taken plus those that it has to come.
+"""The horizon of an optimizer in a Trainer: the steps that it has taken plus those to come.
 
-It is worked out anew at each decision, from where the Trainer is and what it is set to do from there. So it is right
+It is recomputed at each decision, from the Trainer's position and settings. So it is right
 after a resume with another batch size, number of devices, accumulation, limit or end, when a dataloader grows, and
 when a GradScaler skips steps; where nothing changes, it stays the same number.
 """
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Horizon:
-    """Works out the horizon of one optimizer of a Trainer.
+    """Computes the horizon of one optimizer of a Trainer.
 
     Under automatic optimization, the steps to come are counted from the batches and epochs that are left, the windows
     of accumulation, and `max_steps`. Under manual optimization they follow from the pace at which the optimizer has
-    stepped so far, see `StepPace`; with `max_time`, from the time that its steps have taken, see `TimePace`. What ends
-    first counts.
+    stepped so far, see `StepPace`; with `max_time`, from the time that its steps have taken, see `TimePace`. The
+    earliest end counts.
 
     Args:
         trainer: when a fit starts.
