@@ -78,7 +78,7 @@ def score(without: str, seed: int, budget: Budget, tasks: list[HeldOutTask]) -> 
 
 
 def _read(path: Path) -> dict[tuple[str, int], float]:
-    """Scores by the feature left out and the seed; a training whose line is incomplete is repeated."""
+    """Reads scores by the feature left out and the seed; a training whose line is incomplete is repeated."""
     rows = [line for line in path.read_text().splitlines() if line.endswith("}")] if path.is_file() else []
     return {(row["without"], row["seed"]): row["score"] for row in map(json.loads, rows)}
 

@@ -2,7 +2,7 @@
 # What is measured in the first minutes with a GPU, the most telling first; nothing is fetched from a network.
 #   bash benchmarks/accelerator.sh                  all parts, nine minutes
 #   bash benchmarks/accelerator.sh right cost       some of them
-#   bash benchmarks/accelerator.sh --smoke [part]   in small on the CPU, to try the script
+#   bash benchmarks/accelerator.sh --smoke [part]   a reduced version on the CPU, to try the script
 # Each part writes OUT/<part>.json and OUT/log.txt as it goes, so that a run that is cut loses one part; called again, a
 # part goes on. BUNDLE is what `make accelerator-bundle` made: data, weights, and the packages that a machine may lack.
 set -uo pipefail

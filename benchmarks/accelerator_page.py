@@ -2,7 +2,7 @@
 
     python benchmarks/accelerator_page.py [--results results/accelerator] [--page docs/accelerator.md]
 
-A part that was not measured, or in small with --smoke alone, has no figures on the page.
+A part that was not measured, or only in its reduced version (--smoke), has no figures on the page.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ python benchmarks/accelerator_page.py  # makes this page of results/accelerator
 {devices}
 """
 
-SMOKE = """Each part writes its figures as it goes, and goes on when it is called again. `--smoke` tries the script in
-small on a CPU. """
+SMOKE = "Each part writes its figures as it goes, and resumes when rerun. `--smoke` runs a reduced version on a CPU. "
 
 NOWHERE = (
     "**No part has been measured yet**: no figure of this project comes from a GPU so far. What follows says what each "
@@ -142,13 +141,13 @@ def _meta(rows: list[Row]) -> list[str]:
     )
     for row in rows:
         if row["what"] == "meta-training":
-            lines += ["", f"The meta-training went on from meta-step {row['before']} to {row['after']}."]
+            lines += ["", f"The meta-training continued from meta-step {row['before']} to {row['after']}."]
     return lines
 
 
 SECTIONS: dict[str, tuple[str, str, Callable[[list[Row]], list[str]]]] = {
     "right": (
-        "Right",
+        "Correctness",
         """The tests that are marked `gpu` (`make test-gpu`): mixed precision with a fused AdamW and a GradScaler,
         bfloat16, rates that are tensors, a compiled model and optimizer, captured steps, FSDP2 and NCCL on one
         device, an exact resume, the rates of the CPU beside those of the GPU, and a step in which any wait for
@@ -156,7 +155,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[list[Row]], list[str]]]] = {
         _right,
     ),
     "cost": (
-        "At no cost",
+        "Overhead",
         """A step with a learned rate against one without, interleaved, and what a step gives to the device to do:
         kernels, copies and fills. The goal is a ratio of at most 1.01. With a rate that is a float the host
         waits for the device once a step; with a tensor it never does, and `torch.compile` makes a few kernels
@@ -181,7 +180,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[list[Row]], list[str]]]] = {
         "Meta-training",
         """Inner steps a second of a small perceptron, with policy and features in the loop; the goal is 1,000,000
         with 32 hidden units. The limit is what the same operations take as products of two 1024 x 1024 matrices
-        in single precision. For the rest of its time the part goes on with a meta-training of the bundle, and
+        in single precision. For the rest of its time the part continues a meta-training of the bundle, and
         brings its checkpoint back.""",
         _meta,
     ),

@@ -90,7 +90,7 @@ def sweep(
 
 
 def measure(cell: Cell, folder: Path | None) -> dict[str, Any]:
-    """Sweeps of the same tasks from the trained start, and from scratch where all is trained."""
+    """Lists sweeps of the same tasks from the trained start, and from scratch where all is trained."""
     family = _FAMILIES[cell.kind](
         folder, [cell.start], [cell.tuned], (cell.train_size, cell.train_size), batch_sizes=(16,)
     )
@@ -191,7 +191,7 @@ def table(rows: list[dict[str, Any]], minilm: list[float]) -> str:
 
 
 def plot(results: list[tuple[Cell, dict[str, Any]]], minilm: list[float], file: Path) -> None:
-    """Loss over the relative step, as a share of chance, from trained starts and from scratch."""
+    """Plots the loss over the relative step, as a share of chance, from trained starts and from scratch."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -44,9 +44,11 @@ OPTIMIZERS = ("sgd", "adam")
 def sensitivity_runs(policy: str, steps: int, rates: int, seeds: int, out: Path) -> list[HeldOutRun]:
     """Lists the runs; the arguments are those of `main`."""
     learned = "anytime" if LRPolicy.load(policy).anytime else "default"
-    marks = {learned: fingerprint(policy)}
+    fingerprints = {learned: fingerprint(policy)}
     return [
-        HeldOutRun(Run("digits", optimizer, steps, schedule, rate, seed, marks.get(schedule, "")), out, source=policy)
+        HeldOutRun(
+            Run("digits", optimizer, steps, schedule, rate, seed, fingerprints.get(schedule, "")), out, source=policy
+        )
         for optimizer in OPTIMIZERS
         for schedule in (learned, *SHAPES)
         for rate in rates_about(USUAL_LR[optimizer], DECADES, rates)

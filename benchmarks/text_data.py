@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from jsonargparse import auto_cli
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the collections beside train.py
 
+from benchmarks.data import rate
 from datamodules import GLUEDataModule, LanguageModelingDataModule, SQuADDataModule
 from datamodules.text import TextDataModule
 from models import LanguageModel, QuestionAnswering, TextClassifier
@@ -47,14 +47,8 @@ def workloads(data: Path, workers: int) -> dict[str, tuple[TextDataModule, Trans
     }
 
 
-def rate(batches: Iterable[dict[str, Any]], limit: int) -> float:
-    """Returns rows a second over `limit` batches, after a first one as a warm-up."""
-    batches = iter(batches)
-    next(batches)
-    start, rows = time.process_time(), 0
-    for batch in islice(batches, limit):
-        rows += len(batch["input_ids"])
-    return rows / (time.process_time() - start)
+def _rows(batch: dict[str, Any]) -> int:
+    return len(batch["input_ids"])
 
 
 def plain(module: TextDataModule, columns: tuple[str, ...]) -> Iterable[dict[str, Any]]:
@@ -97,9 +91,9 @@ def main(data: Path, batches: int = 100, workers: int = 0) -> None:
         for name, (module, model, columns) in workloads(data, workers).items():
             module.prepare_data()
             module.setup("fit")
-            delivered = rate(module.train_dataloader(), batches)
-            alone = rate(plain(module, columns), batches)
-            trained = rate(stepped(module.train_dataloader(), model), batches // 5)
+            delivered = rate(module.train_dataloader(), batches, _rows)
+            alone = rate(plain(module, columns), batches, _rows)
+            trained = rate(stepped(module.train_dataloader(), model), batches // 5, _rows)
             print(f"{name:8}{delivered:10.0f}{alone:10.0f}{delivered / alone:8.1f}{trained:10.0f}")
         config.HF_DATASETS_CACHE = Path(folder, "again")
         for which in ("first", "second"):

@@ -60,7 +60,7 @@ TASKS: dict[str, GLUETask] = {
 
 
 class GLUEDataModule(TextDataModule):
-    """Batches of one GLUE task, padded to their longest row.
+    """Provides batches of one GLUE task, padded to their longest row.
 
     A batch is what the tokenizer gives (`input_ids`, `attention_mask`, with BERT `token_type_ids`; each (B, L),
     int64) and `labels` (B,): int64, or float32 for STS-B.
@@ -69,7 +69,8 @@ class GLUEDataModule(TextDataModule):
     their labels are public (MRPC), and the validation splits otherwise. Prediction takes the test splits, or the
     validation splits where there are none.
 
-    `TextClassifier` reads `num_labels`, `metrics` and `evaluation_names` off it, so that the task is said once.
+    `TextClassifier` reads `num_labels`, `metrics` and `evaluation_names` off it, so that the task is configured in one
+    place.
 
     Args:
         task: one of `TASKS`.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -16,7 +16,7 @@ TIMEOUT = 5.0
 
 HUB_ID = re.compile(r"[\w.-]*\w(/[\w.-]*\w)?")
 
-_reached: set[str] = set()
+_reached: set[tuple[str, str]] = set()
 
 
 def load(
@@ -64,7 +64,7 @@ def _all_splits(path: str, name: str | None, streaming: bool) -> Any:
     folder = local_folder(path)
     if folder is not None:
         return _load(path, str(folder), name, streaming)
-    if _hub_answers(path):
+    if hub_answers(path, "dataset"):
         return _load(path, path, name, streaming)
     with _offline():
         return _load(path, path, name, streaming)
@@ -111,20 +111,26 @@ def _pick(splits: Any, path: str, split: str) -> Any:
     return splits[split]
 
 
-def _hub_answers(path: str) -> bool:
-    """Tests whether the hub answers at all; without this, `load_dataset` retries for 23 seconds."""
-    if path in _reached:
+def hub_answers(path: str, kind: Literal["dataset", "model"]) -> bool:
+    """Tests whether the hub answers at all, within `TIMEOUT` seconds; libraries retry for half a minute or more.
+
+    Args:
+        path: hub id.
+        kind: what it names.
+    """
+    if (path, kind) in _reached:
         return True
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        HfApi().dataset_info(path, timeout=TIMEOUT)
-    except HfHubHTTPError:  # an answer: unknown or gated, which load_dataset tells apart
+        ask = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
+        ask(path, timeout=TIMEOUT)
+    except HfHubHTTPError:  # an answer: unknown or gated, which the library that loads it tells apart
         pass
     except Exception:  # whatever the HTTP client of the day calls it: no name, no route, no answer, offline mode
         return False
-    _reached.add(path)
+    _reached.add((path, kind))
     return True
 
 

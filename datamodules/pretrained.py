@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from datamodules.hub import TIMEOUT, local_folder
+from datamodules.hub import hub_answers, local_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_reached: set[str] = set()
 
 
 def locate(path: str) -> dict[str, Any]:
@@ -26,7 +24,7 @@ def locate(path: str) -> dict[str, Any]:
     folder = local_folder(path)
     if folder is not None:
         return {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
-    return {"pretrained_model_name_or_path": path, "local_files_only": not _hub_answers(path)}
+    return {"pretrained_model_name_or_path": path, "local_files_only": not hub_answers(path, "model")}
 
 
 def missing(path: str, what: str, local: bool, error: Exception) -> Exception:
@@ -98,20 +96,3 @@ def any_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _hub_answers(path: str) -> bool:
-    """Returns whether the hub answers at all; without this check `from_pretrained` retries for most of a minute."""
-    if path in _reached:
-        return True
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        HfApi().model_info(path, timeout=TIMEOUT)
-    except HfHubHTTPError:  # an answer: unknown or gated, which from_pretrained distinguishes
-        pass
-    except Exception:  # no name, no route, no answer, offline mode: the type depends on the HTTP client
-        return False
-    _reached.add(path)
-    return True

@@ -22,7 +22,7 @@ COLUMNS = ("id", "context", "question", "answers")
 
 
 class SQuADDataModule(TextDataModule):
-    """Batches of windows on (question, context), padded to their longest.
+    """Provides batches of windows on (question, context), padded to their longest.
 
     A context longer than a window is cut into overlapping ones. A training batch is what the tokenizer gives
     (`input_ids` and so on, (B, L), int64) with `start_positions` and `end_positions` (B,), the tokens of the answer;

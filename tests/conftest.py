@@ -63,6 +63,14 @@ def validating_policy(seed: int = 0, anytime: bool = False, strength: float = 0.
     return policy
 
 
+def constant_policy(output: float) -> LRPolicy:
+    """A policy that gives the same action in every state, however large or not a number."""
+    policy = LRPolicy()
+    with torch.no_grad():
+        policy.layers[-1].bias.fill_(output)
+    return policy.requires_grad_(False)
+
+
 @pytest.fixture
 def policy() -> LRPolicy:
     return random_policy()

@@ -1,4 +1,4 @@
-"""The docstrings' examples run, every public entry point has one, and functions are described by verbs."""
+"""The docstrings' examples run, every public entry point has one, and functions and classes are described by verbs."""
 
 import ast
 import doctest
@@ -12,6 +12,7 @@ from tests.pages import ROOT
 PATHS = sorted((ROOT / "metalr").rglob("*.py"))
 DOORS = {
     "metalr": ["Guards", "LRPolicy", "MetaLR", "MetaLRCallback"],
+    "metalr.core.policy": ["shipped_policies"],
     "metalr.cli": ["MetaLRCLI"],
     "metalr.cluster.options": ["Cluster", "Submission"],
     "metalr.compare": ["Grid", "Schedule", "Workload"],
@@ -26,6 +27,7 @@ DOORS = {
         "MetaLearner",
         "MetaTasksDataModule",
         "Net",
+        "Split",
         "TaskDistribution",
         "TaskFamily",
         "rollout",
@@ -59,10 +61,35 @@ def is_property(function: ast.FunctionDef) -> bool:
     return any("property" in ast.unparse(each) or "setter" in ast.unparse(each) for each in function.decorator_list)
 
 
+NOUNS = re.compile(
+    r"Batches|Betas|Bounds|Classes|Columns|Convnets|Examples|Features|Functions|Gates|Gradients|"
+    r"Hyperparameters|Images|Indices|Inputs|Labels|Losses|Matrices|Networks|Norms|Numbers|"
+    r"Outputs|Parameters|Perceptrons|Pixels|Policies|Rates|Rows|Sentences|Sequences|Signals|"
+    r"Slices|Tables|Tasks|Tensors|Texts|Tokens|Transformers|Values|Vectors|Weights|Words"
+)
+"""Plurals that are no verbs, or seldom: a text that begins with one describes a thing."""
+
+VERB = re.compile(r"([A-Z][a-z]+(?:-[a-z]+)?s)\b(?!,? of\b)")
+"""A word in the third person; "Copies of ..." and "Steps of ..." describe things."""
+
+
+def begins_with_a_verb(text: str) -> bool:
+    found = VERB.match(text)
+    return found is not None and (not NOUNS.fullmatch(found[1]) or text.startswith(("Bounds the", "Numbers the")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Slices of a tensor.", "Steps of a run.", "Rows, of which some count.", "Weights, (N,).", "A network."],
+)
+def test_a_noun_is_no_verb(text):
+    assert not begins_with_a_verb(text)
+
+
 @pytest.mark.parametrize("path", [*PATHS, *sorted((ROOT / "benchmarks").rglob("*.py"))], ids=module_of)
-def test_a_function_is_described_by_a_verb(path):
+def test_a_function_and_a_class_are_described_by_a_verb(path):
     """In the third person, "Returns ..."; a property is described as the attribute that it looks like."""
-    for function in ast.walk(ast.parse(path.read_text())):
-        if isinstance(function, ast.FunctionDef) and not is_property(function):
-            text = ast.get_docstring(function)
-            assert text is None or re.match(r"[A-Z][a-z]+s\b", text), f"{path}:{function.lineno}: {text}"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and not is_property(node)):
+            text = ast.get_docstring(node)
+            assert text is None or begins_with_a_verb(text), f"{path}:{node.lineno}: {text}"

@@ -32,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("results/accelerator"), help="folder of what is measured")
     parser.add_argument("--bundle", type=Path, default=Path("dist/accelerator"), help="of `make accelerator-bundle`")
     parser.add_argument("--seconds", type=float, help="after which nothing new begins")
-    parser.add_argument("--smoke", action="store_true", help="in small, on the CPU: tries the script")
+    parser.add_argument("--smoke", action="store_true", help="runs a reduced version on the CPU, to try the script")
     given = parser.parse_args(arguments)
     if not given.smoke and not torch.cuda.is_available():
-        parser.error("there is no CUDA GPU; --smoke tries the script in small on the CPU")
+        parser.error("there is no CUDA GPU; --smoke runs a reduced version on the CPU")
     device = torch.device("cpu" if given.smoke else "cuda")
     seconds = given.seconds or (SMOKE_SECONDS if given.smoke else SECONDS[given.part])
     setting = Setting(device, given.bundle, given.out, given.smoke, seconds)

@@ -19,7 +19,7 @@ class Setting:
         device: to measure on.
         bundle: folder of `make accelerator-bundle`.
         out: folder of what is measured.
-        smoke: in small, to try the script; such figures mean nothing.
+        smoke: reduced, to try the script; such figures mean nothing.
         seconds: for the part; it begins nothing new after that.
     """
 

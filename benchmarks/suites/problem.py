@@ -19,7 +19,7 @@ def data_folder(root: str | None, name: str, hub_id: str) -> str:
 
 
 class Split(NamedTuple):
-    """Rows of a data set.
+    """Holds the rows of a data set.
 
     Attributes:
         inputs: what the network takes, each (N, ...).

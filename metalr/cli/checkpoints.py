@@ -24,7 +24,7 @@ def newest_whole(folder: Path) -> Path | None:
     paths = sorted((path for path in folder.rglob("*.ckpt") if path.is_file()), key=lambda path: path.stat().st_mtime)
     for path in reversed(paths):
         if problem := _problem(path):
-            log.warning("%s is damaged (%s): the checkpoint before it is taken", path, problem)
+            log.warning("%s is damaged (%s); using the previous checkpoint", path, problem)
         else:
             return path
     return None

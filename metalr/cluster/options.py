@@ -10,7 +10,7 @@ from metalr.compare.grid import NAME
 
 @dataclass(frozen=True)
 class Cluster:
-    """Says where jobs run, and in what environment; nodes and devices are the Trainer's own arguments.
+    """Describes where jobs run, and in what environment; nodes and devices are the Trainer's own arguments.
 
     Args:
         partition: queue of the jobs; None for the cluster's default.
@@ -62,7 +62,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Submission:
-    """Says how the command after `--` is submitted.
+    """Describes how the command after `--` is submitted.
 
     Args:
         cluster: options of the cluster; on the command line a YAML, such as configs/cluster/slurm.yaml.

@@ -1,4 +1,4 @@
-"""What an experiment says about its candidate: claims with their intervals, and who wins against whom."""
+"""The analysis of an experiment: claims about its candidate with their intervals, and shares of wins."""
 
 from __future__ import annotations
 

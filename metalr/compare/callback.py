@@ -1,4 +1,4 @@
-"""What a cell of a grid adds to an ordinary `fit`."""
+"""The callback that a cell of a grid adds to an ordinary `fit`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cell to be run, whatever trains it: what the runner and the executors need of it."""
+"""The interface of a cell that the runner and the executors use, whatever trains it."""
 
 from __future__ import annotations
 

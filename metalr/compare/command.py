@@ -90,13 +90,13 @@ def _check_only(options: Options, grid: Grid) -> None:
 
 def _check_folder(out: Path, grid: Grid) -> None:
     """Refuses a folder that has something else."""
-    mark = out / "grid.yaml"
+    described = out / "grid.yaml"
     others = [path.name for path in out.iterdir() if path.name != ".lock"]
-    if others and not mark.is_file():
+    if others and not described.is_file():
         raise ValueError(f"out={str(out)!r} has {', '.join(sorted(others)[:3])} and no grid: give an empty folder")
-    if mark.is_file() and (name := yaml.safe_load(mark.read_text())["name"]) != grid.name:
+    if described.is_file() and (name := yaml.safe_load(described.read_text())["name"]) != grid.name:
         raise ValueError(f"out={str(out)!r} is the folder of the grid {name!r}, not of {grid.name!r}: give another")
-    write_text(mark, yaml.safe_dump({"name": grid.name, "cells": [cell.name for cell in grid.cells()]}))
+    write_text(described, yaml.safe_dump({"name": grid.name, "cells": [cell.name for cell in grid.cells()]}))
 
 
 def _write_schedules(out: Path, schedules: Sequence[Schedule]) -> None:

@@ -1,4 +1,4 @@
-"""What an analysis needs to know of an experiment, whatever trains its cells."""
+"""The interface of an experiment that an analysis uses, whatever trains its cells."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Objective(Protocol):
-    """Says what counts as doing well on a workload; `grid.Workload` is one."""
+    """Defines the objective on a workload; `grid.Workload` is one."""
 
     @property
     def name(self) -> str:

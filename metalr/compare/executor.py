@@ -1,4 +1,4 @@
-"""Where cells run: each in a process of its own on this machine; `pool` and a cluster have the same three methods."""
+"""Runs each cell in a process of its own on this machine; `pool` and a cluster have the same three methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and folders that one process has at a time."""
+"""Writes files atomically, and locks folders for one process at a time."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from metalr.compare.callback import PROGRESS
 from metalr.compare.grid import Cell
-from metalr.compare.record import Curve, Record, averaged, fingerprint, thin
+from metalr.compare.record import Curve, Record, averaged, decimate, fingerprint
 
 
 def read_record(cell: Cell, folder: Path, made_with: dict[str, str]) -> Record:
@@ -28,7 +28,7 @@ def read_record(cell: Cell, folder: Path, made_with: dict[str, str]) -> Record:
     own = {"lr": "compare/lr", "seconds": "compare/seconds"}
     training = scalars[workload.train_loss]
     curves = {name: scalars[name] for name in (workload.metric, workload.loss)}
-    curves |= {workload.train_loss: averaged(training)} | {name: thin(scalars[tag]) for name, tag in own.items()}
+    curves |= {workload.train_loss: averaged(training)} | {name: decimate(scalars[tag]) for name, tag in own.items()}
     ends = {name: values[-1] for name, (_, values) in scalars.items() if _split(name) == _split(workload.metric)}
     ends[workload.train_loss] = fmean(training[1][-max(1, len(training[1]) // 10) :])
     return Record(

@@ -1,4 +1,4 @@
-"""How a grid is run: what does not change its figures."""
+"""Options of running a grid, which do not change its figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Options:
-    """Says how a grid is run.
+    """Sets how a grid is run.
 
     Args:
         out: folder of the cells and the report; None for `logs/compare/<name of the grid>`. Where it has finished

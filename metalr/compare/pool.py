@@ -1,4 +1,4 @@
-"""Where cells of a few seconds run: in worker processes that stay, with what they have imported and loaded."""
+"""Runs short cells in worker processes that persist, with their imports and data loaded."""
 
 from __future__ import annotations
 

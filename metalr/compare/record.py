@@ -1,4 +1,4 @@
-"""What a finished cell leaves, kept as one JSON file, and the digest of what decided it."""
+"""The record of a finished cell, kept as one JSON file, and the fingerprint of its inputs."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def _policies(text: str) -> list[bytes]:
     return [*shipped, *(Path(name).read_bytes() for name in named if Path(name).is_file())]
 
 
-def thin(curve: Curve, points: int = POINTS) -> Curve:
-    """Thins a curve to at most so many points, the first and the last among them."""
+def decimate(curve: Curve, points: int = POINTS) -> Curve:
+    """Decimates a curve to at most so many points, the first and the last among them."""
     steps, values = curve
     if len(steps) <= points:
         return curve

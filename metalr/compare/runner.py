@@ -1,4 +1,4 @@
-"""Runs the cells of a grid that are not finished yet, and shows how far they are."""
+"""Runs the cells of a grid that are not finished yet, and shows their progress."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def clear_changed(cell_runs: Sequence[CellRun], console: Console) -> None:
 
 
 def _changed(cell_run: CellRun, record: Record | None) -> bool:
-    mark = cell_run.folder / FINGERPRINT
-    known = record.fingerprint if record else mark.read_text() if mark.is_file() else None
+    stored = cell_run.folder / FINGERPRINT
+    known = record.fingerprint if record else stored.read_text() if stored.is_file() else None
     return known is not None and known != cell_run.fingerprint()
 
 

@@ -1,4 +1,4 @@
-"""What a decision computes with: one protocol, and two number backends behind it.
+"""The arithmetic of a decision: one protocol, with two backends.
 
 The features, the update rule and the guards are a hundred operations on a few numbers. In the batched inner runs of
 meta-training, and where the rates live on a device, these are torch's (`metalr.core.torch_backend`), on float32
@@ -26,7 +26,7 @@ State = TypeVar("State")
 
 
 class Number(Protocol):
-    """A number of each run: a tensor (R,), or a Python float."""
+    """Holds a number of each run: a tensor (R,), or a Python float."""
 
     def __add__(self: Own, other: Own | float, /) -> Own: ...
     def __radd__(self: Own, other: float, /) -> Own: ...
@@ -45,7 +45,7 @@ class Number(Protocol):
 
 
 class Mask(Protocol):
-    """Whether something holds, for each run: a bool tensor (R,), or a Python bool."""
+    """Holds a condition of each run: a bool tensor (R,), or a Python bool."""
 
     def __and__(self: Own, other: Own, /) -> Own: ...
     def __or__(self: Own, other: Own, /) -> Own: ...
@@ -53,20 +53,20 @@ class Mask(Protocol):
 
 
 class Stack(Protocol):
-    """C numbers of each run: a tensor (C, R), or a list; stacks of stacks are (S, C, R), or a list of lists."""
+    """Holds C numbers of each run: a tensor (C, R), or a list; stacks of stacks are (S, C, R), or a list of lists."""
 
     def __iter__(self) -> Iterator[Number]: ...
     def __len__(self) -> int: ...
 
 
 class Vector(Protocol):
-    """C numbers of each run, as a matrix takes them: a tensor (R, C), or a NumPy array (C,) in double precision."""
+    """Holds C numbers of each run for matrix products: a tensor (R, C), or a NumPy array (C,) in double precision."""
 
     def __len__(self) -> int: ...
 
 
 class Backend(Protocol):
-    """Functions of the values of a decision. Like torch's they never raise: what is not defined is NaN."""
+    """Computes with the values of a decision. Like torch's, its functions never raise: undefined results are NaN."""
 
     def where(self, condition: Mask, if_true: Number, if_false: Number | float, /) -> Number:
         """Chooses one of two numbers."""

@@ -1,4 +1,4 @@
-"""What MetaLR refuses: horizons and losses that are none, and optimizers whose rate it cannot set."""
+"""Validates horizons, losses and optimizers."""
 
 from __future__ import annotations
 
@@ -131,6 +131,6 @@ def check_loss(loss: Tensor | float, step: int) -> None:
     check_scalar(loss)
     if step == 0 and not isfinite(float(loss)):
         raise ValueError(
-            f"loss={float(loss)} at the first step: no learning rate mends that; check the model's "
+            f"loss={float(loss)} at the first step: no learning rate can fix that; check the model's "
             "initialisation, the data and the precision"
         )

@@ -17,7 +17,7 @@ from metalr.core.checks import check_loss, check_optimizer, check_scalar, checke
 from metalr.core.decider import Decider, device_of_rates
 from metalr.core.direction import direction_of
 from metalr.core.explanation import Explanation, Snapshot, explain
-from metalr.core.features import FEATURES, ORIGIN_FEATURES, FeatureState
+from metalr.core.features import FEATURES, ORIGIN_FEATURES
 from metalr.core.graph_checks import WARM_UP, check_graph
 from metalr.core.groups import GroupRates
 from metalr.core.guard_record import GuardEvent, GuardRecord
@@ -84,6 +84,10 @@ class MetaLR:
         ...     optimizer.step()
         >>> meta_lr.last_step
         20
+        >>> meta_lr.validation(0.9)  # the next step reads it, if the policy does
+        >>> meta_lr.explain().step, meta_lr.snapshot().total_steps
+        (19, 20)
+        >>> meta_lr.load_state_dict(meta_lr.state_dict())
     """
 
     def __init__(
@@ -123,7 +127,7 @@ class MetaLR:
 
     @property
     def total_steps(self) -> int | None:
-        """The horizon T; it may be moved while the run goes on, but not given up or taken up."""
+        """The horizon T; it may be changed during the run, but neither removed nor introduced."""
         return self._total_steps
 
     @total_steps.setter
@@ -175,7 +179,7 @@ class MetaLR:
 
     @property
     def guard_counts(self) -> dict[str, int]:
-        """Actions of each guard so far, by name."""
+        """Interventions of each guard so far, by name."""
         self._notice()
         return self._record.counts
 
@@ -190,7 +194,7 @@ class MetaLR:
         """Measures this step, decides, and sets every group's "lr".
 
         A loss or gradient that is not finite never reaches the policy, and halves the rate unless that guard is off.
-        Whether the optimizer applies it is the loop's to say.
+        The caller decides whether to apply the step.
 
         In a loop of your own: with a GradScaler, call `scaler.unscale_(optimizer)` first, and leave this out on a
         step that the scaler will skip; under DDP, give the loss averaged over the ranks, so that all of them decide
@@ -248,7 +252,7 @@ class MetaLR:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _step_uncompiled(self, loss: Tensor | float) -> None:
-        """Takes one of the first steps where a compiler would take it in: it breaks the graph."""
+        """Runs a warm-up step outside of the compiled graph."""
         self._step_now(loss)
 
     def _step_in_graph(self, loss: Tensor | float) -> None:
@@ -320,11 +324,6 @@ class MetaLR:
         features = self._decider.features
         return features if features is None or isinstance(features, Tensor) else torch.as_tensor(features).float()[None]
 
-    @property
-    def _feature_state(self) -> FeatureState:
-        """What the features remember, as tensors."""
-        return self._decider.feature_state
-
     def _warn_beyond_horizon(self) -> None:
         if self._total_steps is not None and self._step >= self._total_steps and not self._warned:
             self._warned = True
@@ -348,8 +347,8 @@ class MetaLR:
         numbers = [
             to_tensor(part).float().clone() for part in (fast.loss, decider.log_multiplier, decider.change, features)
         ]
-        actions = [to_tensor(action) for action in decider.actions or ()]
-        others = [to_tensor(decider.finite).clone(), torch.stack(actions), decider.counts_in_place().clone()]
+        interventions = [to_tensor(flag) for flag in decider.interventions or ()]
+        others = [to_tensor(decider.finite).clone(), torch.stack(interventions), decider.counts_in_place().clone()]
         return Snapshot(self.last_step - 1, self._total_steps, self.base_lrs[0], *numbers, *others)
 
     def explain(self) -> Explanation:

@@ -20,7 +20,7 @@ from metalr.core.decision import decide
 from metalr.core.device_clock import DeviceClock
 from metalr.core.features import FEATURES, FeatureState
 from metalr.core.fusion import fused
-from metalr.core.guards import GUARDS, GuardActions, Guards, GuardState, Proposal, protect
+from metalr.core.guards import GUARDS, GuardInterventions, Guards, GuardState, Proposal, protect
 from metalr.core.lr_limits import UNLIMITED, LogBounds
 from metalr.core.policy import LRPolicy
 from metalr.core.signals import Reading, Signals
@@ -32,20 +32,20 @@ _AT_BEST = 0.5
 """Noises by which the fast average of a loss at its best may stand above it."""
 
 
-class Memory(NamedTuple):
-    """Holds what a run remembered when its weights were copied."""
+class RunSnapshot(NamedTuple):
+    """Holds the states of features and guards at the step at which the weights were copied."""
 
     features: FeatureState
     guards: GuardState
 
-    def fell_below(self, other: Memory, noises: float) -> bool:
+    def fell_below(self, other: RunSnapshot, noises: float) -> bool:
         """Tests whether the loss was lower than in another, by some noises of it; waits for the device."""
-        (now, _, _), (then, _, _) = (memory.features.windows(TORCH) for memory in (self, other))
+        (now, _, _), (then, _, _) = (snapshot.features.windows(TORCH) for snapshot in (self, other))
         return bool(now.loss < then.loss - noises * self.guards.noise)
 
 
 class DecisionState(NamedTuple):
-    """Holds what the next decision needs of what was before it.
+    """Holds the state that the next decision needs.
 
     Attributes:
         features: their state.
@@ -61,21 +61,21 @@ class DecisionState(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Holds what else a decision shows.
+    """Holds the results of a decision that can be read after it.
 
     Attributes:
         factor: of the initial rates, ref(t/T) exp(s_t), (1,).
         change: s_t - s_{t-1} after the guards, nats, (1,).
         features: all of them, (1, len(FEATURES)).
         finite: whether loss and gradient were, bool, (1,).
-        actions: which guards acted.
+        interventions: which guards acted.
     """
 
     factor: Number
     change: Number
     features: Vector
     finite: Mask
-    actions: GuardActions
+    interventions: GuardInterventions
 
 
 class Decider:
@@ -85,7 +85,7 @@ class Decider:
         policy: whose weights are copied as they are now.
         guards: settings.
         device: where decisions are taken in torch; None for the host.
-        total_steps: T; None where it is unknown.
+        total_steps: T; None in the anytime mode.
         fuse: make few kernels of a decision on a device; None for wherever that is possible.
 
     Attributes:
@@ -151,7 +151,7 @@ class Decider:
         Args:
             reading: of this step.
             step: t; a device counts by itself.
-            total_steps: T; None where it is unknown. A device has its own.
+            total_steps: T; None in the anytime mode. A device has its own.
             bounds: of the log of the factor.
 
         Returns:
@@ -190,7 +190,7 @@ class Decider:
         guarded = protect(xp, self.guards, guards, made.feature_state, clock, proposal)
         after = guarded.log_multiplier
         factor = lr_factor(xp, after, clock)
-        outcome = Outcome(factor, after - before, made.features, made.finite, guarded.actions)
+        outcome = Outcome(factor, after - before, made.features, made.finite, guarded.interventions)
         return DecisionState(made.feature_state, guarded.state, after, validation), outcome
 
     def is_in_graph(self) -> bool:
@@ -236,19 +236,19 @@ class Decider:
         return None if self._outcome is None else self._outcome.finite
 
     @property
-    def actions(self) -> GuardActions | None:
+    def interventions(self) -> GuardInterventions | None:
         """Which guards acted on it; None before the first."""
-        return None if self._outcome is None else self._outcome.actions
+        return None if self._outcome is None else self._outcome.interventions
 
     @property
     def any_acted(self) -> bool:
         """Whether a guard acted on the last decision; waits for the device."""
-        return self.actions is not None and any(self.actions)
+        return self.interventions is not None and any(self.interventions)
 
     @property
     def has_collapsed(self) -> bool:
         """Whether the last decision saw a collapse; waits for the device."""
-        return self.actions is not None and bool(self.actions.collapse)
+        return self.interventions is not None and bool(self.interventions.collapse)
 
     @property
     def stands_at_best(self) -> bool:
@@ -257,19 +257,19 @@ class Decider:
         near = float(fast.loss) <= float(guards.low) + _AT_BEST * float(guards.noise)
         return near and float(guards.stayed) == 0.0 and self.finite is not None and bool(self.finite)
 
-    def memory(self) -> Memory:
-        """Copies what is remembered, as tensors."""
+    def take_snapshot(self) -> RunSnapshot:
+        """Copies the states of features and guards, as tensors."""
         state = self._state
-        return Memory(FeatureState(**_copies(state.features)), GuardState(**_copies(state.guards)))
+        return RunSnapshot(FeatureState(**_copies(state.features)), GuardState(**_copies(state.guards)))
 
-    def recall(self, memory: Memory) -> None:
-        """Goes back to what was remembered, but for the rate and what the guards have done.
+    def restore(self, snapshot: RunSnapshot) -> None:
+        """Restores a snapshot, except for the rate and the effects of the guards.
 
-        A validation loss that waits is of the weights that are given up, and is dropped.
+        A pending validation loss belongs to the discarded weights, and is dropped.
         """
         now, is_read = self._state.guards, self._state.validation is not None
-        features = FeatureState(**self._own_parts(memory.features._asdict()))
-        guards = GuardState(**self._own_parts(memory.guards._asdict()))
+        features = FeatureState(**self._own_parts(snapshot.features._asdict()))
+        guards = GuardState(**self._own_parts(snapshot.guards._asdict()))
         guards = guards._replace(counts=now.counts, ceiling=now.ceiling, rest=now.rest)
         waiting = self._own(_nothing_waits()) if is_read else None
         self._remember(DecisionState(features, guards, self._state.log_multiplier, waiting))
@@ -288,7 +288,7 @@ class Decider:
 
     @property
     def counts(self) -> list[int]:
-        """Actions of each guard so far, in the order of `GUARDS`; waits for the device."""
+        """Interventions of each guard so far, in the order of `GUARDS`; waits for the device."""
         counts: list[int] = self.counts_in_place()[:, 0].tolist()
         return counts
 
@@ -344,7 +344,7 @@ def _nothing_waits() -> Number:
 
 
 def _empty_outcome(device: torch.device) -> Outcome:
-    """Makes room for what a decision on a device shows: each number in memory of its own, as compilers have it."""
+    """Allocates the output buffers of a device decision; they must not alias."""
 
     def numbers(*shape: int) -> Tensor:
         return torch.zeros(1, *shape, device=device)
@@ -352,11 +352,11 @@ def _empty_outcome(device: torch.device) -> Outcome:
     def mask() -> Tensor:
         return torch.zeros(1, dtype=torch.bool, device=device)
 
-    return Outcome(numbers(), numbers(), numbers(len(FEATURES)), mask(), GuardActions(*(mask() for _ in GUARDS)))
+    return Outcome(numbers(), numbers(), numbers(len(FEATURES)), mask(), GuardInterventions(*(mask() for _ in GUARDS)))
 
 
 def _completed(stored: dict[str, Tensor], features: FeatureState) -> dict[str, Tensor]:
-    """Gives the guards' state of a stored run; that of version 6 knew no collapse, which it may see from here on."""
+    """Upgrades a stored guard state; version 6 has no collapse fields."""
     if "stayed" in stored:
         return dict(stored)
     counts = torch.zeros(len(GUARDS), 1, dtype=torch.int64)

@@ -65,7 +65,7 @@ class Direction(ABC):
         """Keeps what the optimizer's own step is about to change, of the sample of each group."""
 
     def after_step(self, samples: Sequence[GroupSample]) -> None:  # noqa: B027 - see remember
-        """Keeps what it made of that."""
+        """Keeps the result of that step."""
 
     def forget(self) -> None:  # noqa: B027 - see remember
         """Drops what is kept: called when the sample has changed, as it belongs to other elements."""
@@ -136,7 +136,7 @@ class MeasuredDirection(Direction):
     at other times (sharpness-aware perturbations, extrapolation, weight noise) is no part of u. Where the optimizer has
     no step that could be watched, as boosted trees have none, u is what happened between two decisions.
 
-    At a rate so small that the parameters' own rounding shows in the change, so it does in u.
+    At very small rates, rounding of the parameters dominates the measured change, and hence u.
 
     Where rates are tensors, copies are kept in place, for graphs that take the step. One that is compiled has no hooks
     around the optimizer's step: u is what happened between two decisions there, too.
@@ -240,9 +240,9 @@ def _per_rate(change: Tensor, lr: Tensor | float) -> Tensor:
 class GradientDirection(MeasuredDirection):
     """Reads u of any SGD: g + decay * w without momentum, g + decay * w + momentum * buffer with Nesterov's.
 
-    What the gradient predicts is exact at any rate, where the change of the parameters drowns in their rounding at
-    a tiny one. Should they have moved otherwise by more than rounding explains (the gradient was clipped after the
-    decision, or taken anew at perturbed weights), the change is what is read.
+    The gradient's prediction is exact at any rate, even where rounding dominates the measured change. If the parameters
+    moved differently by more than rounding explains (the gradient was clipped after the decision, or recomputed at
+    perturbed weights), the measured change is used.
     """
 
     is_sgd = True
@@ -320,7 +320,7 @@ def _decayed_gradient(rows: Tensor, group: dict[str, Any]) -> Tensor:
 
 
 def _on_devices(optimizer: Optimizer, tensors: list[Tensor | None]) -> list[Tensor | None]:
-    """Copies of one tensor a group, each where the group's parameters are."""
+    """Copies one tensor for each group to the device of the group's parameters."""
     pairs = zip(tensors, optimizer.param_groups, strict=False)
     return [None if t is None else t.to(group["params"][0].device, copy=True) for t, group in pairs]
 

@@ -62,7 +62,7 @@ class Snapshot:
         features: all features, (1, len(FEATURES)).
         finite: whether loss and gradient were, bool, (1,).
         acted: which guards acted, bool, (len(GUARDS), 1).
-        counts: actions of each guard so far, (len(GUARDS), 1).
+        counts: interventions of each guard so far, (len(GUARDS), 1).
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""A function of a hundred small operations on a device, made into a few kernels."""
+"""Fuses a function of a hundred small operations on a device into a few kernels."""
 
 from __future__ import annotations
 

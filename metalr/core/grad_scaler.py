@@ -1,4 +1,4 @@
-"""What a GradScaler will do with a step, known before the step is taken."""
+"""Predicts whether a GradScaler will skip a step, before the step is taken."""
 
 from __future__ import annotations
 

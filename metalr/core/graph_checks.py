@@ -1,4 +1,4 @@
-"""What a step has to be for a graph to be made of it: a CUDA graph, or one of torch.compile."""
+"""Checks that a step can become part of a graph: a CUDA graph, or one of torch.compile."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from metalr.core.backend import Number
 
 logger = logging.getLogger("metalr")
 
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """Relative difference up to which two rates are the same one: a tensor's is rounded to single precision."""
 
 SCALES = ("lr_scale", "lr_mult", "lr_multiplier")
@@ -24,11 +24,11 @@ first, many the second, DINOv2 the third."""
 
 
 class GroupRates:
-    """Holds the initial rates of an optimizer's groups, and sets the present ones.
+    """Holds the initial rates of an optimizer's groups, and sets the current ones.
 
-    The rate of group g at step t is lr_g(0) * factor(t), with one factor for all groups. So a rate that somebody else
-    writes into a group is a present one, and goes on from there: lr_g(0) becomes lr / factor(t). Ratios that were
-    asked for relative to the other groups are kept.
+    The rate of group g at step t is lr_g(0) * factor(t), with one factor for all groups. A rate that other code
+    writes into a group is a current one, from which the schedule continues: lr_g(0) becomes lr / factor(t). Ratios
+    between the groups are kept.
 
     Args:
         optimizer: whose groups they are.
@@ -55,7 +55,7 @@ class GroupRates:
             )
 
     def adopt(self, step: int) -> None:
-        """Takes up rates that were written since the last decision, and those of groups that were added.
+        """Adopts rates that were written since the last decision, and those of groups that were added.
 
         A group that was added without a rate of its own has the optimizer's default, which is an initial one. Where
         rates are written at steps that follow each other, something else sets them, too: a warning says so, once.
@@ -69,7 +69,7 @@ class GroupRates:
         ]
         for index in written:
             lr = float(groups[index]["lr"])
-            if not math.isclose(lr, self.base[index] * float(self.factor), rel_tol=_ROUNDING):
+            if not math.isclose(lr, self.base[index] * float(self.factor), rel_tol=ROUNDING):
                 self.base[index] = lr / float(self.factor)
                 self._report(index, lr, step)
         if len(groups) > known:
@@ -86,7 +86,7 @@ class GroupRates:
         self.note()
 
     def fill(self, factor: Number) -> None:
-        """Does the same without taking note, which is the host's."""
+        """Writes the rates without recording them; safe in a captured graph."""
         self.factor = factor
         for group, base in zip(self._optimizer.param_groups, self.base, strict=True):
             lr = group["lr"]
@@ -98,7 +98,7 @@ class GroupRates:
                 lr.fill_(base * float(factor))
 
     def note(self) -> None:
-        """Takes the present rates for known: only what is written from here on is somebody else's."""
+        """Records the current rates so that later external writes are detected."""
         self._noted = _noted(self._optimizer.param_groups)
 
     def rebase(self, base: Sequence[float]) -> None:
@@ -113,7 +113,12 @@ class GroupRates:
     def _report(self, index: int, lr: float, step: int) -> None:
         again, self._last_written = step == self._last_written + 1 and step > 0, step
         if not again:
-            logger.info("metalr: param_groups[%d]['lr'] was set to %.3g before step %d: taken up", index, lr, step)
+            logger.info(
+                "metalr: param_groups[%d]['lr'] was changed externally to %.3g before step %d; using it from now on",
+                index,
+                lr,
+                step,
+            )
         elif not self._warned:
             self._warned = True
             warnings.warn(

@@ -12,7 +12,7 @@ from typing import Any
 from metalr.core.guards import GUARDS, Guards
 
 EVENTS = 100
-"""Events that are kept; older ones are forgotten, and their actions still counted."""
+"""Events that are kept; older ones are forgotten, and their interventions still counted."""
 
 logger = logging.getLogger("metalr")
 
@@ -27,7 +27,7 @@ _WORDS = {
 
 
 class DivergenceError(RuntimeError):
-    """Says that the loss stands far above its best, where `Guards(on_divergence="raise")` asked for it."""
+    """Reports that the loss stands far above its best, where `Guards(on_divergence="raise")` asked for it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class GuardEvent:
         step: of its first action, from 0.
         last: step of its last action. Where the decisions are taken on a device, both are known as closely as the
             record is read.
-        count: number of actions.
+        count: number of interventions.
         log_multiplier: s after the first action, nats.
         features: by name, at the first action; all 0 where they could not be measured.
         restored: step to which weights and optimizer went back, where they did.
@@ -55,7 +55,7 @@ class GuardEvent:
 
 
 class GuardRecord:
-    """Turns the counts of the guards' actions into events.
+    """Turns the counts of the guards' interventions into events.
 
     Args:
         guards: settings; of these, what a divergence does.
@@ -83,7 +83,7 @@ class GuardRecord:
         """Takes in what happened up to a step.
 
         Args:
-            counts: actions of each guard so far, in the order of `GUARDS`.
+            counts: interventions of each guard so far, in the order of `GUARDS`.
             since: step that was looked at before this one; what acted then and again is one event.
             step: that they were read after.
             log_multiplier: s_t, nats.

@@ -1,6 +1,6 @@
-"""Guards: what keeps a learned rate from doing harm, each visible when it acts and each off by an argument.
+"""Guards: they keep a learned rate from doing harm; each reports when it acts, and can be turned off.
 
-They act on a real run alone, between the update rule and the rate; meta-training goes without them. docs/guards.md says
+They act on real runs only, between the update rule and the rate; meta-training does not use them. docs/guards.md says
 what each sees.
 """
 
@@ -36,7 +36,7 @@ _ABOVE_FIRST = 0.5
 """Descents by which its loss may stand above the first one: farther up, it is no return to where it began."""
 
 _DESCENT, _SURE_DESCENT = 1.5, 4.0
-"""Noises of the loss from which on a descent is one, beside a gradient that dies, and without any doubt."""
+"""Smallest descent, in units of the loss's noise, that counts: with a vanishing gradient, and without one."""
 
 _DEAD, _DYING, _DEAD_ALONE = math.log(5.0), math.log(4.0), math.log(10.0)
 """Nats by which the gradient has to lie below what it was: to be dead where the loss has risen; to look so, and to be
@@ -145,7 +145,7 @@ DEFAULT_GUARDS = Guards()
 """What `MetaLR` and `MetaLRCallback` take where nothing is given."""
 
 
-class GuardActions(NamedTuple):
+class GuardInterventions(NamedTuple):
     """Flags which guards acted on a step, bool, each of shape (R,)."""
 
     non_finite: Mask
@@ -155,7 +155,7 @@ class GuardActions(NamedTuple):
     collapse: Mask
 
 
-GUARDS = GuardActions._fields
+GUARDS = GuardInterventions._fields
 """The guards by name, in the order of `GuardState.counts`."""
 
 
@@ -173,7 +173,7 @@ class GuardState(NamedTuple):
         lost: loss above which the run goes on looking so. Shape (R,).
         alive: log |g| of when it did not. Shape (R,).
         ceiling: log of the factor of the initial rates that a collapse has left, nats. Shape (R,).
-        counts: actions of each guard so far, int64. Shape (5, R).
+        counts: interventions of each guard so far, int64. Shape (5, R).
     """
 
     low: Number
@@ -224,12 +224,12 @@ class Guarded(NamedTuple):
     Attributes:
         state: of the guards, after this step.
         log_multiplier: s_t, nats, (R,).
-        actions: which guards acted.
+        interventions: which guards acted.
     """
 
     state: GuardState
     log_multiplier: Number
-    actions: GuardActions
+    interventions: GuardInterventions
 
 
 def protect(
@@ -262,8 +262,9 @@ def protect(
         state, collapsed = _detect_collapse(xp, state, features, clock, step)
         s = xp.minimum(s, state.ceiling - clock.log_reference)
     limited = _limit(xp, guards, s, clock, step.bounds)
-    actions = GuardActions(failed, xp.logical_not(xp.equal(limited, s)), fades, cut, collapsed)
-    return Guarded(state._replace(counts=xp.add(state.counts, xp.stack(actions))), limited, actions)
+    interventions = GuardInterventions(failed, xp.logical_not(xp.equal(limited, s)), fades, cut, collapsed)
+    counts = xp.add(state.counts, xp.stack(interventions))
+    return Guarded(state._replace(counts=counts), limited, interventions)
 
 
 def _limit(xp: Backend, guards: Guards, s: Number, clock: Clock, bounds: LogBounds) -> Number:

@@ -11,7 +11,7 @@ Limit = float | Sequence[float] | None
 
 
 class LogBounds(NamedTuple):
-    """Bounds on the log of the factor of the initial rates, nats."""
+    """Holds bounds on the log of the factor of the initial rates, nats."""
 
     low: float = -math.inf
     high: float = math.inf

@@ -18,7 +18,7 @@ from metalr.core.weight_structure import structure_sums
 class Origin:
     """Remembers the first parameters w_0 and s = sum_k g_k of each parameter group: two copies of the sample.
 
-    A group whose sample changes while the run goes on (parameters that are unfrozen) begins anew, and so do all groups
+    A group whose sample changes while the run goes on (parameters that are unfrozen) starts over, and so do all groups
     of sharded parameters in a resumed run: each rank has copies of its own, and one of them writes the state.
     """
 

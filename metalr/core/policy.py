@@ -52,7 +52,12 @@ class PolicyFunction(NamedTuple):
 
 
 def shipped_policies() -> dict[str, Path]:
-    """Lists the policies in the package: path of the file by name."""
+    """Lists the policies in the package: path of the file by name.
+
+    Example:
+        >>> shipped_policies()["default"].name
+        'default.safetensors'
+    """
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.safetensors"))}
 
 
@@ -187,6 +192,11 @@ class LRPolicy(nn.Module):
 
         Raises:
             ValueError: for features that leave out one of its own, or that do not exist.
+
+        Example:
+            >>> policy = LRPolicy(["step_size"])
+            >>> policy.widened(["step_size", "loss_noise"]).features
+            ('step_size', 'loss_noise')
         """
         missing = [name for name in self.features if name not in features]
         if missing:

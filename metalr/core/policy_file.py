@@ -111,7 +111,7 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _header(path: Path, metadata: dict[str, str]) -> tuple[tuple[str, ...], tuple[int, ...], dict[str, str]]:
-    """Features, hidden widths and card, each of its type."""
+    """Returns features, hidden widths and card, each of its type."""
     try:
         features, hidden, card = (json.loads(metadata[key]) for key in ("features", "hidden", "card"))
     except (KeyError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""When a run copies its weights to the host, and when it goes back to them: `Guards(restore=...)`."""
+"""Copies a run's weights to the host, and restores them after a collapse: `Guards(restore=...)`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import copy
 from torch import nn
 from torch.optim import Optimizer
 
-from metalr.core.decider import Decider, Memory
+from metalr.core.decider import Decider, RunSnapshot
 from metalr.core.origin import Origin
 from metalr.core.weight_snapshot import WeightSnapshot
 
@@ -19,8 +19,8 @@ class Restore:
     """Keeps one copy of a run, and goes back to it when the run has collapsed.
 
     The first copy is taken at the first step. Another takes its place when the loss stands at its best and has fallen
-    since, so that weights that are being lost are never copied over good ones. What was decided on goes back with the
-    weights, but for the rate and what the guards have done.
+    since, so that weights that are being lost are never copied over good ones. The states of features and
+    guards are restored with the weights, except for the rate and the effects of the guards.
 
     The copy is no part of a state: a run that is resumed begins with a new one, when its loss stands at its best.
 
@@ -40,7 +40,7 @@ class Restore:
         self.step: int | None = None
         self._every, self._due = every, 0
         self._weights = WeightSnapshot(optimizer, module)
-        self._memory: Memory | None = None
+        self._snapshot: RunSnapshot | None = None
         self._origin: Origin | None = None
 
     def keep(self, step: int, decider: Decider, origin: Origin | None) -> None:
@@ -53,11 +53,11 @@ class Restore:
         """
         if (step < self._due and self._weights.covers_all) or not decider.stands_at_best:
             return
-        memory = decider.memory()
-        if self._memory is None or not self._weights.covers_all or memory.fell_below(self._memory, _FALL):
+        snapshot = decider.take_snapshot()
+        if self._snapshot is None or not self._weights.covers_all or snapshot.fell_below(self._snapshot, _FALL):
             self._weights.take()
             self.step, self._due = step, step + self._every
-            self._memory, self._origin = memory, copy.deepcopy(origin)
+            self._snapshot, self._origin = snapshot, copy.deepcopy(origin)
 
     def go_back(self, step: int, decider: Decider) -> Origin | None:
         """Puts the copy back, and returns the run's origin as it was.
@@ -69,9 +69,9 @@ class Restore:
         Raises:
             RuntimeError: where there is no copy.
         """
-        if self._memory is None:
+        if self._snapshot is None:
             raise RuntimeError("there is no copy to go back to: look at step first")
         self._weights.put_back()
-        decider.recall(self._memory)
+        decider.restore(self._snapshot)
         self._due = step + self._every
         return copy.deepcopy(self._origin)

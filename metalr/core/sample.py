@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 LIMIT = 2**18
-"""Elements sampled in all, but for those that small tensors are promised; `benchmarks/overhead.py` shows the errors."""
+"""Elements sampled in all, beside the minimum of small tensors; `benchmarks/overhead.py` shows the errors."""
 
 LENGTH = 32
 """Elements of a slice: two lines of a cache."""
@@ -46,7 +46,7 @@ class Cut(NamedTuple):
 
     @classmethod
     def of(cls, count: int, share: float) -> Cut | None:
-        """Slices of `share` of `count` elements, or None for all of them."""
+        """Chooses slices that hold `share` of `count` elements, or None for all of them."""
         wanted = max(math.ceil(share * count), LEAST)
         if wanted >= count:
             return None

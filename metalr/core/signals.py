@@ -1,4 +1,4 @@
-"""What is measured of one training step: loss, gradient, parameter and update norms, and their alignment."""
+"""The measurements of one training step: loss, gradient, parameter and update norms, and their alignment."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Signals(NamedTuple):
 
 
 class GradientSums(NamedTuple):
-    """Norms of s, the sum of all gradients so far, with the groups' initial rates; each of shape (R,).
+    """Holds norms of s, the sum of all gradients so far, with the groups' initial rates; each of shape (R,).
 
     Attributes:
         square: sum over groups of lr |s|^2.
@@ -155,7 +155,7 @@ class Part(NamedTuple):
     Attributes:
         lr: lr_g(0).
         size: number of elements that its sample stands for.
-        maximize: whether the optimizer climbs.
+        maximize: whether the optimizer maximises.
         is_updated: whether it has been updated before.
     """
 
@@ -196,7 +196,7 @@ class Reading(NamedTuple):
 
 
 class GroupSums(NamedTuple):
-    """Sums over one group's sample.
+    """Holds sums over one group's sample.
 
     Attributes:
         grad: |g|^2.
@@ -224,7 +224,7 @@ class GroupSums(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Sums over all groups, with their initial rates lr where an update counts; see `GroupSums`."""
+    """Holds sums over all groups, with their initial rates lr where an update counts; see `GroupSums`."""
 
     grad: Number = 0.0
     param: Number = 0.0
@@ -240,7 +240,7 @@ class Totals(NamedTuple):
     ones: float = 0.0
 
     def plus(self, group: GroupSums, lr: float, count: int, maximize: bool) -> Totals:
-        """Adds a group's sums; where the optimizer climbs, its update is the other way."""
+        """Adds a group's sums; where the optimizer maximises, its update is negated."""
         sign = -1.0 if maximize else 1.0
         return Totals(
             grad=self.grad + group.grad,

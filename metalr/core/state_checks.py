@@ -1,4 +1,4 @@
-"""What a stored state of MetaLR has to be for a run to go on from it."""
+"""Checks that a run can resume from a stored state of MetaLR."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ WINDOW_SHARES = (0.01, 0.05, 0.2)
 """Windows of the fast, middle and slow averages as shares of the span."""
 
 MIN_WINDOWS = (4.0, 8.0, 16.0)
-"""Shortest windows in steps, below which an average would not average."""
+"""Minimum window lengths, steps."""
 
 MAX_LOG_MULTIPLIER = 14.0
 """Bound on |s| in nats (six decades): keeps exp(s) finite whatever a policy does."""
@@ -43,9 +43,9 @@ class Clock(NamedTuple):
     Each is a float, or a float32 tensor of shape ().
 
     Attributes:
-        progress: 2 t/T - 1, in [-1, 1]; 0 where T is unknown.
+        progress: 2 t/T - 1, in [-1, 1]; 0 in the anytime mode.
         early: exp(-t/10), in (0, 1].
-        log_reference: log ref(t/T), nats, <= 0; 0 where T is unknown.
+        log_reference: log ref(t/T), nats, <= 0; 0 in the anytime mode.
         bound: largest change of s at this step, nats.
         fast_window: length of the fast averages, steps.
         middle_window: length of the middle averages, steps.
@@ -85,7 +85,7 @@ def span(step: int, total_steps: float | None) -> float:
 def clock_at(xp: Backend, step: Number, total_steps: Number | None) -> Clock:
     """Computes the clock of step t of T.
 
-    The reference schedule is a cosine from 1 to `REFERENCE_FLOOR`, or 1 where T is unknown. The largest change of s is
+    The reference schedule is a cosine from 1 to `REFERENCE_FLOOR`, or 1 in the anytime mode. The largest change of s is
     40 / max(span, 100) nats, and 3 exp(-t/2) more in the first few steps, which lets a rate that is wrong by four
     decades be corrected before it does harm.
 
@@ -129,14 +129,14 @@ def clock(step: int, total_steps: float | None, device: torch.device | str | Non
 
     Args:
         step: t, optimizer steps taken before this one.
-        total_steps: horizon T in steps, or None where it is unknown (the anytime mode).
+        total_steps: horizon T in steps, or None in the anytime mode.
         device: where the tensors go.
     """
     return Clock.from_row(torch.tensor(clock_row(step, total_steps), dtype=torch.float32, device=device))
 
 
 def clock_table(total_steps: int, anytime: bool = False, device: torch.device | str | None = None) -> Tensor:
-    """Makes the clocks of all steps of a run, shape (T, 7); `anytime` where T is unknown to the policy."""
+    """Makes the clocks of all steps of a run, shape (T, 7); `anytime` for the anytime mode."""
     horizon = None if anytime else total_steps
     rows = [clock_row(step, horizon) for step in range(total_steps)]
     return torch.tensor(rows, dtype=torch.float32, device=device)

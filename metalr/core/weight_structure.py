@@ -1,7 +1,7 @@
-"""How far weights lie from random ones: what tells a pretrained network from a new one before its first step.
+"""Measures how far weights lie from random ones: it tells a pretrained network from a new one before its first step.
 
-Whatever an initialiser draws its numbers from, it draws them independently, so that the rows of a matrix have the same
-energy but for chance, and so have its columns. Training gives some rows and columns more than others.
+Initialisers sample entries independently, so rows (and columns) have equal energy up to chance. Training gives some
+rows and columns more than others.
 """
 
 from __future__ import annotations

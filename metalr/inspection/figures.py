@@ -42,5 +42,5 @@ def responses_in_support(policy: LRPolicy) -> Responses:
 
 
 def describe_support(policy: LRPolicy) -> str:
-    """Says which states `responses_in_support` uses."""
+    """Describes the states that `responses_in_support` uses."""
     return "the states of its meta-training" if policy.support.is_bounded else "states anywhere in [-3, 3]"

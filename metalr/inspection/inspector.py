@@ -29,7 +29,7 @@ class Inspector(L.Callback):
     - `decision/lr` beside `decision/lr_reference`, `decision/log_multiplier`, `decision/change` and
       `decision/change_bound` (nats),
     - `feature/<name>`, dimensionless, and `contribution/<name>`, the part of the change that it explains (nats),
-    - `guard/<name>`, the actions of each guard so far;
+    - `guard/<name>`, the interventions of each guard so far;
 
     and as images: all of these over time, with the thresholds of a `ConvergenceSpeed` in the same Trainer; the
     features; and the policy's response to each feature around the run's states. `<log folder>/inspection` gets the

@@ -9,7 +9,7 @@ from metalr.plotting.palette import theme_named
 
 @dataclass(frozen=True)
 class Inspection:
-    """Says what to show, and where to write the pictures.
+    """Selects what to show, and where to write the pictures.
 
     Args:
         source: a shipped policy's name, a policy file, or a run's log folder; of several versions in it, the latest

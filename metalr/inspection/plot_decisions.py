@@ -22,7 +22,7 @@ EARLY = 32
 
 
 def decisions(trace: Trace, theme: Theme) -> Figure:
-    """Draws loss, rate, log multiplier, a heat map of the contributions to each change, and the guards' actions."""
+    """Draws loss, rate, log multiplier, a heat map of the contributions to each change, and what the guards did."""
     guards = [name for i, name in enumerate(trace.guards) if len(trace) and trace.counts[-1, i] > 0]
     rows = len(trace.features) + 2
     heights = [1.0, 1.7, 1.1, 0.185 * rows, *([0.2 * len(guards)] if guards else [])]

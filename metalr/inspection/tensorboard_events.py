@@ -50,7 +50,7 @@ def layout(trace: Trace, own: str = "") -> dict[str, list[Any]]:
         "rate beside its reference schedule": [f"{decision}/lr", f"{decision}/lr_reference"],
         "log multiplier s = log(rate / reference), nats": [f"{decision}/log_multiplier"],
         "change of s and its bound, nats": [f"{decision}/change", f"{decision}/change_bound"],
-        "actions of the guards so far": [f"guard{own}/{name}" for name in trace.guards],
+        "interventions of the guards so far": [f"guard{own}/{name}" for name in trace.guards],
     }
     return {title: ["Multiline", [f"^{tag}$" for tag in chart]] for title, chart in charts.items()}
 

@@ -48,7 +48,7 @@ class Trace:
         constant: part of the change that no feature explains (the policy's biases), nats, (N,).
         values: of the features, in [-3, 3], (N, F).
         contributions: part of the change that each feature explains, nats, (N, F).
-        counts: actions of each guard so far, (N, len(GUARDS)).
+        counts: interventions of each guard so far, (N, len(GUARDS)).
         guards: names of the guards.
         reached: thresholds that the run reached.
     """

@@ -1,4 +1,4 @@
-"""What a callback looks up in its Trainer: the TensorBoard logger, and other callbacks."""
+"""Looks up a Trainer's TensorBoard logger and its other callbacks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""MetaLR in other loops: Hugging Face's Trainer, XGBoost, Lightning Fabric, and code that knows a scheduler alone.
+"""MetaLR in other loops: Hugging Face's Trainer, XGBoost, Lightning Fabric, and code that only calls a scheduler.
 
-One module each, for its one library is imported there and nowhere else:
+Each has one module, the only one that imports its library:
 
 - `metalr.integrations.huggingface.MetaLRTrainerCallback`
 - `metalr.integrations.xgboost.MetaLRTrainingCallback`

@@ -1,4 +1,4 @@
-"""What is attached to objects that outlive a training: at most one thing each, taken off before the next."""
+"""Attaches things to objects that outlive a training: at most one to each, removed before the next."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Where a training's margins lie in the eyes of the policy: an origin and a unit that its labels' own do not change.
+"""Normalises margins so that the policy does not depend on the labels' origin and unit.
 
-The policy reads an update's size beside the margins' own, and learnt that on binary classification, whose margins are
-log odds. Those of other objectives begin anywhere: at zero in a ranking, at a price of 10,000 in a regression.
+The policy reads the size of an update relative to that of the margins, and was trained on binary classification, whose
+margins are log odds. Those of other objectives begin anywhere: at zero in a ranking, at a price of 10,000 in a
+regression.
 """
 
 from __future__ import annotations

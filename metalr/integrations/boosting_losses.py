@@ -77,7 +77,7 @@ def read_rows(matrix: Any, objective: dict[str, Any], name: str = "dtrain") -> R
 
 
 def _row_weights(weights: Tensor, labels: Tensor, groups: tuple[int, ...], count: int, positive: float) -> Tensor:
-    """Weights (N,) or (N, K) that sum to 1 over the rows; a ranking has one a query."""
+    """Computes weights, (N,) or (N, K), that sum to 1 over the rows; in a ranking, each query has one weight."""
     if not len(weights):
         weights = torch.ones(count)
     elif groups:
@@ -200,7 +200,7 @@ def _pairwise(margins: Tensor, rows: Rows) -> Tensor:
 
 
 def _batches(groups: tuple[int, ...]) -> Iterator[Tensor]:
-    """Indices of the rows of neighbouring queries, padded with -1, (queries, longest): at most `PAIRS` pairs each."""
+    """Yields row indices of neighbouring queries, padded with -1, (queries, longest): at most `PAIRS` pairs each."""
     taken: list[Tensor] = []
     start = longest = 0
     for size in groups:
@@ -238,4 +238,4 @@ LOSSES: dict[str, ObjectiveLoss] = {
     "survival:aft": _aft,
     "survival:cox": _cox,
 }
-"""By the objective's name. The three rankings share a loss: what LambdaMART goes down has none."""
+"""By the objective's name. The three rankings share a loss: LambdaMART's gradient is not that of a loss."""

@@ -209,7 +209,7 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
             raise ValueError(f"monitor={self.monitor!r} is not evaluated: choose of {names}")
 
     def _set_horizon(self, state: TrainerState) -> None:
-        """Steps done and steps to come: other batches, epochs or a skipped step move the end."""
+        """Adds the steps done and those to come: other batches, epochs or a skipped step move the end."""
         if self.meta_lr is not None:
             left = max(0, state.max_steps - state.global_step)
             self.meta_lr.total_steps = max(1, self.meta_lr.last_step + left)

@@ -1,4 +1,4 @@
-"""The loss of all ranks, from that of one."""
+"""Averages a loss over the ranks."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ from metalr.integrations.ranks import mean_over_ranks
 
 
 class MetaLRScheduler(LRScheduler):
-    """Sets the rate for code that knows `optimizer.step()` and `scheduler.step()` alone.
+    """Sets the rate for code that only calls `optimizer.step()` and `scheduler.step()`.
 
     A decision needs this step's gradient before the update, which is gone or spent when `scheduler.step()` is called:
-    the last update would then hold the gradient that it is compared with. So the decision is taken inside of
+    the last update would already contain the gradient that it is compared with. So the decision is taken inside of
     `optimizer.step()`, by a hook in front of the update, and acts on that very update: one decision a step, however
     often the optimizer calls its closure. `scheduler.step()` may be called once a step, once an epoch, or never.
 

@@ -35,19 +35,19 @@ class MetaLRCallback(Callback):
     Leave the scheduler out of `configure_optimizers`; the optimizer's own rates are the initial ones.
 
     The Trainer may be that of `lightning` or of `pytorch_lightning`. The horizon is read off it: the steps that were
-    taken plus those that are to come by epochs, steps or `max_time`, whichever ends first, worked out anew at each
+    taken plus those that are to come by epochs, steps or `max_time`, whichever ends first, recomputed at each
     decision (`metalr.lightning.horizon`); where there is no end, the anytime mode is used, as it is with
     `policy="anytime"`. One `MetaLR` drives each optimizer, and its state is in the checkpoint.
 
     It reads gradients unscaled and before Lightning clips them, counts optimizer steps (not batches, nor the calls of
     a closure), takes the mean loss of an accumulation window over all ranks, and leaves out steps that a GradScaler
-    skips. What other callbacks or the module write into the rates is taken up (`metalr.lightning.rates`).
+    skips. Rates that other callbacks or the module write are adopted (`metalr.lightning.rates`).
     docs/regimes.md lists the regimes of training that it was tested in. A LearningRateMonitor beside it shows the rate
     that was applied.
 
     Logged at the Trainer's `log_every_n_steps`: `metalr/lr` (of the first group), `metalr/log_multiplier` (log of
-    the rate over its reference schedule, nats), `metalr/change` (nats) and `metalr/guard_<name>` (actions of each guard
-    so far); with several optimizers, `metalr-1/...` and so on.
+    the rate over its reference schedule, nats), `metalr/change` (nats) and `metalr/guard_<name>` (interventions of each
+    guard so far); with several optimizers, `metalr-1/...` and so on.
 
     Args:
         policy: "default", another shipped name, a path, or an `LRPolicy`, as for `MetaLR`.

@@ -1,4 +1,4 @@
-"""What `MetaLRCallback` refuses before a fit: a module without an optimizer, rival schedules, hidden gradients."""
+"""Refuses fits that `MetaLRCallback` cannot drive: without an optimizer, with rival schedules or hidden gradients."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The horizon of an optimizer in a Trainer: the steps that it has taken plus those that it has to come.
+"""The horizon of an optimizer in a Trainer: the steps that it has taken plus those to come.
 
-It is worked out anew at each decision, from where the Trainer is and what it is set to do from there. So it is right
+It is recomputed at each decision, from the Trainer's position and settings. So it is right
 after a resume with another batch size, number of devices, accumulation, limit or end, when a dataloader grows, and
 when a GradScaler skips steps; where nothing changes, it stays the same number.
 """
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Horizon:
-    """Works out the horizon of one optimizer of a Trainer.
+    """Computes the horizon of one optimizer of a Trainer.
 
     Under automatic optimization, the steps to come are counted from the batches and epochs that are left, the windows
     of accumulation, and `max_steps`. Under manual optimization they follow from the pace at which the optimizer has
-    stepped so far, see `StepPace`; with `max_time`, from the time that its steps have taken, see `TimePace`. What ends
-    first counts.
+    stepped so far, see `StepPace`; with `max_time`, from the time that its steps have taken, see `TimePace`. The
+    earliest end counts.
 
     Args:
         trainer: when a fit starts.
@@ -38,7 +38,7 @@ class Horizon:
         self._pace = None if automatic else StepPace(Position.of(trainer, done), len(trainer.optimizers), state)
 
     def planned(self, trainer: L.Trainer, done: int) -> int | None:
-        """Steps of the whole run as known when a fit starts; None where the Trainer has no end.
+        """Counts the steps of the whole run as known when a fit starts; None where the Trainer has no end.
 
         Args:
             trainer: that the fit is of.
@@ -48,7 +48,7 @@ class Horizon:
         return steps if steps is not None or self._time is None else done + 1  # the first step measures the time
 
     def at_step(self, trainer: L.Trainer, done: int) -> int:
-        """Steps of the whole run as known at a decision, the same on all ranks; never below `done + 1`."""
+        """Counts the steps of the whole run as known at a decision, the same on all ranks; at least `done + 1`."""
         counted = self._counted(trainer, done, started=True)
         ends = [] if counted is None else [counted]
         if self._time is not None:
@@ -114,7 +114,7 @@ class StepPace:
             self._positions = [*self._positions[:2], position]
 
     def horizon(self, trainer: L.Trainer, started: bool) -> int | None:
-        """Steps of the whole run; None where the Trainer has no end."""
+        """Counts the steps of the whole run; None where the Trainer has no end."""
         last, ends = self._positions[-1], []
         left = _batches_of_epochs(trainer, started)
         if left is not None:

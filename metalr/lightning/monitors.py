@@ -1,4 +1,4 @@
-"""LearningRateMonitor beside MetaLRCallback: it samples before the decision, and has to after."""
+"""Delays LearningRateMonitor, which would sample before MetaLRCallback's decision, until the rate is set."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Finetuning callbacks, which read and write rates while a fit goes on, work on initial rates.
+"""Shows initial rates to finetuning callbacks, which read and write rates during a fit.
 
-While one runs, each group shows lr_g(0): a tenth of the first group's rate is a tenth of it for good, and a number is
-an initial rate, as in `configure_optimizers`. What anything else writes into a group is a present rate; see
+Rates that a finetuning callback reads or writes are initial rates. While one runs, each group's "lr" is lr_g(0): a
+group that is added at a tenth of the first group's rate keeps that ratio, and a number is an initial rate, as in
+`configure_optimizers`. Anything else that writes into a group sets its current rate; see
 `metalr.core.groups.GroupRates`.
 """
 
@@ -16,14 +17,12 @@ import torch
 from torch import Tensor
 
 from metalr.core.controller import MetaLR
+from metalr.core.groups import ROUNDING
 from metalr.lightning.hooks import ReplacedHooks
 from metalr.lightning.packages import instances
 
 if TYPE_CHECKING:
     import lightning as L
-
-_ROUNDING = 1e-6
-"""Relative difference up to which two rates are the same one: a tensor's is rounded to single precision."""
 
 
 def show_initial_rates(trainer: L.Trainer, controllers: Sequence[MetaLR], hooks: ReplacedHooks) -> None:
@@ -58,7 +57,7 @@ def _on_initial_rates(hook: Callable[..., Any], controllers: Sequence[MetaLR]) -
 def _read(group: dict[str, Any], shown: Sequence[float]) -> float:
     """Returns the rate of a group, to the last bit the one that was shown where that was left as it was."""
     written = float(group["lr"])
-    return next((rate for rate in shown if math.isclose(written, rate, rel_tol=_ROUNDING)), written)
+    return next((rate for rate in shown if math.isclose(written, rate, rel_tol=ROUNDING)), written)
 
 
 @torch.no_grad()

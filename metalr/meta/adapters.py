@@ -1,4 +1,4 @@
-"""Networks of which only a part is trained: low-rank adapters on a frozen body, or a head on it."""
+"""Partly trained networks: low-rank adapters on a frozen body, or a head on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metalr.meta.net import Net, Params, Shapes
 
 @dataclass(frozen=True)
 class Adapted(Net):
-    """A network whose tensors are frozen but for some, and of which some are moved by a product of low rank.
+    """Trains some tensors of a network as they are and others by a low-rank product, and freezes the rest.
 
     An adapted tensor W (in, out) is computed as W + A B, with A (in, rank) and B (rank, out) trained (Hu et al. 2022,
     LoRA, with alpha = rank). The frozen values of each run stand in `NetworkTask.frozen`, so that neither the

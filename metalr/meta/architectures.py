@@ -58,7 +58,7 @@ def with_embeddings(theta: Tensor, size: int, generator: torch.Generator) -> Ten
 
 
 def _dropped(x: Tensor, noise: Tensor | None, start: int, rate: float) -> Tensor:
-    """Values (B, ...) of which each is dropped where its noise is below the rate; kept ones are scaled up.
+    """Drops each of the values (B, ...) whose noise is below the rate, and scales up the others.
 
     Args:
         x: the values.

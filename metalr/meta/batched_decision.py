@@ -78,7 +78,7 @@ def decide_part(compiled: bool) -> Callable[..., tuple[RunState, StepRecord]]:
 def batched_signals(
     state: RunState, measured: Measured, constants: RunConstants, validation: Tensor | None = None
 ) -> Signals:
-    """Makes of R runs what `metalr.core.signals.Reading.signals` makes of a real one."""
+    """Makes the signals of R runs, as `metalr.core.signals.Reading.signals` does for a real run."""
     start = cast(Tensor, state.features.seen) == 0
     cosine = cast(Tensor, alignment(TORCH, measured.product, measured.grad_norm, measured.direction_norm))
     ones = constants.elements.sqrt()

@@ -259,7 +259,7 @@ class Boosters(Optimizees):
         return self._valid_losses()[:, self._shown].mean(1)
 
     def _valid_losses(self) -> Tensor:
-        """Losses of all validation rows, (R, N)."""
+        """Computes the losses of all validation rows, (R, N)."""
         if not self.step:
             margins = self._prior.expand(-1, self._valid_labels.shape[1] * self._outputs)
         else:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Hyperparameters(NamedTuple):
-    """Hyperparameters of R runs, each of shape (R, 1).
+    """Holds the hyperparameters of R runs, each of shape (R, 1).
 
     Attributes:
         lr: initial rate lr(0), > 0.
@@ -99,7 +99,7 @@ class SGDPrior(HyperparameterPrior):
 
 
 class AdamPrior(HyperparameterPrior):
-    """Betas (0.9, 0.999) in half of the runs, else other ones; L2 in a quarter, AdamW's decay in half of the rest."""
+    """Samples betas, (0.9, 0.999) in half of the runs; L2 in a quarter of them, AdamW's decay in half of the rest."""
 
     usual_lr = 1e-3
 
@@ -129,7 +129,7 @@ class RMSpropPrior(HyperparameterPrior):
 
 
 class LionPrior(HyperparameterPrior):
-    """Betas (0.9, 0.99), decay in half of the runs."""
+    """Sets betas (0.9, 0.99); samples decay in half of the runs."""
 
     usual_lr = 1e-4
 

@@ -18,7 +18,7 @@ _TENSORS = ("part", "topic", "valence", "share", "grammar")
 
 @dataclass(frozen=True)
 class Language:
-    """P languages of one size. A word has a part of speech, and a content word has a topic and a valence.
+    """Holds P languages of one size. A word has a part of speech, and a content word has a topic and a valence.
 
     A sentence has a topic and a mood. Its parts of speech follow a Markov chain; a content word is mostly of the
     sentence's topic, and its valence is mostly the mood, or the opposite right after a negation. Which words are alike

@@ -56,7 +56,7 @@ class MetaLearner(L.LightningModule):
 
     Args:
         anytime: meta-train a policy for runs without a horizon.
-        features: names of the features that the policy reads; by default all that are defined with `anytime`, but for
+        features: names of the features that the policy reads; by default all that are defined with `anytime`, except
             those of the validation loss, which are learned only where the data shows one (`validated`).
         hidden: widths of the policy's hidden layers, [64, 32] by default.
         estimator: of the gradient; `ActionES` by default.

@@ -104,7 +104,7 @@ class ModuleNet(Net):
         return self.criterion(functional_call(self.module, constants | params, (inputs,)), targets)
 
     def initialise(self, runs: int, generator: torch.Generator) -> Tensor:
-        """Makes the module anew for each run, and returns its initial weights, (runs, size)."""
+        """Makes a new module for each run, and returns its initial weights, (runs, size)."""
         seeds = torch.randint(2**62, (runs,), generator=generator).tolist()
         rows = []
         with torch.random.fork_rng(devices=[]):

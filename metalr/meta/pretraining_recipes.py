@@ -34,7 +34,7 @@ Progress = Callable[[int], Any]
 
 @dataclass(frozen=True)
 class Recipe(ABC):
-    """What makes the starts of one network.
+    """Describes how the starts of one network are made.
 
     Attributes:
         name: of the file.
@@ -108,7 +108,7 @@ class Recipe(ABC):
 
 @dataclass(frozen=True)
 class LanguageRecipe(Recipe):
-    """Masked language modeling on a synthetic language, from word vectors of its text.
+    """Trains by masked language modeling on a synthetic language, from word vectors of its text.
 
     The embeddings start as the word vectors of Levy and Goldberg (2014): the singular vectors of the pointwise mutual
     information of words in a sentence. From random ones it takes some ten times as many steps to learn as much.
@@ -150,7 +150,7 @@ class LanguageRecipe(Recipe):
 
 @dataclass(frozen=True)
 class ScenesRecipe(Recipe):
-    """Classification of all pairs of a shape and a texture, from fresh images at each step.
+    """Trains to classify all pairs of a shape and a texture, from fresh images at each step.
 
     Attributes:
         shapes: of a world.
@@ -182,12 +182,12 @@ class ScenesRecipe(Recipe):
 
 
 def as_inputs(net: Net, images: Tensor) -> Tensor:
-    """Images (P, N, side, side) as the network takes them."""
+    """Shapes images (P, N, side, side) as the network takes them."""
     return images.unsqueeze(-1) if isinstance(net, ConvNet) else images.flatten(2)
 
 
 def word_vectors(sentences: Tensor, vocabulary: int, width: int) -> Tensor:
-    """Vectors of words with a root mean square of 1, (P, vocabulary, width), from sentences (P, N, L)."""
+    """Computes word vectors with a root mean square of 1, (P, vocabulary, width), from sentences (P, N, L)."""
     bags = sentences.new_zeros((*sentences.shape[:2], vocabulary), dtype=torch.float32)
     bags.scatter_add_(2, sentences, torch.ones(sentences.shape))
     counts = bags.mT @ bags - torch.diag_embed(bags.sum(1))

@@ -72,7 +72,7 @@ class Recurrent(Net):
 
     @staticmethod
     def _gru(step: Tensor, of_state: Tensor, state: Tensor, bias: Tensor) -> Tensor:
-        """Gates in torch's order: reset, update, new."""
+        """Computes a GRU's new state; gates are in torch's order: reset, update, new."""
         reset, update, new = step.chunk(3, dim=-1)
         own_reset, own_update, own_new = of_state.chunk(3, dim=-1)
         new = torch.tanh(new + (reset + own_reset).sigmoid() * (own_new + bias))
@@ -80,7 +80,7 @@ class Recurrent(Net):
 
     @staticmethod
     def _lstm(gates: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Gates in torch's order: input, forget, new, output."""
+        """Computes an LSTM's new state and memory; gates are in torch's order: input, forget, new, output."""
         enter, keep, new, leave = gates.chunk(4, dim=-1)
         memory = keep.sigmoid() * memory + enter.sigmoid() * new.tanh()
         return leave.sigmoid() * memory.tanh(), memory

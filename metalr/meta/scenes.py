@@ -14,7 +14,7 @@ SIDE = 8
 
 @dataclass(frozen=True)
 class Scenes:
-    """P worlds of images, each of which shows one of `shapes` shapes in one of `textures` textures, and noise.
+    """Holds P worlds of images, each of which shows one of `shapes` shapes in one of `textures` textures, and noise.
 
     Attributes:
         shape: what each shape adds, (P, shapes, SIDE + 2, SIDE + 2), cut out at one of nine places.

@@ -1,4 +1,4 @@
-"""Sharing: which rank makes the inner runs of which task batch, and what the ranks tell each other of them."""
+"""Sharing: assigns task batches to ranks, and exchanges the results of their inner runs."""
 
 from __future__ import annotations
 

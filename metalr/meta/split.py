@@ -15,6 +15,14 @@ class Split:
     Attributes:
         inputs: (P, N, ...).
         targets: (P, N, ...).
+
+    Example:
+        >>> import torch
+        >>> from metalr.meta import Split
+        >>> split = Split(torch.zeros(3, 100, 8), torch.zeros(3, 100))  # three instances of 100 samples
+        >>> inputs, targets = split.batch(torch.arange(16).expand(3, 16))
+        >>> inputs.shape
+        torch.Size([3, 16, 8])
     """
 
     inputs: Tensor

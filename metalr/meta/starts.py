@@ -38,7 +38,7 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class Starts:
-    """P trained networks of one kind, and what they were trained on.
+    """Holds P trained networks of one kind, and what they were trained on.
 
     Attributes:
         name: of the recipe.
@@ -54,7 +54,7 @@ class Starts:
 
 
 class StartsFolder:
-    """A folder of starts: one safetensors file for each recipe, and a manifest that says what made it.
+    """Reads and writes a folder of starts: a safetensors file for each recipe, and a manifest of what made it.
 
     Args:
         path: the folder; `default_folder()` where None.
@@ -87,7 +87,7 @@ class StartsFolder:
         return starts
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """Names of the starts of one kind, "language" or "scenes", in alphabetical order.
+        """Lists the names of the starts of one kind, "language" or "scenes", in alphabetical order.
 
         Raises:
             FileNotFoundError: where there are none.

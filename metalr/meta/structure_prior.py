@@ -1,4 +1,4 @@
-"""A first guess of what trained weights ask for: steps smaller by a factor for each unit of their structure."""
+"""A prior that takes smaller steps on pretrained weights, by a factor for each unit of their structure."""
 
 from __future__ import annotations
 

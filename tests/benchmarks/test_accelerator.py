@@ -1,4 +1,4 @@
-"""The first minutes of a GPU, tried in small: every part by the real script, its files, the bundle and the page."""
+"""The first minutes of a GPU, reduced: every part by the real script, its files, the bundle and the page."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def script(*words: str, out: Path, folder: Path) -> subprocess.CompletedProcess[
 
 
 def measure(part: str, out: Path, folder: Path) -> list[dict]:
-    """Measures a part in this process, in small, and returns its rows."""
+    """Measures a part in this process, reduced, and returns its rows."""
     main([part, "--smoke", f"--out={out}", f"--bundle={folder}"])
     return rows_of(out, part)
 
@@ -50,7 +50,7 @@ def rows_of(out: Path, part: str) -> list[dict]:
 
 @pytest.fixture
 def small_bundle(tmp_path) -> Path:
-    """A bundle in small: a BERT of one layer, ten sentences, and images of noise."""
+    """A small bundle: a BERT of one layer, ten sentences, and images of noise."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     config = BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
@@ -169,7 +169,7 @@ def test_a_report_is_written_row_by_row_and_goes_on(tmp_path):
     assert not again.has(load="b")
     again.add(load="b", ms=2.0)
     assert [row["load"] for row in rows_of(tmp_path, "cost")] == ["a", "b"]
-    assert not Report("cost", setting(tmp_path, smoke=False)).rows  # figures in small are no figures
+    assert not Report("cost", setting(tmp_path, smoke=False)).rows  # figures of --smoke are no figures
 
 
 def test_outcomes_are_read_of_pytests_file(tmp_path):
@@ -231,7 +231,7 @@ def test_the_bundles_sentences_and_images_are_the_data_sets(tmp_path):
 def test_the_page_shows_no_figure_that_was_not_measured(tmp_path):
     page = accelerator_page.page(accelerator_page.measured(tmp_path))
     assert page.count(accelerator_page.NOT_MEASURED) == len(accelerator_page.SECTIONS) == len(SECONDS)
-    Report("cost", setting(tmp_path)).add(load="a", ms=1.0)  # in small
+    Report("cost", setting(tmp_path)).add(load="a", ms=1.0)  # by --smoke
     assert accelerator_page.page(accelerator_page.measured(tmp_path)) == page
     assert (ROOT / "docs" / "accelerator.md").read_text() == page or "Measured on: NVIDIA" in page
 
@@ -262,7 +262,7 @@ def test_the_page_names_the_device_of_its_figures(tmp_path):
         content = {"part": part, "device": "NVIDIA H100 80GB HBM3", "torch": "2.11.0", "smoke": False, "rows": rows}
         (tmp_path / f"{part}.json").write_text(json.dumps(content))
     page = accelerator_page.page(accelerator_page.measured(tmp_path))
-    assert "Measured on: NVIDIA H100 80GB HBM3 (torch 2.11.0)." in page
+    assert "Measured on: NVIDIA H100 80GB HBM3 (torch 2.11.0)." in " ".join(page.split())
     assert accelerator_page.NOT_MEASURED not in page
     for figure in ("1 of 1 tests", "1.0040 | 77", "1.0010", "2.0e-07", "0.250", "0.9000", "1,500,000", "10 to 14"):
         assert figure in page

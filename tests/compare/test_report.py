@@ -17,7 +17,7 @@ from metalr.compare.command import compare
 from metalr.compare.fit import FitRun, Script
 from metalr.compare.grid import Schedule
 from metalr.compare.options import Options
-from metalr.compare.record import Record, averaged, fingerprint, thin
+from metalr.compare.record import Record, averaged, decimate, fingerprint
 from metalr.compare.report import write_report
 from metalr.compare.report.svg import overview
 from metalr.compare.report.verdicts import Worded, in_short, short, verdicts
@@ -332,14 +332,14 @@ def quiet():
     return Console(file=io.StringIO())
 
 
-def test_long_curves_are_thinned():
+def test_long_curves_are_decimated():
     steps = list(range(1, 1001))
     curve = (steps, [float(step) for step in steps])
-    picked, (at, means) = thin(curve, 10), averaged(curve, 10)
+    picked, (at, means) = decimate(curve, 10), averaged(curve, 10)
     assert len(picked[0]) == len(at) == 10
     assert (picked[0][0], picked[0][-1], at[-1]) == (1, 1000, 1000)
     assert means[0] == pytest.approx(50.5)
-    assert thin(curve, 1000) == averaged(curve, 1000) == curve
+    assert decimate(curve, 1000) == averaged(curve, 1000) == curve
 
 
 def test_hostile_names_are_shown_and_do_nothing(grid, cell_runs, tmp_path):

@@ -20,6 +20,7 @@ from metalr.core.signals import Signals
 from metalr.core.update_rule import clock
 from metalr.core.weight_snapshot import WeightSnapshot, buffers_with
 from tests.collapse import FALL, STEPS, collapsing
+from tests.conftest import constant_policy
 from tests.core.losses import HEALTHY, N, descent, noise
 from tests.problem import batches, make_run
 
@@ -131,13 +132,6 @@ def test_a_healthy_run_is_no_collapse(steps, total):
 
 
 # What it does.
-
-
-def constant_policy(output: float) -> LRPolicy:
-    policy = LRPolicy()
-    with torch.no_grad():
-        policy.layers[-1].bias.fill_(output)
-    return policy.requires_grad_(False)
 
 
 class Net(nn.Module):

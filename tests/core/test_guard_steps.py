@@ -71,10 +71,10 @@ def test_a_divergence_holds_the_rate_and_halves_it_once_in_a_middle_window():
     cut = protected(loss=9.0, share=0.75, rest=8.0)
     assert float(cut.log_multiplier) == pytest.approx(0.3 - math.log(2))
     assert float(cut.state.rest) == 0.0
-    assert (bool(cut.actions.divergence), cut.state.counts[:, 0].tolist()) == (True, [0, 0, 0, 1, 0])
+    assert (bool(cut.interventions.divergence), cut.state.counts[:, 0].tolist()) == (True, [0, 0, 0, 1, 0])
     held = protected(loss=9.0, share=0.75, rest=7.0)
     assert float(held.log_multiplier) == pytest.approx(0.3)
-    assert (float(held.state.rest), bool(held.actions.divergence)) == (8.0, False)
+    assert (float(held.state.rest), bool(held.interventions.divergence)) == (8.0, False)
     falling = protected(loss=9.0, share=0.75, rest=7.0, after=0.1)
     assert float(falling.log_multiplier) == pytest.approx(0.1)  # held, not raised
     just_below = protected(loss=9.0, share=0.66, rest=8.0)  # 0.745
@@ -86,7 +86,7 @@ def test_a_divergence_holds_the_rate_and_halves_it_once_in_a_middle_window():
 @pytest.mark.parametrize(("seen", "diverges"), [(50.0, False), (51.0, True)])
 def test_the_first_fifty_steps_are_no_divergence(seen, diverges):
     guarded = protected(loss=9.0, share=0.9, rest=8.0, seen=seen)
-    assert bool(guarded.actions.divergence) == diverges
+    assert bool(guarded.interventions.divergence) == diverges
 
 
 def test_a_step_that_is_not_finite_changes_only_the_rest():
@@ -105,7 +105,7 @@ def test_out_of_distribution_the_change_fades_before_the_limits():
     assert guarded.state.counts[:, 0].tolist() == [0, 1, 1, 0, 0]
     refused = protected(score=0.25, asked=False, before=0.0, after=-0.7)
     assert float(refused.log_multiplier) == pytest.approx(-0.7)  # the policy had no say that could fade
-    assert not bool(refused.actions.out_of_distribution)
+    assert not bool(refused.interventions.out_of_distribution)
 
 
 def test_the_limits_of_the_rate_are_those_of_the_multiplier_times_the_reference():
@@ -117,7 +117,7 @@ def test_the_limits_of_the_rate_are_those_of_the_multiplier_times_the_reference(
     low = protected(after=-5.0, now=half, low=math.log(0.1))
     assert float(low.log_multiplier) == pytest.approx(math.log(0.1) - reference)
     between = protected(after=0.4, now=half, low=-9.0, high=9.0)
-    assert (float(between.log_multiplier), bool(between.actions.limit)) == (pytest.approx(0.4), False)
+    assert (float(between.log_multiplier), bool(between.interventions.limit)) == (pytest.approx(0.4), False)
     least = protected(after=-9.0, guards=Guards(min_multiplier=math.exp(-2.0)))
     assert float(least.log_multiplier) == pytest.approx(-2.0)
-    assert bool(least.actions.limit)
+    assert bool(least.interventions.limit)

@@ -20,17 +20,9 @@ from metalr.core.guard_record import EVENTS, GuardRecord
 from metalr.core.guards import DIVERGENCE_CUT, GuardState, Proposal, protect
 from metalr.core.signals import Signals
 from metalr.core.update_rule import clock
-from tests.conftest import random_policy
+from tests.conftest import constant_policy, random_policy
 from tests.core.losses import HEALTHY, N, descent, noise
 from tests.problem import batches, make_run
-
-
-def constant_policy(output: float) -> LRPolicy:
-    """A policy that gives the same action in every state, however large or not a number."""
-    policy = LRPolicy()
-    with torch.no_grad():
-        policy.layers[-1].bias.fill_(output)
-    return policy.requires_grad_(False)
 
 
 def divergences(shapes: dict[str, list[float]], total: int | None, descents: float = 1.0) -> dict[str, list[int]]:

@@ -40,9 +40,9 @@ def test_in_its_youth_a_run_ten_times_as_long_does_the_same(total, share):
 
 @pytest.mark.parametrize("total", [1_000, 20_000])
 def test_ten_times_the_steps_move_the_rate_by_46_nats_more_at_most(total):
-    """The sum of the bounds grows by 20 log 10: the reach of a policy does not shrink with the horizon, nor explode."""
-    reach, longer = (sum(bound(step, end) for step in range(end)) for end in (total, 10 * total))
-    assert longer - reach == pytest.approx(20.0 * math.log(10.0), rel=0.15)
+    """The sum of the bounds, the largest total change, grows by 20 log 10: it neither shrinks with T nor explodes."""
+    change, longer = (sum(bound(step, end) for step in range(end)) for end in (total, 10 * total))
+    assert longer - change == pytest.approx(20.0 * math.log(10.0), rel=0.15)
 
 
 def signals_at(share: float, step: int) -> Signals:

@@ -59,7 +59,7 @@ def test_a_graph_that_is_replayed_reads_each_loss_once(captured, monkeypatch):
     assert run.rates == pytest.approx(host.rates, rel=1e-4)
     never = Training(float).train_steps(0, len(LOSSES), losses=[math.nan] * len(LOSSES))
     assert never.rates != pytest.approx(host.rates, rel=1e-2)
-    ours, theirs = (each.meta_lr._feature_state.validation for each in (run, host))
+    ours, theirs = (each.meta_lr._decider.feature_state.validation for each in (run, host))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, check_dtype=False)
 
 
@@ -109,7 +109,7 @@ def test_a_run_that_goes_back_remembers_the_losses_of_its_copy(as_lr):
             meta_lr.validation(loss.detach() + 0.1)
         meta_lr.step(loss)
         optimizer.step()
-        seen.append(meta_lr._feature_state.validation.clone())
+        seen.append(meta_lr._decider.feature_state.validation.clone())
     (event,) = meta_lr.events
     assert event.restored > 20
     assert torch.equal(seen[event.step], seen[event.restored])
@@ -119,9 +119,9 @@ def test_a_run_that_goes_back_remembers_the_losses_of_its_copy(as_lr):
 @pytest.mark.parametrize("as_lr", AS_LR.values(), ids=AS_LR)
 def test_a_loss_that_waits_goes_with_the_weights_that_it_was_of(as_lr):
     decider = Training(as_lr).train_steps(0, 3).meta_lr._decider
-    memory, place = decider.memory(), decider._state.validation
+    snapshot, place = decider.take_snapshot(), decider._state.validation
     decider.take_validation(1.0)
-    decider.recall(memory)
+    decider.restore(snapshot)
     assert math.isnan(decider._state.validation)
     assert as_lr is float or decider._state.validation is place
 

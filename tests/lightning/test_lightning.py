@@ -155,7 +155,7 @@ def test_clipping_comes_after_the_decision(tmp_path, policy):
     callback = Spy(policy)
     make_trainer(tmp_path, callback, max_epochs=1, gradient_clip_val=1e-8).fit(Module(), loader())
     assert min(norms) > 1e-3
-    log_norm = callback.controllers[0]._feature_state.averages[0, 1]
+    log_norm = callback.controllers[0]._decider.feature_state.averages[0, 1]
     assert float(log_norm) == pytest.approx(float(torch.tensor(norms).log().mean()), rel=0.2)
 
 
@@ -205,7 +205,7 @@ def test_several_optimizers_may_share_a_loss(tmp_path, policy):
     make_trainer(tmp_path, callback, max_epochs=1).fit(Shared(), loader())
     first, second = callback.controllers
     assert first.last_step == second.last_step == BATCHES
-    assert torch.equal(first._feature_state.averages[:, 0], second._feature_state.averages[:, 0])
+    assert torch.equal(first._decider.feature_state.averages[:, 0], second._decider.feature_state.averages[:, 0])
 
 
 def test_max_steps_counts_every_optimizers_steps(tmp_path, policy):
@@ -286,7 +286,7 @@ def test_a_gradscaler_changes_nothing(tmp_path):
     for scale in (1.0, 1024.0):
         callback = MetaLRCallback(policy)
         make_trainer(tmp_path, callback, max_epochs=1, plugins=[scaled(scale)]).fit(Module(), loader())
-        seen.append(callback.controllers[0]._feature_state.averages[0, :, 0])
+        seen.append(callback.controllers[0]._decider.feature_state.averages[0, :, 0])
     assert torch.allclose(*seen, atol=2e-2)
 
 
@@ -296,7 +296,7 @@ def test_a_step_that_a_gradscaler_skips_is_no_step(tmp_path, policy):
     make_trainer(tmp_path, callback, max_epochs=2, plugins=[scaled(2.0**22)]).fit(Module(), loader())
     controller = callback.controllers[0]
     assert 0 < controller.last_step < 2 * BATCHES
-    assert float(controller._feature_state.seen) == controller.last_step  # none was forgotten as not finite
+    assert float(controller._decider.feature_state.seen) == controller.last_step  # none was forgotten as not finite
 
 
 def test_a_copied_callback_is_whole(policy):

@@ -176,7 +176,7 @@ def test_a_rate_that_is_set_goes_on_from_there(tmp_path, caplog):
     before = plain.rates[5][0]
     wanted = [rate * (0.02 / before if step >= 6 else 1.0) for step, (rate,) in enumerate(plain.rates)]
     assert [rate for (rate,) in seen.rates] == pytest.approx(wanted)
-    assert "was set to 0.02 before step 6: taken up" in caplog.text
+    assert "was changed externally to 0.02 before step 6; using it from now on" in caplog.text
 
 
 def test_a_rate_that_is_set_at_every_step_is_reported(tmp_path, policy):
@@ -193,7 +193,7 @@ def test_rates_that_nobody_touches_are_not_reported(tmp_path, policy, caplog):
     with warnings.catch_warnings(), caplog.at_level(logging.INFO):
         warnings.filterwarnings("error", message=".*is set at every step.*")
         make_trainer(tmp_path, MetaLRCallback(policy), max_epochs=2).fit(Both(0.1, tensor=True), loader())
-    assert "taken up" not in caplog.text
+    assert "changed externally" not in caplog.text
 
 
 class FindEachEpoch(LearningRateFinder):

@@ -146,7 +146,7 @@ def test_sparse_adam_is_driven(policy):
         loss.backward()
         meta_lr.step(loss)
         optimizer.step()
-    assert float(torch.as_tensor(meta_lr._feature_state.seen)) == 10
+    assert float(torch.as_tensor(meta_lr._decider.feature_state.seen)) == 10
     assert meta_lr._features[0].tolist() != [0.0] * meta_lr._features.shape[1]
 
 

@@ -24,7 +24,7 @@ def checkpoint_at(folder, policy, module=None, **options):
 
 @pytest.mark.parametrize("epochs", [2, 6])
 def test_a_fit_resumed_with_another_horizon_is_a_loop_whose_horizon_moved(tmp_path, policy, epochs):
-    """Planned for 4 epochs, gone on with for 2 or 6: the state is kept, and the reference follows the new end."""
+    """Planned for 4 epochs, then resumed for 2 or 6: the state is kept, and the reference follows the new end."""
     path = checkpoint_at(tmp_path / "c", policy, max_epochs=4)
     seen = Recorder(policy)
     trainer = make_trainer(tmp_path, seen, max_epochs=epochs)

@@ -77,7 +77,8 @@ def test_a_loss_that_crosses_zero(make):
         losses.append(float(loss.detach()))
         features.append(torch.as_tensor(meta_lr._features)[0].clone())
     assert losses[0] > 0 > losses[-1]
-    assert float(torch.as_tensor(meta_lr._feature_state.seen)) == 300  # no step was taken for one that is not finite
+    seen = meta_lr._decider.feature_state.seen
+    assert float(torch.as_tensor(seen)) == 300  # no step was taken for one that is not finite
     trends = torch.stack(features)[50:, FEATURES.index("loss_trend_slow")]
     assert float(trends.mean()) < -0.1  # that it falls is seen, below zero too
 
@@ -98,7 +99,7 @@ def test_a_loss_that_comes_to_zero_and_stays():
         losses.append(float(loss.detach()))
         assert torch.isfinite(torch.as_tensor(meta_lr._features)).all()
     assert losses[-1] == 0.0
-    assert float(torch.as_tensor(meta_lr._feature_state.seen)) == STEPS
+    assert float(torch.as_tensor(meta_lr._decider.feature_state.seen)) == STEPS
     assert math.isfinite(meta_lr.last_lr[0])
 
 
@@ -144,7 +145,7 @@ def test_a_critic_and_its_generator_have_a_horizon_each(tmp_path):
     assert (critic.last_step, generator.last_step) == (critic.total_steps, generator.total_steps) == (32, 16)
     assert min(loss for loss, _ in module.losses) < 0
     for controller, steps in ((critic, 32), (generator, 16)):
-        assert float(torch.as_tensor(controller._feature_state.seen)) == steps
+        assert float(torch.as_tensor(controller._decider.feature_state.seen)) == steps
 
 
 def test_a_horizon_for_each_optimizer_is_asked_for(tmp_path, policy):

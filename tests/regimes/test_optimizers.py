@@ -38,7 +38,7 @@ def train(model, optimizers, policy, steps: int = 20) -> list[list[float]]:
             meta_lr.step(loss)
             optimizer.step()
         rates.append([meta_lr.last_lr[0] for meta_lr in metas])
-    assert all(float(torch.as_tensor(meta_lr._feature_state.seen)) == steps for meta_lr in metas)
+    assert all(float(torch.as_tensor(meta_lr._decider.feature_state.seen)) == steps for meta_lr in metas)
     return rates
 
 

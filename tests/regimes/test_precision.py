@@ -33,9 +33,8 @@ def test_true_precisions(tmp_path, precision, name):
     seen = Recorder(random_policy(strength=0.1))
     module = Made(name, **({"eps": 1e-4} if name == "adam" else {}))
     make_trainer(tmp_path, seen, max_epochs=2, precision=precision).fit(module, loader())
-    assert (
-        float(torch.as_tensor(seen.controllers[0]._feature_state.seen)) == seen.controllers[0].last_step == 2 * BATCHES
-    )
+    (controller,) = seen.controllers
+    assert float(torch.as_tensor(controller._decider.feature_state.seen)) == controller.last_step == 2 * BATCHES
     assert all(torch.isfinite(p).all() for p in module.parameters())
 
 
@@ -87,7 +86,8 @@ def test_a_step_that_a_gradscaler_skips_is_no_step(tmp_path, policy, fused):
     steps = seen.controllers[0].last_step
     assert 0 < steps < 2 * BATCHES
     assert steps == sum(moved)
-    assert float(torch.as_tensor(seen.controllers[0]._feature_state.seen)) == steps  # none was forgotten as not finite
+    finite = seen.controllers[0]._decider.feature_state.seen
+    assert float(torch.as_tensor(finite)) == steps  # none was forgotten as not finite
 
 
 @pytest.mark.parametrize("fused", [False, True])

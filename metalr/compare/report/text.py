@@ -139,7 +139,7 @@ def entrant(which: Entrant) -> str:
 
 
 def verdict_of(claim: Claim) -> str:
-    """Says what a claim's test shows of the first."""
+    """States what a claim's test shows of the first."""
     return {
         Finding.BETTER: "better",
         Finding.WORSE: "worse",
@@ -150,7 +150,7 @@ def verdict_of(claim: Claim) -> str:
 
 
 def claim(found: Claim) -> str:
-    """Says what a claim's test shows of the first, with the difference and its interval."""
+    """States what a claim's test shows of the first, with the difference and its interval."""
     if found.paired.interval is None:
         return verdict_of(found)
     return f"{verdict_of(found)}, {number(found.paired.difference, 3)} {show(found.paired.interval)}"

@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Says who won on a workload.
+    """States who won on a workload.
 
     Attributes:
         result: of the workload.

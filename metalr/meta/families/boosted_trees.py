@@ -71,7 +71,7 @@ class BoostedTreesTasks(TaskFamily):
         return BoostingTask(train, valid, params, _OBJECTIVES.get(self.labels, "logistic"), classes)
 
     def _table(self, train: int, samples: int, classes: int, generator: torch.Generator) -> Table:
-        """Rows, of which the first `train` are for training, with both of two classes in training and in validation."""
+        """Samples a table whose first `train` rows are for training; each of two classes occurs in both parts."""
         if self.real:
             features, labels, types = _REAL.get(self.labels, _two_groups)(samples, generator)
         else:
@@ -136,7 +136,7 @@ _OBJECTIVES = {"classes": "softmax", "values": "squared"}
 
 
 def _additive_table(samples: int, labels_of: Labels, classes: int, generator: torch.Generator) -> Rows:
-    """Labels by the scores of random additive models."""
+    """Samples rows whose labels follow the scores of random additive models."""
     numbers, categories = pick(generator, (*range(3, 16), 24, 32)), pick(generator, range(7))
     x = torch.randn(samples, numbers, generator=generator)
     mixing = torch.randn(numbers, numbers, generator=generator) / numbers**0.5

@@ -1,4 +1,4 @@
-"""Fine-tuning of networks that know what the run cannot learn again: from trained starts on disk."""
+"""Fine-tuning tasks from pretrained networks, which are read from disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LARGEST_TABLES = 12.0
 
 @dataclass(frozen=True)
 class Downstream:
-    """P tasks that trained networks are put to.
+    """Holds P tasks for trained networks.
 
     Attributes:
         net: the network, with a head of as many outputs as the task has classes.
@@ -46,15 +46,15 @@ class Downstream:
 
 
 class PretrainedTasks(TaskFamily):
-    """Trained networks with a new head and few samples of a task whose answer lies in what they know.
+    """Samples trained networks with a new head, and few samples of a task that their pretraining prepares them for.
 
-    What validation asks for does not occur in the training samples, so that only what pretraining taught leads there:
-    a rate that destroys it costs the run, and no further step makes that good. A new head is small and stands in
-    units of its own (a multiplier of `head_gain`), as the head of a wide network does: it moves far at rates that
-    leave the body what it is, and these are what such a network has to be trained at.
+    The words or textures of validation do not occur in the training samples, so that only pretrained knowledge
+    generalises: a rate that destroys it cannot be made up for later. A new head is small and has units of its own (a
+    multiplier of `head_gain`), like the head of a wide network: it moves far at rates that leave the body nearly
+    unchanged, which are the rates that such a network needs.
 
-    A layer norm right after the embeddings makes their size irrelevant to what a post-norm transformer computes; theirs
-    is multiplied by 1 to 12, so that tables hold most of the parameters' norm, as those of real ones do.
+    A layer norm right after the embeddings makes their size irrelevant to a post-norm transformer's outputs; there, the
+    embeddings are multiplied by 1 to 12, so that they hold most of the parameters' norm, as in real transformers.
 
     Args:
         folder: of the trained starts; by default $METALR_STARTS, or metalr/starts in the user's cache folder. They
@@ -140,7 +140,7 @@ class PretrainedTasks(TaskFamily):
 
 
 class PretrainedLanguageTasks(PretrainedTasks):
-    """Transformers that know a language by masked modeling, and classify a few of its sentences.
+    """Samples transformers that know a language by masked modeling, and classify a few of its sentences.
 
     The class is the sentence's mood (which valence prevails, turned around by negations); more seldom whether a good
     mood and a group of topics come together or apart, or the group alone. Training sentences are written with some
@@ -150,7 +150,7 @@ class PretrainedLanguageTasks(PretrainedTasks):
     kind = "language"
 
     def task(self, starts: Starts, chosen: Tensor, train_size: int, generator: torch.Generator) -> Downstream:
-        """Sentences of the languages."""
+        """Samples sentences of the languages."""
         net = starts.net
         if not isinstance(net, Transformer):
             raise TypeError(f"net={net}: tasks on a language need a Transformer")
@@ -172,7 +172,7 @@ class PretrainedLanguageTasks(PretrainedTasks):
 
 
 class PretrainedSceneTasks(PretrainedTasks):
-    """Convnets and perceptrons that tell many classes of images, and learn to tell groups of shapes from few.
+    """Samples convnets and perceptrons that know many classes of images, and learn groups of shapes from few images.
 
     Training images are of half of the textures, validation of the others.
     """
@@ -180,7 +180,7 @@ class PretrainedSceneTasks(PretrainedTasks):
     kind = "scenes"
 
     def task(self, starts: Starts, chosen: Tensor, train_size: int, generator: torch.Generator) -> Downstream:
-        """Images of the worlds."""
+        """Samples images of the worlds."""
         net = starts.net
         if not isinstance(net, ConvNet | MLP):
             raise TypeError(f"net={net}: tasks on scenes need a ConvNet or an MLP")
@@ -207,7 +207,7 @@ def _noisy(split: Split, classes: int, generator: torch.Generator) -> Split:
 
 
 def head_names(net: Net) -> tuple[str, ...]:
-    """Names of the tensors that a new task gives a network anew."""
+    """Names the tensors that are new for each task."""
     if isinstance(net, Transformer):
         return ("head",)
     return (f"w{net.depth}", f"b{net.depth}") if isinstance(net, MLP) else ("w", "b")

@@ -73,7 +73,7 @@ class MLPTasks(PooledFamily):
 def _network_outputs(
     instances: int, samples: int, steepest: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Inputs whose spectrum falls by a power of up to `steepest`, and the outputs of a random network."""
+    """Samples inputs whose spectrum falls by a power of up to `steepest`, and the outputs of a random network."""
     spectrum = torch.arange(1, _INPUTS + 1) ** -uniform((instances, 1, 1), 0.0, steepest, generator)
     inputs = torch.randn(instances, samples, _INPUTS, generator=generator) * spectrum
     inputs = inputs / inputs.square().mean((1, 2), keepdim=True).sqrt()
