@@ -7,5 +7,5 @@ One module each, for its one library is imported there and nowhere else:
 - `metalr.integrations.fabric.FabricMetaLR`
 - `metalr.integrations.scheduler.MetaLRScheduler`
 
-Lightning's own Trainer has `metalr.MetaLRCallback`.
+Lightning's own Trainer has `metalr.MetaLRCallback`. They may import `metalr.core`.
 """
