@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from metalr import LRPolicy, MetaLR
+from metalr import Guards, LRPolicy, MetaLR
 
 RECORD = Path(__file__).with_name("recorded_rates.json")
 STEPS, NON_FINITE, DIVERGING = 60, 20, 40
@@ -40,7 +40,9 @@ def rates(optimizer: str, policy: str, place: str) -> list[float]:
     one, two = nn.Parameter(1.0 + numbers / 8), nn.Parameter(0.5 - numbers / 16)
     as_lr = PLACES[place]
     made = OPTIMIZERS[optimizer]([{"params": [one]}, {"params": [two], "lr": as_lr(0.01)}], as_lr)
-    meta_lr = MetaLR(made, POLICIES[policy], LRPolicy.load(policy))
+    # That policy has not met such a run, and no reference schedule would move the rate in its place.
+    guards = Guards(out_of_distribution=policy != "boosting_anytime")
+    meta_lr = MetaLR(made, POLICIES[policy], LRPolicy.load(policy), guards=guards)
     found = []
     for t in range(STEPS):
         loss = 0.0
