@@ -43,7 +43,7 @@ demo: $(STAMP)
 
 reduced targets: $(STAMP)
 	@test -d "$$METALR_DATA" || { echo "METALR_DATA is not set: export METALR_DATA=<the folder of real data>"; exit 1; }
-	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/grids.py $@
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.grids $@
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

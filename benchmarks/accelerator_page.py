@@ -1,6 +1,6 @@
 """Makes docs/accelerator.md of what `bash benchmarks/accelerator.sh` measured.
 
-    python benchmarks/accelerator_page.py [--results results/accelerator] [--page docs/accelerator.md]
+    python -m benchmarks.accelerator_page [--results results/accelerator] [--page docs/accelerator.md]
 
 A part that was not measured, or only in its reduced version (--smoke), has no figures on the page.
 """
@@ -24,7 +24,7 @@ What `MetaLR` does and costs on a GPU, and how to measure it on your own:
 make accelerator-bundle                # on a machine with a network and METALR_DATA: data, weights, packages
 bash benchmarks/accelerator.sh         # on the one with the GPU, which needs no network: all parts, nine minutes
 bash benchmarks/accelerator.sh cost    # or some of them: right, cost, captured, workloads, meta
-python benchmarks/accelerator_page.py  # makes this page of results/accelerator
+python -m benchmarks.accelerator_page  # makes this page of results/accelerator
 ```
 
 {devices}

@@ -1,6 +1,6 @@
 """One boosting round through BoostedTrees beside one of `xgboost.train`.
 
-    python benchmarks/boosting.py --data $METALR_DATA
+    python -m benchmarks.boosting --data $METALR_DATA
 
 Prints milliseconds of CPU time a round, one thread, the better of interleaved runs, and their ratio: for
 `xgboost.train` with its built-in objective, for the module's own loop, and for a whole fit through the Trainer.
@@ -9,7 +9,6 @@ Prints milliseconds of CPU time a round, one thread, the better of interleaved r
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -20,8 +19,6 @@ import torch
 import torch.nn.functional as F
 import xgboost
 from jsonargparse import auto_cli
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the collections beside train.py
 
 from datamodules import AdultDataModule
 from datamodules.adult import Arrays

@@ -1,6 +1,6 @@
 """Measures samples a second of the image and table data modules, beside a plain loop and a training step.
 
-    python benchmarks/data.py --data $METALR_DATA
+    python -m benchmarks.data --data $METALR_DATA
 
 `module` is the training loader of the data module, without workers; `plain` a loop over the same rows that decodes
 and converts each to a tensor, without augmentation; `step` a training step of the model on the same batches. Time is
@@ -10,7 +10,6 @@ CPU time of one core, so that other work on the machine does not count; W worker
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ import torch.nn.functional as F
 from jsonargparse import auto_cli
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as vision
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the collections beside train.py
 
 from datamodules import AdultDataModule, CIFAR10DataModule, ImageNetDataModule, hub
 from models import TabularMLP, VisionNet

@@ -1,7 +1,7 @@
 """Runs a folder of grids one after the other, and writes the page of docs that shows their reports.
 
-    python benchmarks/grids.py reduced   # the reduced version of every grid: docs/reduced.md
-    python benchmarks/grids.py targets   # every workload against its target, learned and not: docs/targets.md
+    python -m benchmarks.grids reduced   # the reduced version of every grid: docs/reduced.md
+    python -m benchmarks.grids targets   # every workload against its target, learned and not: docs/targets.md
 
 Each grid is `python train.py compare --config <its YAML>`: what is finished is not run again, what was broken off goes
 on, and a cell whose policy or config has changed since is run anew. So after another policy was shipped, the same
@@ -20,8 +20,6 @@ from typing import Literal
 
 import yaml
 from jsonargparse import auto_cli
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the collections beside train.py
 
 from benchmarks.grids_page import write_page
 from datamodules.hub import load

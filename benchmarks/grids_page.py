@@ -34,7 +34,7 @@ small: networks from scratch, some dozen steps. They show that every workload ru
 schedule, and how the schedules stand to each other there; they are no benchmark of the workloads themselves.
 
 ```bash
-python benchmarks/grids.py reduced  # METALR_DATA is the folder of real data; writes this page
+python -m benchmarks.grids reduced  # METALR_DATA is the folder of real data; writes this page
 ```
 
 What the columns mean is in [compare.md](compare.md): *untuned* is the median over the initial rates, *tuned* the best
@@ -45,7 +45,7 @@ Each workload on real data, on one core and from scratch, once with the learned 
 the same rate and with the same batches. One seed each: a difference of a few thousandths says nothing.
 
 ```bash
-python benchmarks/grids.py targets  # METALR_DATA is the folder of real data; writes this page
+python -m benchmarks.grids targets  # METALR_DATA is the folder of real data; writes this page
 ```""",
 }
 

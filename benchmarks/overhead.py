@@ -1,8 +1,8 @@
 """Measures the cost of MetaLR: a training step with it against the same step without, interleaved in one process.
 
-    python benchmarks/overhead.py
-    python benchmarks/overhead.py --models '[bert]' --optimizers '[adamw]' --pairs 12
-    python benchmarks/overhead.py --models '[]' --sizes '[100000, 1000000, 10000000, 100000000, 1000000000]'
+    python -m benchmarks.overhead
+    python -m benchmarks.overhead --models '[bert]' --optimizers '[adamw]' --pairs 12
+    python -m benchmarks.overhead --models '[]' --sizes '[100000, 1000000, 10000000, 100000000, 1000000000]'
 
 For each model and optimizer it prints the median step time without and with MetaLR, the medians of the pairs'
 differences and ratios, and the ratio of the peaks of memory, each measured in a process of its own. On a CPU, time is
@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import math
 import resource
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -29,8 +27,6 @@ import torch.nn.functional as F
 from jsonargparse import auto_cli
 from torch import Tensor, nn
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the collections beside train.py
 
 from metalr import MetaLR
 from metalr.core.sample import LIMIT, ParameterSample

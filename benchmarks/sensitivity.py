@@ -1,6 +1,6 @@
 """How the final validation loss depends on the initial rate: learned against constant, step, cosine and linear.
 
-    python benchmarks/sensitivity.py
+    python -m benchmarks.sensitivity
 
 Trains the digits convnet of the held-out suite with SGD with momentum and with Adam for 200 steps from each of ten
 initial rates, log-spaced over 4.5 decades about the usual one, over 3 seeds: 300 runs. For a seed, all schedules and
@@ -19,8 +19,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it; workers 
 
 from jsonargparse import auto_cli
 from rich.console import Console
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the collections beside train.py
 
 from benchmarks.heldout.suite import HeldOutRun
 from benchmarks.heldout.tasks import USUAL_LR
@@ -100,7 +98,7 @@ def main(
     # An anytime policy, which is not given the horizon, is held against a schedule that is not either.
     baseline = "constant" if learned == "anytime" else "cosine"
     table = tabulate(results_of(runs, outcome.records))
-    command = command_line(["python", "benchmarks/sensitivity.py", *sys.argv[1:]])
+    command = command_line(["python", "-m", "benchmarks.sensitivity", *sys.argv[1:]])
     lines = ratios(table, learned, baseline)
     out.with_suffix(".txt").write_text("\n".join([command, *lines]) + "\n")
     print("\n".join([f"report: {page}", *lines]))

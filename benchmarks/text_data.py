@@ -1,6 +1,6 @@
 """Measures rows a second of the text data modules, beside a plain loop and beside a training step.
 
-    python benchmarks/text_data.py --data $METALR_DATA
+    python -m benchmarks.text_data --data $METALR_DATA
 
 `module` is the training loader of the data module (tokens from the cache, shuffled, padded to each batch's longest
 row), `plain` a loop that tokenises and pads the same rows in order with the tokenizer alone, `step` a training step
@@ -11,7 +11,6 @@ not count.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -19,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the collections beside train.py
 
 from benchmarks.data import rate
 from datamodules import GLUEDataModule, LanguageModelingDataModule, SQuADDataModule

@@ -192,8 +192,6 @@ def test_a_command_parses(shown, parsers, as_a_reader, monkeypatch):
                 parsers.module(script, arguments)
             else:
                 assert importlib.util.find_spec(script) is not None
-        elif script.startswith("benchmarks/"):
-            parsers.module(script.removesuffix(".py").replace("/", "."), arguments)
         else:
             assert (ROOT / "examples" / "own_policy" / script).is_file() or script in GIVEN, script
     else:

@@ -126,15 +126,24 @@ def test_importing_metalr_brings_torch_and_nothing_heavier(tmp_path):
 
 
 def imports(path: Path) -> set[str]:
-    """Modules that a file imports, anywhere in it: late, and for type checking, too."""
+    """What a file imports, anywhere in it, late and for type checking, too: modules, and names in them.
+
+    `from metalr import cluster` imports a module by a name in another, so that both count.
+    """
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}:{node.lineno}: give the module's full name"
-            found.add(node.module)
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
+
+
+def test_names_that_a_file_imports_are_found(tmp_path):
+    path = tmp_path / "late.py"
+    path.write_text("def late():\n    from metalr import cluster\n    import tests.core\n")
+    assert imports(path) == {"metalr", "metalr.cluster", "tests.core"}
 
 
 LAYERS = {
@@ -169,13 +178,39 @@ def test_every_folder_of_metalr_has_its_layer_and_says_what_it_is_for():
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path):
-    """The package itself counts as what it imports."""
+    """The package itself, and a class that it exports, count as what it imports."""
     for name in imports(path):
         top, _, rest = name.partition(".")
-        assert top not in {"models", "datamodules", "callbacks", "benchmarks", "tests", "train"}, name
+        assert top not in {*COLLECTIONS, "tests"}, name
         if top == "metalr":
-            needed = {rest.split(".")[0]} if rest else LAYERS["__init__.py"]
+            inner = rest.split(".")[0]
+            needed = {inner} if {inner, f"{inner}.py"} & set(LAYERS) else LAYERS["__init__.py"]
             assert needed <= LAYERS[layer(path)] | {layer(path)}, name
+
+
+COLLECTIONS = {
+    "datamodules": {"metalr"},
+    "models": {"datamodules", "metalr"},
+    "callbacks": {"metalr"},
+    "benchmarks": {"datamodules", "models", "callbacks", "metalr"},
+    "train": {"datamodules", "models", "callbacks", "metalr"},
+}
+"""What each folder of the checkout, and `train.py`, may import of the others."""
+
+
+@pytest.mark.parametrize("name", COLLECTIONS)
+def test_imports_of_the_checkout_point_one_way(name):
+    paths = sorted((ROOT / name).rglob("*.py")) or [ROOT / f"{name}.py"]
+    for path in paths:
+        tops = {each.split(".")[0] for each in imports(path)} & {*COLLECTIONS, "metalr", "tests"}
+        assert tops <= COLLECTIONS[name] | {name}, path
+
+
+def test_of_compare_the_command_alone_imports_the_report():
+    inside = ROOT / "metalr" / "compare"
+    paths = [path for path in inside.rglob("*.py") if inside / "report" not in path.parents]
+    importing = [path.name for path in paths if any(n.startswith("metalr.compare.report") for n in imports(path))]
+    assert importing == ["command.py"]
 
 
 EXTRAS = {

@@ -13,7 +13,7 @@ The four kinds of values are opaque here, so that a type checker holds the kerne
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,12 @@ from torch import Tensor
 from metalr.core import host_backend, torch_backend
 
 Own = TypeVar("Own")
-State = TypeVar("State")
+State = TypeVar("State", bound="tuple[Any, ...]")
+N = TypeVar("N")
+M = TypeVar("M")
+S = TypeVar("S")
+SS = TypeVar("SS")
+V = TypeVar("V")
 
 
 class Number(Protocol):
@@ -65,107 +70,116 @@ class Vector(Protocol):
     def __len__(self) -> int: ...
 
 
-class Backend(Protocol):
-    """Computes with the values of a decision. Like torch's, its functions never raise: undefined results are NaN."""
+class Operations(Protocol[N, M, S, SS, V]):
+    """Computes with the values of a decision. Like torch's, its functions never raise: undefined results are NaN.
 
-    def where(self, condition: Mask, if_true: Number, if_false: Number | float, /) -> Number:
+    Each backend has its own numbers N, masks M, stacks S, stacks of stacks SS and vectors V.
+    """
+
+    def where(self, condition: M, if_true: N, if_false: N | float, /) -> N:
         """Chooses one of two numbers."""
 
-    def choose(self, condition: Mask, if_true: State, if_false: State, /) -> State:
+    def choose(self, condition: M, if_true: State, if_false: State, /) -> State:
         """Chooses one of two states, which are NamedTuples of numbers and stacks."""
 
-    def equal(self, a: Number, b: Number | float, /) -> Mask:
+    def equal(self, a: N, b: N | float, /) -> M:
         """Tests whether two numbers are the same."""
 
-    def logical_not(self, condition: Mask, /) -> Mask:
+    def logical_not(self, condition: M, /) -> M:
         """Negates a condition."""
 
-    def isfinite(self, x: Number, /) -> Mask:
+    def isfinite(self, x: N, /) -> M:
         """Tests whether a number is finite in float32."""
 
-    def minimum(self, a: Number, b: Number, /) -> Number:
+    def minimum(self, a: N, b: N, /) -> N:
         """Returns the smaller number."""
 
-    def maximum(self, a: Number, b: Number, /) -> Number:
+    def maximum(self, a: N, b: N, /) -> N:
         """Returns the larger number."""
 
-    def clip(self, x: Number, low: float, high: float = ..., /) -> Number:
+    def clip(self, x: N, low: float, high: float = ..., /) -> N:
         """Returns the nearest number in [low, high]."""
 
-    def square(self, x: Number, /) -> Number:
+    def square(self, x: N, /) -> N:
         """Computes x^2."""
 
-    def sqrt(self, x: Number, /) -> Number:
+    def sqrt(self, x: N, /) -> N:
         """Computes the square root."""
 
-    def log(self, x: Number, /) -> Number:
+    def log(self, x: N, /) -> N:
         """Computes the natural logarithm."""
 
-    def exp(self, x: Number, /) -> Number:
+    def exp(self, x: N, /) -> N:
         """Computes e^x."""
 
-    def cos(self, x: Number, /) -> Number:
+    def cos(self, x: N, /) -> N:
         """Computes the cosine."""
 
-    def tanh(self, x: Number, /) -> Number:
+    def tanh(self, x: N, /) -> N:
         """Computes the hyperbolic tangent."""
 
-    def arcsinh(self, x: Number, /) -> Number:
+    def arcsinh(self, x: N, /) -> N:
         """Computes the inverse hyperbolic sine: x near zero, a signed logarithm far from it."""
 
-    def stack(self, numbers: Iterable[Number | Mask], /) -> Stack:
+    def stack(self, numbers: Iterable[N | M], /) -> S:
         """Stacks C numbers, (R,) each, as (C, R)."""
 
-    def choose_stack(self, condition: Mask, if_true: Stack, if_false: Stack, /) -> Stack:
+    def choose_stack(self, condition: M, if_true: S, if_false: S, /) -> S:
         """Chooses one of two stacks (C, R)."""
 
-    def add(self, a: Stack, b: Stack, /) -> Stack:
+    def add(self, a: S, b: S, /) -> S:
         """Adds two stacks, (C, R)."""
 
-    def approach(self, stacks: Stack, target: Stack, weights: Stack, /) -> Stack:
+    def approach(self, stacks: SS, target: S, weights: S, /) -> SS:
         """Moves each of the S stacks (S, C, R) towards the target (C, R) by its weight, (S, R)."""
 
-    def split(self, stacks: Stack, /) -> Iterable[Stack]:
+    def split(self, stacks: SS, /) -> Iterable[S]:
         """Splits (S, C, R) into its S stacks."""
 
-    def total(self, stacks: Stack, /) -> Number:
+    def total(self, stacks: SS, /) -> N:
         """Sums all elements of S stacks, (S, C, R) -> (R,)."""
 
-    def vector(self, numbers: Sequence[Number], low: float, high: float, /) -> Vector:
+    def vector(self, numbers: Sequence[N], low: float, high: float, /) -> V:
         """Joins C numbers, (R,) each, as (R, C), each clipped to [low, high]."""
 
-    def select(self, vector: Vector, columns: Vector, /) -> Vector:
+    def select(self, vector: V, columns: V, /) -> V:
         """Selects some of a vector's numbers, by their positions."""
 
-    def has_no_nan(self, vector: Vector, /) -> Mask:
+    def has_no_nan(self, vector: V, /) -> M:
         """Tests whether none of a bounded vector's numbers is NaN, (R,)."""
 
-    def masked(self, condition: Mask, vector: Vector, /) -> Vector:
+    def masked(self, condition: M, vector: V, /) -> V:
         """Returns the vector where the condition (R,) holds, elsewhere zeros."""
 
-    def affine(self, weight: Vector, bias: Vector, vector: Vector, /) -> Vector:
+    def affine(self, weight: V, bias: V, vector: V, /) -> V:
         """Applies one layer: of one policy, (O, I) and (O,), or of a population, (R, O, I) and (R, O)."""
 
-    def relu(self, vector: Vector, /) -> Vector:
+    def relu(self, vector: V, /) -> V:
         """Computes max(0, x)."""
 
-    def only(self, vector: Vector, /) -> Number:
+    def only(self, vector: V, /) -> N:
         """Returns the only number of a vector of length one."""
 
-    def largest_excess(self, vector: Vector, low: Vector, high: Vector, margin: Vector, /) -> Number:
+    def largest_excess(self, vector: V, low: V, high: V, margin: V, /) -> N:
         """Computes how far the farthest number lies outside [low, high], in margins."""
 
-    def over(self, x: Number, y: Vector, /) -> Number:
+    def over(self, x: N, y: V, /) -> N:
         """Divides by a constant ()."""
 
-    def distance(self, vector: Vector, centre: Vector, whitener: Vector, /) -> Number:
+    def distance(self, vector: V, centre: V, whitener: V, /) -> N:
         """Computes |whitener (x - centre)|."""
 
 
-TORCH = cast(Backend, torch_backend)
+Backend = Operations[Number, Mask, Stack, Stack, Vector]
+"""What the kernel sees of either backend."""
+
+_torch: Operations[Tensor, Tensor, Tensor, Tensor, Tensor] = torch_backend
+_host: Operations[float, bool, Sequence[float], Sequence[Sequence[float]], host_backend.Floats] = host_backend
+
+TORCH = cast(Backend, _torch)
 """On tensors, wherever they are."""
 
-HOST = cast(Backend, host_backend)
+HOST = cast(Backend, _host)
 """On Python numbers, of one run."""
 
 

@@ -186,7 +186,15 @@ class Decider:
             validation = xp.where(xp.logical_not(made.finite), validation, math.nan)
         asked = made.finite & xp.isfinite(made.action)
         score = None if self._region is None else self._region.out_of_distribution_score(xp, made.read)
-        proposal = Proposal(signals.loss, before, made.log_multiplier, made.finite, asked, score, bounds)
+        proposal = Proposal(
+            loss=signals.loss,
+            before=before,
+            after=made.log_multiplier,
+            finite=made.finite,
+            asked=asked,
+            score=score,
+            bounds=bounds,
+        )
         guarded = protect(xp, self.guards, guards, made.feature_state, clock, proposal)
         after = guarded.log_multiplier
         factor = lr_factor(xp, after, clock)
@@ -332,11 +340,11 @@ def _copies(state: FeatureState | GuardState) -> dict[str, Tensor]:
     return {name: to_tensor(part).clone() for name, part in state._asdict().items()}
 
 
-def _leaves(parts: Any) -> list[Tensor]:
+def _leaves(parts: object) -> list[Tensor]:
     """Lists the tensors of nested tuples, in which None stands for none."""
-    if parts is None:
-        return []
-    return [parts] if isinstance(parts, Tensor) else [leaf for part in parts for leaf in _leaves(part)]
+    if isinstance(parts, Tensor):
+        return [parts]
+    return [leaf for part in parts for leaf in _leaves(part)] if isinstance(parts, tuple) else []
 
 
 def _nothing_waits() -> Number:

@@ -9,22 +9,42 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from metalr.core.sample import GroupSample, mesh_of, trained
+from metalr.core.sample import GroupSample, ParamGroup, mesh_of, trained
 
-Sources = list[list[Tensor | None]]
-"""Lists with one tensor for each parameter of a group, as `GroupSample.gather` takes them."""
+Sources = dict[str, list[Tensor | None]]
+"""Lists with one tensor for each parameter of a group, by the name of their row in `Gathered`."""
+
+
+class Gathered(NamedTuple):
+    """Holds what is gathered of one parameter group on its sample, each a row (n,); None for what was not asked for.
+
+    Attributes:
+        grad: gradients.
+        param: parameters.
+        momentum: SGD's momentum buffers.
+        first_moment: Adam's running mean of the gradients.
+        second_moment: Adam's running mean of their squares, or its largest so far.
+        decayed: parameters that the weight decay moves, and zeros for the others; None where it moves all of them.
+    """
+
+    grad: Tensor
+    param: Tensor
+    momentum: Tensor | None = None
+    first_moment: Tensor | None = None
+    second_moment: Tensor | None = None
+    decayed: Tensor | None = None
 
 
 class Direction(ABC):
     """Reads u of one parameter group at a time, on the elements of a sample.
 
-    At each step, the group's gradients, its parameters and its `sources` are gathered into the rows of a matrix. Of
+    At each step, the group's gradients, its parameters and its `sources` are gathered into `Gathered`. Of
     these, `read` makes u, and `remember` keeps what the next step needs.
 
     Attributes:
@@ -40,17 +60,19 @@ class Direction(ABC):
 
     def sources(self, index: int, params: Sequence[Tensor]) -> Sources:
         """Lists what to gather of the optimizer's state for these parameters of the index-th group."""
-        return []
+        return {}
 
-    def gather(self, index: int, sample: GroupSample) -> Tensor | None:
-        """Gathers gradients, parameters and `sources` on the sample, (2 + S, n); None where none has a gradient."""
+    def gather(self, index: int, sample: GroupSample) -> Gathered | None:
+        """Gathers gradients, parameters and `sources` on the sample; None where none has a gradient."""
         grads = [param.grad for param in sample.params]
         if all(grad is None for grad in grads):
             return None
-        return sample.gather(grads, self._parameters(index, sample), *self.sources(index, sample.params))
+        sources = self.sources(index, sample.params)
+        grad, param, *rows = sample.gather(grads, self._parameters(index, sample), *sources.values())
+        return Gathered(grad, param, **dict(zip(sources, rows, strict=True)))
 
     @abstractmethod
-    def read(self, index: int, rows: Tensor) -> Tensor | None:
+    def read(self, index: int, rows: Gathered) -> Tensor | None:
         """Makes the direction u of the index-th group, (n,); None where it has not been updated yet.
 
         Args:
@@ -58,7 +80,7 @@ class Direction(ABC):
             rows: of `gather`; u may be made in those of `sources`.
         """
 
-    def remember(self, rows: Sequence[Tensor | None]) -> None:  # noqa: B027 - most have nothing to remember
+    def remember(self, rows: Sequence[Gathered | None]) -> None:  # noqa: B027 - most have nothing to remember
         """Keeps what the next step needs: called with the rows of each group when the update's rates have been set."""
 
     def before_step(self, samples: Sequence[GroupSample]) -> None:  # noqa: B027 - see remember
@@ -95,11 +117,11 @@ class MomentumDirection(Direction):
     def sources(self, index: int, params: Sequence[Tensor]) -> Sources:
         """Lists the momentum buffers, where there are any yet."""
         buffers = self._states(params, "momentum_buffer")
-        return [] if all(buffer is None for buffer in buffers) else [buffers]
+        return {} if all(buffer is None for buffer in buffers) else {"momentum": buffers}
 
-    def read(self, index: int, rows: Tensor) -> Tensor | None:
+    def read(self, index: int, rows: Gathered) -> Tensor | None:
         """Takes the momentum buffers."""
-        return rows[2] if len(rows) > 2 else None
+        return rows.momentum
 
 
 class AdamDirection(Direction):
@@ -108,12 +130,12 @@ class AdamDirection(Direction):
     def sources(self, index: int, params: Sequence[Tensor]) -> Sources:
         """Lists the moments, where there are any yet."""
         second = "max_exp_avg_sq" if self.optimizer.param_groups[index]["amsgrad"] else "exp_avg_sq"
-        moments = [self._states(params, "exp_avg"), self._states(params, second)]
-        return moments if all(any(m is not None for m in row) for row in moments) else []
+        moments = {"first_moment": self._states(params, "exp_avg"), "second_moment": self._states(params, second)}
+        return moments if all(any(m is not None for m in row) for row in moments.values()) else {}
 
-    def read(self, index: int, rows: Tensor) -> Tensor | None:
+    def read(self, index: int, rows: Gathered) -> Tensor | None:
         """Divides the moments; parameters that joined the run later share the first one's step count."""
-        if len(rows) == 2:
+        if rows.first_moment is None or rows.second_moment is None:
             return None
         group = self.optimizer.param_groups[index]
         steps = self._states(trained(group), "step")
@@ -123,9 +145,8 @@ class AdamDirection(Direction):
         # 0 after a step that was skipped inside a fused optimizer, whose moments are still zero.
         step = step.clamp_min(1) if isinstance(step, Tensor) else max(step, 1)
         beta1, beta2 = group["betas"]
-        first, second = rows[2:]
-        denominator = second.sqrt_().div_((1.0 - beta2**step) ** 0.5).add_(group["eps"])
-        direction: Tensor = first.div_(denominator).div_(1.0 - beta1**step)
+        denominator = rows.second_moment.sqrt_().div_((1.0 - beta2**step) ** 0.5).add_(group["eps"])
+        direction: Tensor = rows.first_moment.div_(denominator).div_(1.0 - beta1**step)
         return direction
 
 
@@ -164,17 +185,17 @@ class MeasuredDirection(Direction):
             self._after = self._keep(self._after, [_copied(sample) for sample in samples])
             self._lrs = self._kept_rates()
 
-    def remember(self, rows: Sequence[Tensor | None]) -> None:
+    def remember(self, rows: Sequence[Gathered | None]) -> None:
         """Copies what the coming update will change, and its rates, as long as no step has been watched."""
         if not self._watched or torch.compiler.is_compiling():
-            self._before = self._keep(self._before, [None if group is None else group[1].clone() for group in rows])
+            self._before = self._keep(self._before, [None if group is None else group.param.clone() for group in rows])
             self._lrs = self._kept_rates()
 
     def forget(self) -> None:
         """Drops what is known, until the next update."""
         self._coming, self._before, self._after, self._lrs = [], [], [], []
 
-    def read(self, index: int, rows: Tensor) -> Tensor | None:
+    def read(self, index: int, rows: Gathered) -> Tensor | None:
         """Divides the change of the last update by its rate; 0 where that was 0."""
         change = self._change(index, rows)
         return None if change is None else _per_rate(change, self._lrs[index])
@@ -216,10 +237,10 @@ class MeasuredDirection(Direction):
                 old.copy_(copy)
         return held
 
-    def _change(self, index: int, rows: Tensor) -> Tensor | None:
+    def _change(self, index: int, rows: Gathered) -> Tensor | None:
         """Computes the parameters before the update less those after it, (n,); None where the former are unknown."""
         before = self._before[index] if index < len(self._before) else None
-        return None if before is None or len(before) != rows.shape[1] else before - rows[1]
+        return None if before is None or len(before) != len(rows.param) else before - rows.param
 
 
 def _copied(sample: GroupSample) -> Tensor | None:
@@ -254,29 +275,29 @@ class GradientDirection(MeasuredDirection):
     def sources(self, index: int, params: Sequence[Tensor]) -> Sources:
         """Lists the momentum buffers, if any; then the parameters that will decay, where some have no gradient."""
         group = self.optimizer.param_groups[index]
-        rows = [self._states(params, "momentum_buffer")] if group["momentum"] != 0 else []
+        sources = {"momentum": self._states(params, "momentum_buffer")} if group["momentum"] != 0 else {}
         if group["weight_decay"] != 0 and any(p.grad is None for p in params):
-            rows.append([None if p.grad is None else p for p in params])
-        return rows
+            sources["decayed"] = [None if p.grad is None else p for p in params]
+        return sources
 
-    def read(self, index: int, rows: Tensor) -> Tensor | None:
+    def read(self, index: int, rows: Gathered) -> Tensor | None:
         """Chooses between what gradients and momentum buffers predict and the change of the last update."""
         group = self.optimizer.param_groups[index]
         change = self._change(index, rows)
         if change is None:
             return None
         if group["momentum"] != 0 and not group["nesterov"]:
-            return rows[2]
+            return rows.momentum
         predicted = self._gradients[index] if index < len(self._gradients) else None
         if predicted is None:
             return None
-        if group["momentum"] != 0:
-            predicted = torch.add(predicted, rows[2], alpha=group["momentum"])
+        if rows.momentum is not None:
+            predicted = torch.add(predicted, rows.momentum, alpha=group["momentum"])
         lr = self._lrs[index]
         off = torch.linalg.vector_norm(change - lr * predicted)
         return torch.where(off <= self._rounding(index, predicted), predicted, _per_rate(change, lr))
 
-    def remember(self, rows: Sequence[Tensor | None]) -> None:
+    def remember(self, rows: Sequence[Gathered | None]) -> None:
         """Copies the gradients, with the weight decay in them."""
         super().remember(rows)
         pairs = zip(rows, self.optimizer.param_groups, strict=True)
@@ -309,14 +330,13 @@ class GradientDirection(MeasuredDirection):
         return 2.0 * eps * norms
 
 
-def _decayed_gradient(rows: Tensor, group: dict[str, Any]) -> Tensor:
+def _decayed_gradient(rows: Gathered, group: ParamGroup) -> Tensor:
     """Computes what torch.optim.SGD makes of a gradient before any momentum."""
-    grad = rows[0].neg() if group["maximize"] else rows[0].clone()
+    grad = rows.grad.neg() if group["maximize"] else rows.grad.clone()
     if group["weight_decay"] == 0:
         return grad
     # A parameter without a gradient is left alone, decay and all.
-    alone = 2 + (group["momentum"] != 0)
-    return grad.add_(rows[alone] if len(rows) > alone else rows[1], alpha=group["weight_decay"])
+    return grad.add_(rows.param if rows.decayed is None else rows.decayed, alpha=group["weight_decay"])
 
 
 def _on_devices(optimizer: Optimizer, tensors: list[Tensor | None]) -> list[Tensor | None]:

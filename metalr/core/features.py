@@ -131,15 +131,15 @@ class FeatureState(NamedTuple):
             return torch.zeros(*shape, runs, device=device)
 
         return cls(
-            zeros(),
-            zeros(3, len(Averages._fields)),
-            zeros(),
-            zeros(),
-            zeros(),
-            zeros(len(FirstStep._fields)),
-            zeros(),
-            zeros(),
-            zeros(len(Validation._fields)),
+            seen=zeros(),
+            averages=zeros(3, len(Averages._fields)),
+            variance=zeros(),
+            first_loss=zeros(),
+            best_loss=zeros(),
+            first_step=zeros(len(FirstStep._fields)),
+            origin_sum=zeros(),
+            distance=zeros(),
+            validation=zeros(len(Validation._fields)),
         )
 
     def windows(self, xp: Backend) -> tuple[Averages, Averages, Averages]:
@@ -274,6 +274,14 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
     bounded = xp.has_no_nan(features) & xp.isfinite(variance + xp.total(moved.averages))
     finite = _is_finite(xp, signals) & bounded
     after = FeatureState(
-        state.seen + 1.0, moved.averages, variance, first_loss, best_loss, first_step, origin_sum, distance, validation
+        seen=state.seen + 1.0,
+        averages=moved.averages,
+        variance=variance,
+        first_loss=first_loss,
+        best_loss=best_loss,
+        first_step=first_step,
+        origin_sum=origin_sum,
+        distance=distance,
+        validation=validation,
     )
     return Observation(xp.choose(finite, after, state), xp.masked(finite, features), finite)

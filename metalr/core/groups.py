@@ -6,12 +6,12 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from metalr.core.backend import Number
+from metalr.core.sample import ParamGroup
 
 logger = logging.getLogger("metalr")
 
@@ -128,17 +128,17 @@ class GroupRates:
             )
 
 
-def _note(group: dict[str, Any]) -> tuple[object, int]:
+def _note(group: ParamGroup) -> tuple[object, int]:
     """Returns what changes when a group's rate does, read without waiting: its value, or a tensor and its version."""
     lr = group["lr"]
     return (id(lr), lr._version) if isinstance(lr, Tensor) else (lr, 0)
 
 
-def _noted(groups: Sequence[dict[str, Any]]) -> list[tuple[object, int]]:
+def _noted(groups: Sequence[ParamGroup]) -> list[tuple[object, int]]:
     return [_note(group) for group in groups]
 
 
-def initial_rates(groups: Sequence[dict[str, Any]], known: Sequence[float] = ()) -> list[float]:
+def initial_rates(groups: Sequence[ParamGroup], known: Sequence[float] = ()) -> list[float]:
     """Reads the initial rate of each group: its "lr" times its multiplier, where the "lr" does not hold that yet.
 
     timm's layer decay and most others leave one "lr" in all groups, and a scheduler applies `lr_scale`; OpenMMLab's
@@ -164,7 +164,7 @@ def initial_rates(groups: Sequence[dict[str, Any]], known: Sequence[float] = ())
     return [*known, *(rate if held else rate * scale for rate, scale in new)]
 
 
-def _own_rate(group: dict[str, Any], index: int) -> float:
+def _own_rate(group: ParamGroup, index: int) -> float:
     if "lr" not in group:
         raise ValueError(
             f"param_groups[{index}] has no 'lr': the optimizer has no learning rate that could be set; use it without "
@@ -178,7 +178,7 @@ def _own_rate(group: dict[str, Any], index: int) -> float:
     return _checked(float(group["lr"]), f"param_groups[{index}]['lr']", "initial rate")
 
 
-def _scale(group: dict[str, Any], index: int) -> float:
+def _scale(group: ParamGroup, index: int) -> float:
     key = next((key for key in SCALES if group.get(key) is not None), None)
     return 1.0 if key is None else _checked(float(group[key]), f"param_groups[{index}]['{key}']", "multiplier")
 

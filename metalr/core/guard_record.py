@@ -97,7 +97,16 @@ class GuardRecord:
         for guard, more in fresh.items():
             if more > 0:
                 back = restored if guard == "collapse" else None
-                self._add(GuardEvent(guard, step, step, more, log_multiplier, features, back), since)
+                event = GuardEvent(
+                    guard=guard,
+                    step=step,
+                    last=step,
+                    count=more,
+                    log_multiplier=log_multiplier,
+                    features=features,
+                    restored=back,
+                )
+                self._add(event, since)
         if fresh["divergence"] > 0:
             self._report(step, features)
 

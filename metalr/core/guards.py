@@ -190,10 +190,22 @@ class GuardState(NamedTuple):
     @classmethod
     def empty(cls, runs: int, device: torch.device | str | None = None) -> GuardState:
         """Makes the state of runs that have not started, of tensors."""
-        low, noise, share, rest, gradient, stayed, lost, alive = torch.zeros(8, runs, device=device)
-        ceiling = torch.full((runs,), math.inf, device=device)
-        counts = torch.zeros(len(GUARDS), runs, dtype=torch.int64, device=device)
-        return cls(low, noise, share, rest, gradient, stayed, lost, alive, ceiling, counts)
+
+        def zeros() -> torch.Tensor:
+            return torch.zeros(runs, device=device)
+
+        return cls(
+            low=zeros(),
+            noise=zeros(),
+            share=zeros(),
+            rest=zeros(),
+            gradient=zeros(),
+            stayed=zeros(),
+            lost=zeros(),
+            alive=zeros(),
+            ceiling=torch.full((runs,), math.inf, device=device),
+            counts=torch.zeros(len(GUARDS), runs, dtype=torch.int64, device=device),
+        )
 
 
 class Proposal(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,9 +118,10 @@ def vector(numbers: Sequence[float], low: float, high: float) -> Floats:
     return np.array(numbers).clip(low, high)
 
 
-def select(vector: Floats, columns: NDArray[np.int64]) -> Floats:
+def select(vector: Floats, columns: NDArray[Any]) -> Floats:
     """Selects some of the numbers."""
-    return vector[columns]
+    selected: Floats = vector[columns]
+    return selected
 
 
 def has_no_nan(vector: Floats) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 Limit = float | Sequence[float] | None
 """One rate for all parameter groups, one for each, or none."""
@@ -84,14 +84,14 @@ class LRLimits:
 
 
 def _checked(name: str, limit: Limit) -> Limit:
-    given: Any = limit
-    for value in given if isinstance(given, Sequence) and not isinstance(given, str) else [given]:
+    given = limit if isinstance(limit, Sequence) and not isinstance(limit, str) else [limit]
+    for value in given:
         if value is not None and not 0.0 < _number(value) < math.inf:
             raise ValueError(f"{name}={limit}: give a finite rate above 0, one for each group, or None for no limit")
     return limit
 
 
-def _number(value: Any) -> float:
+def _number(value: SupportsFloat | str) -> float:
     """Returns a number of any type, or one element of an array or tensor; NaN for anything else."""
     try:
         return math.nan if isinstance(value, str) else float(value)

@@ -27,19 +27,19 @@ class Origin:
         self._sum: dict[int, Tensor] = {}
         self._structure: dict[int, Tensor] = {}
 
-    def measure(self, index: int, rows: Tensor, sample: GroupSample) -> Tensor:
+    def measure(self, index: int, grad: Tensor, parameters: Tensor, sample: GroupSample) -> Tensor:
         """Takes one step of a group into the sum, and measures.
 
         Args:
             index: of the group.
-            rows: its gradients and parameters, (2 + S, n), as `metalr.core.direction.Direction.gather` has them.
+            grad: its gradients on the sample, (n,).
+            parameters: on the sample, (n,).
             sample: of the group.
 
         Returns:
             |w - w_0|^2, <g, w_0 - w>, |s|^2 and |s|_1, the latter two with this step's gradient, and
             `metalr.core.weight_structure.structure_sums` of w_0, (6,).
         """
-        grad, parameters = rows[0], rows[1]
         start = self._start.get(index)
         if start is None or start.shape != parameters.shape:
             start = self._start[index] = parameters.clone()

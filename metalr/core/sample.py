@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LIMIT = 2**18
 """Elements sampled in all, beside the minimum of small tensors; `benchmarks/overhead.py` shows the errors."""
 
+ParamGroup = dict[str, Any]
+"""A parameter group of an optimizer: its "params", its "lr", and whatever else the optimizer's class gives it."""
+
 LENGTH = 32
 """Elements of a slice: two lines of a cache."""
 
@@ -206,7 +209,7 @@ def _real_numel(param: Tensor) -> int:
     return param.numel() * (2 if param.is_complex() else 1)
 
 
-def trained(group: dict[str, Any]) -> list[Tensor]:
+def trained(group: ParamGroup) -> list[Tensor]:
     """Lists the parameters of a group that have gradients: the others are never looked at."""
     return [param for param in group["params"] if param.requires_grad]
 
@@ -300,10 +303,10 @@ class ParameterSample:
         whole: Tensor = parts.full_tensor().to(sums.device)
         return whole
 
-    def fits(self, groups: Sequence[dict[str, Any]]) -> bool:
+    def fits(self, groups: Sequence[ParamGroup]) -> bool:
         """Tests whether these are still the trained parameters of the optimizer's groups, of the same sizes."""
         return _known(groups) == self._known
 
 
-def _known(groups: Sequence[dict[str, Any]]) -> list[list[tuple[int, int]]]:
+def _known(groups: Sequence[ParamGroup]) -> list[list[tuple[int, int]]]:
     return [[(id(p), p.numel()) for p in trained(group)] for group in groups]

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from metalr.core.backend import HOST, Backend, Mask, Number
-from metalr.core.direction import Direction
+from metalr.core.direction import Direction, Gathered
 from metalr.core.origin import Origin
 from metalr.core.sample import GroupSample, ParameterSample
-
-Size = TypeVar("Size")
 
 
 class Signals(NamedTuple):
     """Holds the signals of one step of R runs, float32, each of shape (R,); or of one run on the host, each a float.
 
-    u is the direction that the optimizer applied last, for a unit rate; at the first step `before_first_update` says
-    what stands for it.
+    u is the direction that the optimizer applied last, for a unit rate; at the first step `applied_size` says what
+    stands for it.
 
     Attributes:
         loss: of this step's batch, in any unit, of either sign.
@@ -91,17 +89,32 @@ def alignment(xp: Backend, dot: Number, grad_norm: Number, update_norm: Number) 
     return xp.clip(dot / xp.clip(grad_norm * update_norm, 1e-30), -1.0, 1.0)
 
 
-def before_first_update(is_sgd: bool, of_gradient: Size, of_sign: Size) -> Size:
-    """Gives what stands for the size of u as long as nothing has been applied: that of the direction that comes.
+def applied_size(
+    xp: Backend, is_sgd: bool | Mask, is_updated: bool | Mask, measured: Number, of_gradient: Number, of_sign: Number
+) -> Number:
+    """Gives the size of u; as long as nothing has been applied, that of the direction that comes.
 
-    It is the gradient for SGD, and its sign for any other optimizer: what Adam and its kin begin with.
+    This is the gradient for SGD, and its sign for any other optimizer: what Adam and its kin begin with. Theirs is 0
+    only where nothing has been applied, as after first steps that a GradScaler skipped.
 
     Args:
-        is_sgd: whether the optimizer is SGD, see `metalr.core.direction.Direction.is_sgd`.
-        of_gradient: |g|, or its square.
-        of_sign: the same of a vector of ones: the square root of the number of elements, or that number.
+        xp: backend of the numbers.
+        is_sgd: as `metalr.core.direction.Direction.is_sgd`: of each run, (R,), or of all.
+        is_updated: whether an update came before this step; likewise.
+        measured: |u|, or its square, (R,).
+        of_gradient: |g|, or its square, (R,).
+        of_sign: the same of a vector of ones: the square root of the number of elements, or that number, (R,).
     """
-    return of_gradient if is_sgd else of_sign
+    coming = _either(xp, is_sgd, of_gradient, of_sign)
+    applied = _either(xp, is_sgd, measured, xp.where(measured > 0, measured, coming))
+    return _either(xp, is_updated, applied, coming)
+
+
+def _either(xp: Backend, condition: bool | Mask, if_true: Number, if_false: Number) -> Number:
+    """Chooses a number for each run; for all of them, where the condition is known beforehand, without an operation."""
+    if isinstance(condition, bool):
+        return if_true if condition else if_false
+    return xp.where(condition, if_true, if_false)
 
 
 def measure(
@@ -111,7 +124,7 @@ def measure(
     direction: Direction,
     sample: ParameterSample,
     origin: Origin | None = None,
-) -> tuple[Reading, list[Tensor | None]]:
+) -> tuple[Reading, list[Gathered | None]]:
     """Reads a real run between `backward()` and `optimizer.step()`.
 
     Args:
@@ -123,7 +136,7 @@ def measure(
         origin: of the run, where the policy reads `metalr.core.features.ORIGIN_FEATURES`.
 
     Returns:
-        What the signals are made of; and the gathered rows of each group, for `direction.remember`, None for a group
+        What the signals are made of; and what is gathered of each group, for `direction.remember`, None for a group
         without a gradient.
 
     Raises:
@@ -186,11 +199,9 @@ class Reading(NamedTuple):
         total = Totals()
         for row, part in zip(measured, self.parts, strict=True):
             group = GroupSums(*row)
-            assumed = before_first_update(self.is_sgd, group.grad, 0.0 * group.grad + float(part.size))
-            if not part.is_updated:
-                group = group._replace(update=assumed)
-            elif not self.is_sgd:  # 0 where a GradScaler skipped the first steps
-                group = group._replace(update=xp.where(group.update > 0, group.update, assumed))
+            ones = 0.0 * group.grad + float(part.size)
+            update = applied_size(xp, self.is_sgd, part.is_updated, group.update, of_gradient=group.grad, of_sign=ones)
+            group = group._replace(update=update)
             total = total.plus(group, part.lr, part.size, part.maximize)
         return _signals(xp, self.loss, total, self.is_sgd)
 
@@ -270,15 +281,16 @@ def _refuse_without_gradients(sample: ParameterSample) -> NoReturn:
     )
 
 
-def _sums(index: int, rows: Tensor, update: Tensor | None, sample: GroupSample, origin: Origin | None) -> Tensor:
+def _sums(index: int, rows: Gathered, update: Tensor | None, sample: GroupSample, origin: Origin | None) -> Tensor:
     """Measures `GroupSums` of one group, (10,); zeros for what has not been applied, or where there is no origin."""
-    vectors = [sample.scaled(row) for row in ((rows[0], rows[1]) if update is None else (rows[0], rows[1], update))]
+    known = (rows.grad, rows.param) if update is None else (rows.grad, rows.param, update)
+    vectors = [sample.scaled(row) for row in known]
     squares = torch.stack([torch.linalg.vector_norm(vector) for vector in vectors]).square()
     if update is None:
         sums = torch.nn.functional.pad(squares, (0, 2))
     else:
         sums = torch.cat((squares, vectors[0].dot(vectors[2])[None]))
-    distances = sums.new_zeros(6) if origin is None else origin.measure(index, rows, sample)
+    distances = sums.new_zeros(6) if origin is None else origin.measure(index, rows.grad, rows.param, sample)
     return torch.cat((sums, distances))
 
 

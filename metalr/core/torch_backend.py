@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, arcsinh, cos, exp, isfinite, log, logical_not, maximum, minimum, sqrt, square, tanh, where
+from torch import Tensor, arcsinh, cos, exp, isfinite, log, logical_not, maximum, minimum, sqrt, square, tanh
 
 __all__ = [
     "add",
@@ -44,7 +44,12 @@ __all__ = [
     "where",
 ]
 
-State = TypeVar("State", bound=tuple[Tensor, ...])
+State = TypeVar("State", bound="tuple[Any, ...]")
+
+
+def where(condition: Tensor, if_true: Tensor, if_false: Tensor | float) -> Tensor:
+    """Chooses one of two numbers, for each run."""
+    return torch.where(condition, if_true, if_false)
 
 
 def choose(condition: Tensor, if_true: State, if_false: State) -> State:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +48,7 @@ class WeightSnapshot:
         self._optimizer, self._module = optimizer, module
         self._weights: dict[Tensor, Tensor] = {}
         self._buffers: dict[str, Tensor] = {}
-        self._states: list[dict[Tensor, Any]] = []
+        self._states: list[dict[Tensor, object]] = []
 
     @property
     def covers_all(self) -> bool:
@@ -59,8 +58,8 @@ class WeightSnapshot:
     @torch.no_grad()
     def take(self) -> None:
         """Copies what there is now, into the memory of the last copy where that fits."""
-        self._weights = {param: _stored(param, self._weights.get(param)) for param in self._parameters()}
-        self._buffers = {name: _stored(part, self._buffers.get(name)) for name, part in self._live_buffers()}
+        self._weights = {param: _stored_tensor(param, self._weights.get(param)) for param in self._parameters()}
+        self._buffers = {name: _stored_tensor(part, self._buffers.get(name)) for name, part in self._live_buffers()}
         optimizers = list(with_inner(self._optimizer))
         earlier = self._states or [{} for _ in optimizers]
         self._states = [
@@ -82,8 +81,8 @@ class WeightSnapshot:
         for each, states in zip(with_inner(self._optimizer), self._states, strict=True):
             for param in [param for param in each.state if param not in states]:
                 del each.state[param]
-            for param, stored in states.items():
-                each.state[param] = _put_back(each.state.get(param), stored, param)
+            for param, state in states.items():
+                each.state[param] = _put_back(each.state.get(param), state, param)
         for param in self._parameters():
             if param.grad is not None:
                 param.grad.zero_()
@@ -119,13 +118,18 @@ def _local(tensor: Tensor) -> Tensor:
     return part.detach()
 
 
-def _stored(value: Any, earlier: Any = None) -> Any:
-    """Copies a parameter, or a part of an optimizer's state, to the host; into an earlier copy where that fits."""
+def _stored_tensor(value: Tensor, earlier: object) -> Tensor:
+    """Copies a tensor to the host; into an earlier copy where that fits."""
+    part = _local(value)
+    if isinstance(earlier, Tensor) and (earlier.shape, earlier.dtype) == (part.shape, part.dtype):
+        return earlier.copy_(part)
+    return part.to("cpu", copy=True)
+
+
+def _stored(value: object, earlier: object = None) -> object:
+    """Copies a part of an optimizer's state to the host; its tensors into an earlier copy where that fits."""
     if isinstance(value, Tensor):
-        part = _local(value)
-        if isinstance(earlier, Tensor) and (earlier.shape, earlier.dtype) == (part.shape, part.dtype):
-            return earlier.copy_(part)
-        return part.to("cpu", copy=True)
+        return _stored_tensor(value, earlier)
     if isinstance(value, Mapping):
         before = earlier if isinstance(earlier, Mapping) else {}
         return {key: _stored(each, before.get(key)) for key, each in value.items()}
@@ -134,7 +138,7 @@ def _stored(value: Any, earlier: Any = None) -> Any:
     return copy.deepcopy(value)
 
 
-def _put_back(live: Any, stored: Any, param: Any) -> Any:
+def _put_back(live: object, stored: object, param: Tensor) -> object:
     """Returns what was stored, on the parameter's device: in the live tensors, where they are still there."""
     if isinstance(stored, Tensor):
         if not isinstance(live, Tensor) or _local(live).shape != stored.shape:
@@ -145,8 +149,7 @@ def _put_back(live: Any, stored: Any, param: Any) -> Any:
         before = live if isinstance(live, dict) else {}
         return {key: _put_back(before.get(key), each, param) for key, each in stored.items()}
     if isinstance(stored, list):
-        alike = isinstance(live, list) and len(live) == len(stored)
-        parts = live if alike else [None] * len(stored)
+        parts = live if isinstance(live, list) and len(live) == len(stored) else [None] * len(stored)
         return [_put_back(one, each, param) for one, each in zip(parts, stored, strict=True)]
     return copy.deepcopy(stored)
 

@@ -75,7 +75,21 @@ class Trace:
         wide = np.zeros((0, len(features)))
         none, steps = np.zeros(0), np.zeros(0, dtype=np.int64)
         counts = np.zeros((0, len(GUARDS)), dtype=np.int64)
-        return cls(tuple(features), steps, none, none, none, none, none, none, none, none, wide, wide, counts)
+        return cls(
+            features=tuple(features),
+            step=steps,
+            time=none,
+            lr=none,
+            reference=none,
+            loss=none,
+            log_multiplier=none,
+            change=none,
+            bound=none,
+            constant=none,
+            values=wide,
+            contributions=wide,
+            counts=counts,
+        )
 
     def __len__(self) -> int:
         return len(self.step)

@@ -7,5 +7,5 @@ Each has one module, the only one that imports its library:
 - `metalr.integrations.fabric.FabricMetaLR`
 - `metalr.integrations.scheduler.MetaLRScheduler`
 
-Lightning's own Trainer has `metalr.MetaLRCallback`.
+Lightning's own Trainer has `metalr.MetaLRCallback`. They may import `metalr.core`.
 """

@@ -22,6 +22,7 @@ from metalr.core.grad_scaler import skips
 from metalr.core.guards import DEFAULT_GUARDS, Guards
 from metalr.core.lr_limits import Limit, LRLimits
 from metalr.core.policy import LRPolicy
+from metalr.core.sample import ParamGroup
 from metalr.integrations.attachments import attach, release
 from metalr.integrations.ranks import mean_over_ranks
 
@@ -303,7 +304,7 @@ def _unwrapped(optimizer: Any) -> Optimizer:
     return found
 
 
-def _fill(group: dict[str, Any], lr: Any) -> None:
+def _fill(group: ParamGroup, lr: Any) -> None:
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(float(lr))
     else:

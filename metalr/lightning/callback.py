@@ -143,7 +143,17 @@ class MetaLRCallback(Callback):
         paces = self._restored.get("paces") or [None] * count
         parts = zip(trainer.optimizers, self._given(count), states or [None] * count, paces, strict=True)
         self._drives = [
-            Drive(trainer, pl_module, optimizer, self.policy, self.guards, self.limits, given, state, pace)
+            Drive(
+                trainer,
+                pl_module,
+                optimizer,
+                policy=self.policy,
+                guards=self.guards,
+                limits=self.limits,
+                given=given,
+                state=state,
+                pace=pace,
+            )
             for optimizer, given, state, pace in parts
         ]
         self._restored, self._losses, self._consumed, self._decided = {}, [], False, False

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from metalr.core.controller import MetaLR
 from metalr.core.groups import ROUNDING
+from metalr.core.sample import ParamGroup
 from metalr.lightning.hooks import ReplacedHooks
 from metalr.lightning.packages import instances
 
@@ -54,14 +55,14 @@ def _on_initial_rates(hook: Callable[..., Any], controllers: Sequence[MetaLR]) -
     return on_initial_rates
 
 
-def _read(group: dict[str, Any], shown: Sequence[float]) -> float:
+def _read(group: ParamGroup, shown: Sequence[float]) -> float:
     """Returns the rate of a group, to the last bit the one that was shown where that was left as it was."""
     written = float(group["lr"])
     return next((rate for rate in shown if math.isclose(written, rate, rel_tol=ROUNDING)), written)
 
 
 @torch.no_grad()
-def _write(group: dict[str, Any], rate: float) -> None:
+def _write(group: ParamGroup, rate: float) -> None:
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(rate)
     else:

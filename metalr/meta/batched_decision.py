@@ -16,7 +16,7 @@ from metalr.core.backend import TORCH
 from metalr.core.decision import decide
 from metalr.core.features import FeatureState
 from metalr.core.policy import PolicyFunction
-from metalr.core.signals import GradientSums, Signals, alignment, distance_scale
+from metalr.core.signals import GradientSums, Signals, alignment, applied_size, distance_scale
 from metalr.core.update_rule import Clock, lr_factor
 from metalr.meta.compilation import compile_part
 from metalr.meta.task import Measured
@@ -82,9 +82,10 @@ def batched_signals(
     start = cast(Tensor, state.features.seen) == 0
     cosine = cast(Tensor, alignment(TORCH, measured.product, measured.grad_norm, measured.direction_norm))
     ones = constants.elements.sqrt()
-    assumed = torch.where(constants.is_sgd, measured.grad_norm, ones)  # as `before_first_update`
-    is_unknown = start | (~constants.is_sgd & (measured.direction_norm == 0))
-    update_norm = constants.initial_lr * torch.where(is_unknown, assumed, measured.direction_norm)
+    size = applied_size(
+        TORCH, constants.is_sgd, ~start, measured.direction_norm, of_gradient=measured.grad_norm, of_sign=ones
+    )
+    update_norm = constants.initial_lr * cast(Tensor, size)
     optimizer = torch.where(constants.is_sgd, 1.0, -1.0).expand_as(measured.loss)
     cosine = torch.where(start, 0.0, cosine)
     lr = constants.initial_lr
@@ -131,7 +132,15 @@ def decide_batch(
     """
     clock = Clock.from_row(clock_row)
     signals = batched_signals(state, measured, constants, validation)
-    made = decide(TORCH, policy, state.features, state.log_multiplier, signals, clock, action_noise)
+    made = decide(
+        TORCH,
+        policy,
+        state=state.features,
+        log_multiplier=state.log_multiplier,
+        signals=signals,
+        clock=clock,
+        action_noise=action_noise,
+    )
     after = RunState(made.feature_state, cast(Tensor, made.log_multiplier))
     lr = constants.initial_lr * cast(Tensor, lr_factor(TORCH, made.log_multiplier, clock))
     return after, StepRecord(measured.loss, cast(Tensor, made.features), cast(Tensor, made.finite), lr)

@@ -92,16 +92,18 @@ class NetworkRuns(Optimizees):
         """Computes the gradient on the next batch, and what the policy reads of it."""
         device = self._counts.device
         indices, noise = next(self._batches)
+        inputs, targets = self._samples
         self._grad, self._sum, seen = self._measure(
-            self.theta,
-            self._origin,
-            self._sum,
-            self._scale,
-            self._frozen,
-            self.buffers.direction,
-            *self._samples,
-            self._train.rows(indices.to(device)),
-            noise.to(device),
+            theta=self.theta,
+            origin=self._origin,
+            gradients=self._sum,
+            scale=self._scale,
+            frozen=self._frozen,
+            direction=self.buffers.direction,
+            inputs=inputs,
+            targets=targets,
+            rows=self._train.rows(indices.to(device)),
+            noise=noise.to(device),
         )
         return seen
 

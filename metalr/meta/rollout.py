@@ -108,8 +108,15 @@ class Unroll:
         interval = self.inner.validation_interval
         if interval is not None and self.step > 0 and self.step % interval == 0:
             self._shown = self.optimizees.shown_validation()
-        measured, row = self.optimizees.measure(), self._table[self.step]
-        self._state, record = self._decide(policy, self._state, measured, self._constants, row, noise, self._shown)
+        self._state, record = self._decide(
+            policy,
+            state=self._state,
+            measured=self.optimizees.measure(),
+            constants=self._constants,
+            clock_row=self._table[self.step],
+            action_noise=noise,
+            validation=self._shown,
+        )
         if self._shown is not None:
             self._shown = self._shown.where(~record.finite, math.nan)
         self.optimizees.update(record.lr)

@@ -10,7 +10,7 @@ from metalr.core.backend import HOST, TORCH
 from metalr.core.direction import direction_of
 from metalr.core.origin import Origin
 from metalr.core.sample import ParameterSample
-from metalr.core.signals import GradientSums, Signals, alignment, before_first_update, distance_scale, measure
+from metalr.core.signals import GradientSums, Signals, alignment, applied_size, distance_scale, measure
 
 RATES = [0.1, 0.01]
 
@@ -197,7 +197,19 @@ def test_an_alignment_is_a_cosine_or_zero():
 
 
 def test_before_the_first_update_it_is_the_gradient_of_sgd_and_its_sign_of_others():
-    assert (before_first_update(True, 2.0, 7.0), before_first_update(False, 2.0, 7.0)) == (2.0, 7.0)
+    for is_sgd, size in ((True, 2.0), (False, 7.0)):
+        assert applied_size(HOST, is_sgd, False, 3.0, of_gradient=2.0, of_sign=7.0) == size
+        assert applied_size(HOST, is_sgd, True, 3.0, of_gradient=2.0, of_sign=7.0) == 3.0
+
+
+def test_an_update_of_zero_is_one_of_sgd_and_none_of_others():
+    """Of runs with either optimizer, before their first update and after it, as of one run."""
+    is_sgd, is_updated = torch.tensor([True, True, False, False]), torch.tensor([False, True, False, True])
+    gradient, ones = torch.full((4,), 2.0), torch.full((4,), 7.0)
+    sizes = applied_size(TORCH, is_sgd, is_updated, torch.zeros(4), of_gradient=gradient, of_sign=ones)
+    assert sizes.tolist() == [2.0, 0.0, 7.0, 7.0]
+    for flags, size in zip(zip(is_sgd.tolist(), is_updated.tolist(), strict=True), sizes.tolist(), strict=True):
+        assert applied_size(HOST, *flags, 0.0, of_gradient=2.0, of_sign=7.0) == size
 
 
 def test_a_bound_of_the_distance_by_hand():

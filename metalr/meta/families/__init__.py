@@ -1,4 +1,8 @@
-"""The task families that ship: what the inner runs of meta-training train on."""
+"""The task families that ship: what the inner runs of meta-training train on.
+
+They may import the rest of `metalr.meta` and `metalr.core`; no module imports them, for a YAML
+names them by `class_path`.
+"""
 
 from metalr.meta.families.boosted_trees import BoostedTreesTasks
 from metalr.meta.families.images import ConvNetTasks
