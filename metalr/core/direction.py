@@ -68,7 +68,8 @@ class Direction(ABC):
         if all(grad is None for grad in grads):
             return None
         sources = self.sources(index, sample.params)
-        grad, param, *rows = sample.gather(grads, self._parameters(index, sample), *sources.values())
+        gathered = sample.gather(grads, self._parameters(index, sample), *sources.values())
+        grad, param, *rows = gathered.unbind()
         return Gathered(grad, param, **dict(zip(sources, rows, strict=True)))
 
     @abstractmethod
