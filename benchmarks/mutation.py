@@ -64,7 +64,7 @@ TESTS = {
     ),
     "origin": ("core/test_signals", "core/test_weight_structure", "core/test_controller"),
     "weight_structure": ("core/test_weight_structure",),
-    "callback": (*FITS, "lightning/test_closures", "regimes/test_groups"),
+    "callback": (*FITS, "lightning/test_closures", "regimes/test_groups", "regimes/test_horizon"),
     "checks": ("lightning/test_lightning", "regimes/test_callbacks"),
     "drive": ("lightning/test_closures", *FITS),
     "hooks": FITS,

@@ -171,6 +171,7 @@ class Run:
             self.rates.append(self.meta_lr.last_lr[0])
             if self.meta_lr.events and self.meta_lr.events[-1].last == step:
                 self.after = self.now()
+                self.known = self.meta_lr._direction.state_dict()
                 self.gradients = [float(p.grad.abs().sum()) for p in self.net.parameters()]
             self.optimizer.step()
         return self
@@ -245,6 +246,7 @@ def test_weights_buffers_and_optimizer_go_back_to_the_copy(name, caplog):
     assert not equal(there["net"], run.seen[event.step]["net"])
     assert equal(run.after, there)
     assert run.gradients == [0.0] * 6
+    assert not any(run.known.values())  # no direction of the weights that were given up
 
 
 def test_state_that_was_made_after_the_copy_is_forgotten():
