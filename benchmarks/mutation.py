@@ -69,7 +69,7 @@ TESTS = {
     "drive": ("lightning/test_closures", *FITS),
     "hooks": FITS,
     "horizon": ("regimes/test_horizon", "lightning/test_resumed_horizon", "lightning/test_lightning"),
-    "logged_metrics": FITS,
+    "logged_metrics": ("lightning/test_logged_metrics", *FITS),
     "monitors": ("regimes/test_callbacks", "lightning/test_packages"),
     "packages": ("lightning/test_packages", "lightning/test_lightning"),
     "rates": ("lightning/test_rates", "regimes/test_groups"),

@@ -38,19 +38,18 @@ def show_initial_rates(trainer: L.Trainer, controllers: Sequence[MetaLR], hooks:
         hooks.replace(callback, "on_train_epoch_start", _on_initial_rates(callback.on_train_epoch_start, controllers))
 
 
-def _on_initial_rates(hook: Callable[..., Any], controllers: Sequence[MetaLR]) -> Callable[..., Any]:
+def _on_initial_rates(hook: Callable[..., None], controllers: Sequence[MetaLR]) -> Callable[..., None]:
     @wraps(hook)
-    def on_initial_rates(*args: Any, **kwargs: Any) -> Any:
+    def on_initial_rates(*args: Any, **kwargs: Any) -> None:
         for controller in controllers:
             for group, base in zip(controller.optimizer.param_groups, controller.base_lrs, strict=True):
                 _write(group, base)
-        result = hook(*args, **kwargs)
+        hook(*args, **kwargs)
         for controller in controllers:
             shown = controller.base_lrs
             controller.base_lrs = [
                 _read(group, shown[i : i + 1]) for i, group in enumerate(controller.optimizer.param_groups)
             ]
-        return result
 
     return on_initial_rates
 

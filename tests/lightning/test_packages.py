@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from metalr import MetaLRCallback
+from metalr.lightning import packages
 from metalr.lightning.packages import classes, instances
 from tests.conftest import random_policy
 from tests.fit import BATCHES, loader
@@ -112,6 +113,19 @@ def test_its_manual_optimization_has_a_controller_each(tmp_path):
 def test_a_strategy_is_found_in_both_packages(name, root):
     (found,) = [each for each in classes(f"strategies.{name}") if each.__module__.startswith(root)]
     assert found.__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"), [("torchmetrics", "torchmetrics"), ("", "No module named 'lightning'")]
+)
+def test_a_package_that_lacks_another_says_so_and_is_not_passed_over(missing, message, monkeypatch):
+    def lacking(root):
+        name = missing or root.partition(".")[0]
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(packages, "import_module", lacking)
+    with pytest.raises(ModuleNotFoundError, match=message):
+        packages._package()
 
 
 def test_a_callback_of_either_package_is_found_and_no_other():
