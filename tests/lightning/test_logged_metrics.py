@@ -1,10 +1,19 @@
-"""Whether a logged metric reaches a threshold."""
+"""Whether a metric has been logged, and whether it reaches a threshold."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
-from metalr.lightning.logged_metrics import reaches
+from metalr.lightning.logged_metrics import check_logged, reaches
+
+
+def test_a_metric_that_is_not_logged_is_named_beside_those_that_are():
+    trainer = SimpleNamespace(callback_metrics={"val/loss": 0.5, "val/acc": 0.9})
+    check_logged(trainer, ["val/acc", "val/loss"], "validation")
+    message = "metric val/los is not logged in validation: choose of val/acc, val/loss"
+    with pytest.raises(ValueError, match=message):
+        check_logged(trainer, ["val/acc", "val/los"], "validation")
 
 
 @pytest.mark.parametrize(

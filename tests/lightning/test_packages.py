@@ -128,6 +128,17 @@ def test_a_package_that_lacks_another_says_so_and_is_not_passed_over(missing, me
         packages._package()
 
 
+def test_where_the_one_package_is_not_installed_the_other_serves(monkeypatch):
+    def only_the_second(root):
+        if root == "lightning.pytorch":
+            raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
+        return root
+
+    monkeypatch.setattr(packages, "import_module", only_the_second)
+    monkeypatch.setattr(packages, "ROOTS", ("lightning.pytorch", "pytorch_lightning"))
+    assert packages._package() == "pytorch_lightning"
+
+
 def test_a_callback_of_either_package_is_found_and_no_other():
     from lightning.pytorch.callbacks import Timer
 
