@@ -393,3 +393,23 @@ def test_the_figures_of_a_rate_for_each_layer_are_those_of_their_file():
     assert len(arms) == 9
     for arm in arms:
         assert f" | {with_interval(layer_rates('constant', arm))} | " in page
+
+
+def test_the_cells_that_the_cards_name_are_those_of_the_suites():
+    cells = {(c["task"], c["optimizer"], c["steps"]): c for found in (FOUND, FINAL) for c in found["cells"]}
+    limits = {
+        name: (WEIGHTS / f"{name}.md").read_text().partition("## Where it fails")[2] for name in shipped_policies()
+    }
+    for name, own, other, tasks in (
+        ("default", "default median", "linear_warmup best", [("diabetes", "sgd", 300), ("questions", "adamw", 500)]),
+        ("default", "default median", "linear_warmup best", [("series", "sgd", 60)]),
+        ("anytime", "anytime median", "constant best", [("questions", "adamw", 500), ("diabetes", "sgd", 300)]),
+        ("anytime", "anytime median", "constant best", [("digits", "adamw", 500)]),
+        ("boosting", "default median", "linear_warmup best", [("vehicles", "boosting", 40)]),
+        ("boosting", "default worst", "linear_warmup best", [("vehicles", "boosting", 40)]),
+        ("boosting_anytime", "anytime worst", "constant best", [("vehicles", "boosting", 40)]),
+    ):
+        for task in tasks:
+            assert f"{cells[task][own] / cells[task][other]:.3f}" in limits[name]
+    for name, text in limits.items():
+        assert len(re.findall(r"\d\.\d{3}", text)) >= 1, name
