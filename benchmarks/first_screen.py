@@ -42,7 +42,7 @@ def losses_by_rate(suite: Suite) -> Losses:
 def draw(path: Path = PICTURE) -> None:
     """Draws a panel for each suite with a line a schedule; the file is the same for the same losses."""
     matplotlib.rcParams["svg.hashsalt"] = "metalr"
-    figure, panels = plt.subplots(1, len(SUITES), figsize=(8.6, 3.4), layout="constrained", sharey=True)
+    figure, panels = plt.subplots(1, len(SUITES), figsize=(8.6, 3.8), layout="constrained", sharey=True)
     for axis, (title, suite) in zip(panels, SUITES.items(), strict=True):
         losses = losses_by_rate(suite)
         for name in reversed(COLOURS):
@@ -53,7 +53,7 @@ def draw(path: Path = PICTURE) -> None:
         axis.axhline(1.0, color="0.6", lw=0.8, zorder=0)
         axis.set(title=title, ylim=(0.9, 4.0), xlabel="initial rate: decades from the usual one")
         axis.grid(alpha=0.25)
-    panels[0].set_ylabel("final validation loss over that of\nthe best-tuned linear schedule with warm-up")
+    panels[0].set_ylabel("final validation loss over that of\nthe best-tuned linear with warm-up")
     panels[0].legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
