@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.selection import LAST_RUNS
 from metalr import LRPolicy
 from metalr.cli import MetaLRCLI
 from metalr.meta.pretraining_recipes import DEFAULT
@@ -160,6 +161,12 @@ def test_every_file_of_the_meta_trainings_is_merged_by_one_of_them():
     merged = {ROOT / config.removeprefix("--config=") for name in RUNS for config in configs_of(name)}
     assert merged == set((ROOT / "configs" / "meta").rglob("*.yaml"))
     assert {name for runs in SHIPPED.values() for name in runs} == set(RUNS) - set(CANDIDATES)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_policys_selection_is_scored_on_the_held_out_tasks_of_its_last_run(name):
+    """The benchmark names the files again that stand in the command of the run's own file."""
+    assert [f"--config=configs/meta/{file}.yaml" for file in LAST_RUNS[name]] == configs_of(list(SHIPPED[name])[-1])
 
 
 def test_the_page_names_the_runs_of_every_shipped_policy():

@@ -99,7 +99,7 @@ class SGDPrior(HyperparameterPrior):
 
 
 class AdamPrior(HyperparameterPrior):
-    """Samples betas, (0.9, 0.999) in half of the runs; L2 in a quarter of them, AdamW's decay in half of the rest."""
+    """Samples betas, (0.9, 0.999) in half of the runs; L2 in a quarter, AdamW's decay in half of the others."""
 
     usual_lr = 1e-3
 
