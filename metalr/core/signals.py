@@ -106,8 +106,9 @@ def applied_size(
         of_sign: the same of a vector of ones: the square root of the number of elements, or that number, (R,).
     """
     coming = _either(xp, is_sgd, of_gradient, of_sign)
-    applied = _either(xp, is_sgd, measured, xp.where(measured > 0, measured, coming))
-    return _either(xp, is_updated, applied, coming)
+    if is_sgd is not True:  # an operation that each step of SGD goes without
+        measured = _either(xp, is_sgd, measured, xp.where(measured > 0, measured, coming))
+    return _either(xp, is_updated, measured, coming)
 
 
 def _either(xp: Backend, condition: bool | Mask, if_true: Number, if_false: Number) -> Number:
