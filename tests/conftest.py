@@ -14,6 +14,7 @@ from metalr import LRPolicy
 from metalr.core.features import ANYTIME_FEATURES, FEATURES, ORIGIN_FEATURES
 from metalr.core.validation_loss import VALIDATION_FEATURES
 
+gc.disable()  # until all tests are imported
 torch.set_num_threads(1)
 settings.register_profile(
     "metalr", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -26,6 +27,14 @@ def pytest_collection_finish() -> None:
 
     A collection, which Lightning and Hugging Face ask for in every fit, then takes milliseconds and not half a second.
     """
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled():
+    """Takes out, too, what the modules of tests before this one have imported."""
+    gc.collect()
     gc.freeze()
 
 
