@@ -22,6 +22,11 @@ settings.register_profile(
 settings.load_profile("metalr")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests first that wait for SLURM and for restarts most of their time: others run beside them."""
+    items.sort(key=lambda item: item.path.parent.name != "cluster")
+
+
 def pytest_collection_finish() -> None:
     """Takes all that has been imported out of the garbage collector's sight.
 

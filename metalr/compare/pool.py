@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, redirect_stdout
-from multiprocessing import get_context
 
 from metalr.compare.cell import LOG, CellRun
-from metalr.compare.executor import end_with_parent
+from metalr.compare.executor import end_with_parent, fork_context
 
 
 class PoolExecutor:
@@ -46,8 +45,7 @@ class PoolExecutor:
     def launch(self, cell_runs: Sequence[CellRun]) -> None:
         """Hands the cells to the workers, which are started with the first."""
         if self._pool is None:
-            # Spawned, as forking after OpenMP has run can hang.
-            self._pool = ProcessPoolExecutor(self.workers, get_context("spawn"), _start, (self.prepare,))
+            self._pool = ProcessPoolExecutor(self.workers, fork_context(threads=1), _start, (self.prepare,))
         self._running |= {self._pool.submit(_work, cell_run): cell_run for cell_run in cell_runs}
 
     def ended(self) -> list[tuple[CellRun, bool]]:
