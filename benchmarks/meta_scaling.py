@@ -1,6 +1,6 @@
 """What more inner steps bring: the checkpoints of a meta-training on fresh instances of its held-out tasks.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.meta_scaling --run logs/meta_default_wide --docs docs
+    OMP_NUM_THREADS=1 python -m benchmarks.meta_scaling logs/meta_default_wide --docs docs
 
 The score is that of the model cards, 0 being the best-tuned cosine. Every checkpoint has the same instances, of seeds
 that no meta-training looks at, so that the differences between checkpoints vary less than the scores. With Lightning's
