@@ -6,10 +6,11 @@ STAMP := $(VENV)/.installed
 # or lowest-direct: the lowest versions that pyproject.toml allows
 RESOLUTION ?= highest
 
-.PHONY: docs demo test test-fast test-gpu lint install clean help package reduced targets accelerator-bundle
+.PHONY: docs demo test test-all test-fast test-gpu lint install clean help package reduced targets accelerator-bundle
 help:
 	@echo "make demo       compare the shipped policy with other schedules on real data, from several rates"
 	@echo "make test       lint, types and every test: under ten minutes on two cores"
+	@echo "make test-all   every test, without lint and types"
 	@echo "make test-fast  every test that takes less than some seconds: under two minutes"
 	@echo "make test-gpu   the tests that need a CUDA GPU"
 	@echo "make lint       ruff and mypy alone"
@@ -54,7 +55,8 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 3 --dist worksteal
-test: lint
+test: lint test-all
+test-all: $(STAMP)
 	$(PYTEST) -m "not gpu"
 
 test-fast: $(STAMP)

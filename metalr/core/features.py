@@ -215,7 +215,7 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
     raw_update = _log(xp, signals.update_norm)
     gain = xp.where(signals.optimizer > 0, raw_update - log_grad, raw_update)
     new = Averages(signals.loss, log_grad, signals.alignment, xp.square(signals.alignment), log_multiplier)
-    weights = [1.0 / xp.minimum(state.seen + 1.0, window) for window in clock.windows]
+    weights = [1.0 / xp.minimum(state.seen + 1.0, window) for window in clock.windows()]
     moved = state._replace(averages=xp.approach(state.averages, xp.stack(new), xp.stack(weights)))
     fast, middle, slow = moved.windows(xp)
     variance = state.variance + weights[1] * (xp.square(signals.loss - fast.loss) - state.variance)

@@ -65,9 +65,11 @@ class Clock(NamedTuple):
         """Reads one row of `clock_table`, (7,), or of its transpose, (7, N) for the clocks of N steps."""
         return cls(*row)
 
-    @property
     def windows(self) -> tuple[Number, Number, Number]:
-        """Lengths of the fast, middle and slow averages, steps."""
+        """Returns the lengths of the fast, middle and slow averages, steps.
+
+        It is no property, which torch.compile does not trace in a named tuple before torch 2.11.
+        """
         return self.fast_window, self.middle_window, self.slow_window
 
 
