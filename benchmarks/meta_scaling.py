@@ -29,7 +29,7 @@ from metalr.meta import HeldOutTask
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = (
     *("base", "tasks/wide", "heldout/networks", "heldout/small_data", "heldout/wide"),
-    *("candidates/default_wide", "candidates/default_wide_faster"),
+    *("candidates/default_wide", "candidates/default_wide_more"),
 )
 Row = dict[str, str]
 
