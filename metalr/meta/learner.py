@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
@@ -72,6 +73,8 @@ class MetaLearner(L.LightningModule):
             `metalr.meta.visited_states`.
         task_batches: number of task batches of a meta-step, each of a family, a network, a horizon and an inner
             optimizer of its own; as many as ranks, or more.
+        unit_gradients: scale the estimate of each task batch to length 1 before the mean. Else the families whose
+            estimates are long outweigh the others; lengths differ by a factor of twenty, and are mostly noise.
 
     Raises:
         ValueError: for a final_weight out of range, no task batches, or features that do not go with `anytime` or
@@ -92,6 +95,7 @@ class MetaLearner(L.LightningModule):
         seed: int = 0,
         support_batches: int = 48,
         task_batches: int = 1,
+        unit_gradients: bool = False,
     ) -> None:
         super().__init__()
         if task_batches < 1:
@@ -114,6 +118,7 @@ class MetaLearner(L.LightningModule):
         self.register_buffer("inner_steps", torch.tensor(int(done.get("inner_steps", 0))))
         self.register_buffer("best_score", torch.tensor(float("inf")))
         self.task_batches = task_batches
+        self.unit_gradients = unit_gradients
         self.next_batch: Tensor
         self.register_buffer("next_batch", torch.tensor(0))  # index of the first task batch of the meta-step
         self._open: dict[int, Episode | None] = {}  # this rank's, by their places in the meta-step; None: not begun
@@ -156,13 +161,15 @@ class MetaLearner(L.LightningModule):
             if episode.done:
                 del self._open[place]
         table = self._sum(outcome_table(estimates, self.task_batches, size, self.device))
-        gradient, losses, steps = table[:, :size].mean(0), table[:, size], table[:, size + 1]
+        gradients, losses, steps = table[:, :size], table[:, size], table[:, size + 1]
         self._restored = None
         self._log_step(losses, steps)
         if not self._sum(torch.tensor(len(self._open), device=self.device)):
             self._ended = True
             self.next_batch.add_(self.task_batches)
-        return parameters_to_vector(self.policy.parameters()) @ gradient
+        if self.unit_gradients:
+            gradients = F.normalize(gradients)
+        return parameters_to_vector(self.policy.parameters()) @ gradients.mean(0)
 
     def _sum(self, tensor: Tensor) -> Tensor:
         """Adds up the tensors of all ranks."""
