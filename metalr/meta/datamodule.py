@@ -57,6 +57,7 @@ class MetaTasksDataModule(L.LightningDataModule):
         curriculum: number of task batches over which the longest horizons grow.
         seed: of the task batches.
         validated: share of the task batches in which the policy is shown a validation loss.
+        stratified: choose components by a sequence that has each as often as its weight asks among few task batches.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class MetaTasksDataModule(L.LightningDataModule):
         curriculum: int = 0,
         seed: int = 0,
         validated: float = 0.0,
+        stratified: bool = False,
     ) -> None:
         super().__init__()
         self.distribution = TaskDistribution(
@@ -79,6 +81,7 @@ class MetaTasksDataModule(L.LightningDataModule):
             curriculum=curriculum,
             seed=seed,
             validated=validated,
+            stratified=stratified,
         )
         self.heldout = list(heldout or [])
 

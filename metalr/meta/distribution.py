@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 
@@ -59,6 +61,10 @@ class TaskBatch:
     inner: InnerTraining
 
 
+_GOLDEN = (5**0.5 - 1.0) / 2.0
+"""Step of the sequence i * step mod 1 whose first points, however many, are spread most evenly over [0, 1)."""
+
+
 def mix_seed(*parts: int | str) -> int:
     """Makes one seed, in [0, 2^63), out of several numbers and words; the same on every machine."""
     return random.Random("/".join(map(str, parts))).getrandbits(63)
@@ -94,6 +100,9 @@ class TaskDistribution:
         validated: share of the task batches in which the policy is shown a validation loss, at an interval that is
             log-uniform from a hundredth of the horizon (a step at least) to a half; in [0, 1]. A policy learns to use
             it by `metalr.core.validation_loss.VALIDATION_FEATURES`, and to go without by the other task batches.
+        stratified: choose components by a golden-ratio sequence in place of random numbers, so that among few
+            consecutive task batches, those of a meta-step say, each is about as often as its weight asks. The gradient
+            then varies less from meta-step to meta-step, as families' estimates point in different directions.
 
     Raises:
         ValueError: for no components, an unknown optimizer, a weight that is not positive, or a setting out of range.
@@ -108,6 +117,7 @@ class TaskDistribution:
         curriculum: int = 0,
         seed: int = 0,
         validated: float = 0.0,
+        stratified: bool = False,
     ) -> None:
         if curriculum < 0:
             raise ValueError(f"curriculum={curriculum}: give a number of task batches, 0 for none")
@@ -123,6 +133,7 @@ class TaskDistribution:
             raise ValueError(f"validated={validated}: give a share in [0, 1]")
         self.reparameterised = reparameterised
         self.validated = validated
+        self.stratified = stratified
         self.curriculum = curriculum
         self.components = dict(components)
         self.decades = decades
@@ -169,8 +180,12 @@ class TaskDistribution:
     def _choose(self, index: int) -> tuple[random.Random, str, int]:
         """Samples a task batch's component and horizon; returns its random numbers, the name and the horizon."""
         chance = random.Random(mix_seed(self.seed, index, "component"))
-        names = list(self.components)
-        name = chance.choices(names, [self.components[n].weight for n in names])[0]
+        names, ends = list(self.components), list(accumulate(each.weight for each in self.components.values()))
+        if self.stratified:
+            offset = random.Random(mix_seed(self.seed, "strata")).random()
+            name = names[min(bisect(ends, (offset + index * _GOLDEN) % 1.0 * ends[-1]), len(names) - 1)]
+        else:
+            name = chance.choices(names, cum_weights=ends)[0]
         return chance, name, self._horizon(self.components[name], index, chance)
 
     def _horizon(self, component: Component, index: int, chance: random.Random) -> int:

@@ -3,6 +3,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.func import vmap
 
 from metalr import LRPolicy
@@ -264,6 +266,27 @@ def test_a_task_batch_depends_on_seed_and_index_alone():
     assert (first.name, first.inner.total_steps) == (again.name, again.inner.total_steps)
     assert (first.name, other.name) == (distribution.component(5), distribution.component(6))
     assert not torch.equal(first.inner.hyper.lr, other.inner.hyper.lr)
+
+
+@given(seed=st.integers(0, 1000), start=st.integers(-64, 10_000), length=st.integers(1, 64))
+def test_stratified_components_are_in_proportion_among_few_task_batches(seed, start, length):
+    """Between any two ends the share of a component differs from its weight's by three task batches at most."""
+    parts = {"q": Component(QuadraticTasks(), weight=3.0), "m": Component(MLPTasks(), weight=1.0)}
+    parts |= {"r": Component(QuadraticTasks(), weight=0.5)}
+    distribution = TaskDistribution(parts, seed=seed, stratified=True)
+    names = [distribution.component(index) for index in range(start, start + length)]
+    for name, part in parts.items():
+        assert abs(names.count(name) - length * part.weight / 4.5) < 3.0
+
+
+def test_strata_choose_the_component_alone():
+    """All else of a task batch stays random."""
+    parts = {"q": Component(QuadraticTasks(), horizons=(10, 1000))}
+    plain, stratified = TaskDistribution(parts, seed=4), TaskDistribution(parts, seed=4, stratified=True)
+    horizons = [stratified.horizon(index) for index in range(20)]
+    assert len(set(horizons)) > 15
+    assert len({stratified._choose(i)[0].random() for i in range(20)}) == 20
+    assert plain.component(3) == stratified.component(3) == "q"
 
 
 def test_task_batches_follow_weights_and_horizons():
