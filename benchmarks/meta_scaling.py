@@ -9,7 +9,6 @@ that no meta-training looks at, so that the differences between checkpoints vary
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
-from benchmarks.selection import read
+from benchmarks.selection import read, write
 from metalr import LRPolicy
 from metalr.cli import MetaLRCLI
 from metalr.meta import HeldOutTask
@@ -44,13 +43,18 @@ def configured(configs: Sequence[str]) -> tuple[LRPolicy, list[HeldOutTask]]:
     return made.model.policy, made.datamodule.heldout
 
 
+def meta_step_of(checkpoint: Path) -> int:
+    """Reads the meta-step off the name that Lightning gives a checkpoint."""
+    return int(checkpoint.stem.split("step=")[1])
+
+
 def checkpoints(run: Path) -> list[Path]:
     """Lists the checkpoints of all versions of a meta-training, by their meta-steps.
 
     Raises:
         FileNotFoundError: where there are none.
     """
-    found = sorted(run.glob("version_*/checkpoints/*step=*.ckpt"), key=lambda path: int(path.stem.split("step=")[1]))
+    found = sorted(run.glob("version_*/checkpoints/*step=*.ckpt"), key=meta_step_of)
     if not found:
         raise FileNotFoundError(f"run={run}: there is no version_*/checkpoints/*step=*.ckpt")
     return found
@@ -94,9 +98,9 @@ def main(
         docs: folder of the files.
     """
     first, tasks = configured(configs)
-    found = [policy_of(path, first) for path in checkpoints(run)]
-    begun = int(first.card["inner_steps"])
-    chosen = [(first, 0, begun), *[each for each in found[:-1] if each[1] % every == 0], found[-1]]
+    *earlier, last = checkpoints(run)
+    scored = [*(path for path in earlier if meta_step_of(path) % every == 0), last]
+    chosen = [(first, 0, int(first.card["inner_steps"])), *(policy_of(path, first) for path in scored)]
     docs.mkdir(parents=True, exist_ok=True)
     path = docs / "meta-scaling.csv"
     rows = read(path)
@@ -114,14 +118,6 @@ def main(
     for line in table(rows):
         print(line)
     plot(rows, docs / "meta-scaling.png")
-
-
-def write(rows: Sequence[Row], path: Path) -> None:
-    """Writes the rows as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def compared(rows: Sequence[Row]) -> list[tuple[int, int, float, float, float]]:

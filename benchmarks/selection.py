@@ -83,6 +83,14 @@ def read(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Writes the rows as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main(
     policies: Sequence[str] | None = None,
     seeds: Sequence[int] = (LOOKED_AT, 2, 3, 4),
@@ -110,10 +118,7 @@ def main(
             if any((row["policy"], int(row["seed"])) == (policy, seed) for row in rows):
                 continue
             rows.append(scored(policy, seed))
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(sorted(rows, key=lambda row: (list(LAST_RUNS).index(row["policy"]), int(row["seed"]))))
+            write(sorted(rows, key=lambda row: (list(LAST_RUNS).index(row["policy"]), int(row["seed"]))), path)
     for policy in dict.fromkeys(row["policy"] for row in rows):
         print(f"{policy}_selection_score_fresh: {fresh(rows, policy)}")
 
