@@ -5,6 +5,7 @@ Reads in the order of the flow: `families` -> `distribution` -> `rollout` -> `es
 """
 
 from metalr.meta.action_es import ActionES
+from metalr.meta.aggregation import Aggregator, CommonDescent, Mean
 from metalr.meta.architectures import MLP, ConvNet, Quadratic, Transformer
 from metalr.meta.datamodule import MetaTasksDataModule
 from metalr.meta.distribution import Component, TaskBatch, TaskDistribution
@@ -28,6 +29,8 @@ __all__ = [
     "NRES",
     "PES",
     "ActionES",
+    "Aggregator",
+    "CommonDescent",
     "Component",
     "ConvNet",
     "Episode",
@@ -39,6 +42,7 @@ __all__ = [
     "HyperparameterPrior",
     "Hyperparameters",
     "InnerTraining",
+    "Mean",
     "Measured",
     "MetaLearner",
     "MetaTasksDataModule",

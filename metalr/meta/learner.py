@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
@@ -20,6 +19,7 @@ from metalr.core.features import ANYTIME_FEATURES, FEATURES, HORIZON_FEATURES
 from metalr.core.policy import LRPolicy
 from metalr.core.validation_loss import VALIDATION_FEATURES
 from metalr.meta.action_es import ActionES
+from metalr.meta.aggregation import Aggregator, Mean
 from metalr.meta.distribution import TaskDistribution
 from metalr.meta.estimator import Episode, GradientEstimator
 from metalr.meta.heldout import HeldOutScore, HeldOutTask
@@ -32,8 +32,8 @@ class MetaLearner(L.LightningModule):
 
     `training_step` returns a surrogate loss whose gradient is the estimate: the inner product of the weights with the
     detached estimate. DDP, clipping, accumulation, any torch optimizer and checkpoints then work as for any module.
-    The estimate is the mean over the task batches of the meta-step, which are shared out over the ranks, as the
-    held-out tasks are. Noise and tasks depend on (seed, task batch, pair), never on the rank, and the estimates are
+    It is aggregated from those of the meta-step's task batches, which are shared out over the ranks, as the held-out
+    tasks are. Noise and tasks depend on (seed, task batch, pair), never on the rank, and the estimates are
     added up in the order of the task batches: any number of ranks gives the gradient of one rank.
 
     At each validation it writes `policy.safetensors` beside the logs, and `best.safetensors` where the held-out score
@@ -73,8 +73,8 @@ class MetaLearner(L.LightningModule):
             `metalr.meta.visited_states`.
         task_batches: number of task batches of a meta-step, each of a family, a network, a horizon and an inner
             optimizer of its own; as many as ranks, or more.
-        unit_gradients: scale the estimate of each task batch to length 1 before the mean. Else the families whose
-            estimates are long outweigh the others; lengths differ by a factor of twenty, and are mostly noise.
+        aggregator: makes one gradient of the task batches' estimates; their `Mean` by default. `CommonDescent` is for
+            mixtures whose families ask for opposite changes.
 
     Raises:
         ValueError: for a final_weight out of range, no task batches, or features that do not go with `anytime` or
@@ -95,7 +95,7 @@ class MetaLearner(L.LightningModule):
         seed: int = 0,
         support_batches: int = 48,
         task_batches: int = 1,
-        unit_gradients: bool = False,
+        aggregator: Aggregator | None = None,
     ) -> None:
         super().__init__()
         if task_batches < 1:
@@ -118,7 +118,9 @@ class MetaLearner(L.LightningModule):
         self.register_buffer("inner_steps", torch.tensor(int(done.get("inner_steps", 0))))
         self.register_buffer("best_score", torch.tensor(float("inf")))
         self.task_batches = task_batches
-        self.unit_gradients = unit_gradients
+        self.aggregator = aggregator or Mean()
+        self.recent: Tensor
+        self.register_buffer("recent", torch.zeros(self.aggregator.window, self.policy.size))  # the newest last
         self.next_batch: Tensor
         self.register_buffer("next_batch", torch.tensor(0))  # index of the first task batch of the meta-step
         self._open: dict[int, Episode | None] = {}  # this rank's, by their places in the meta-step; None: not begun
@@ -167,9 +169,10 @@ class MetaLearner(L.LightningModule):
         if not self._sum(torch.tensor(len(self._open), device=self.device)):
             self._ended = True
             self.next_batch.add_(self.task_batches)
-        if self.unit_gradients:
-            gradients = F.normalize(gradients)
-        return parameters_to_vector(self.policy.parameters()) @ gradients.mean(0)
+        window = self.aggregator.window
+        seen = torch.cat((self.recent, gradients))[-max(window, self.task_batches) :]
+        self.recent = seen[len(seen) - window :]
+        return parameters_to_vector(self.policy.parameters()) @ self.aggregator.aggregate(seen)
 
     def _sum(self, tensor: Tensor) -> Tensor:
         """Adds up the tensors of all ranks."""
