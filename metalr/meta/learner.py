@@ -137,6 +137,17 @@ class MetaLearner(L.LightningModule):
         names = set(self._families)
         return "mixture" if len(names) > 1 else "".join(names)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> MetaLearner:
+        """Copies all but what makes the optimizers, which the copy shares.
+
+        Averaging weights copies the module, and the makers that LightningCLI gives hold the CLI, with the trainer and,
+        on several ranks, processes and locks that have no copy.
+        """
+        memo |= {id(maker): maker for maker in (self.optimizer, self.lr_scheduler)}
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__setstate__(deepcopy(self.__getstate__(), memo))
+        return copied
+
     def configure_optimizers(self) -> Any:
         """Makes the optimizer and its scheduler."""
         optimizer = self.optimizer(self.policy.parameters())
