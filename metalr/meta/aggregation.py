@@ -63,7 +63,7 @@ class CommonDescent(Aggregator):
         True
 
     Attributes:
-        window: number of task batches that it solves for: the last ones, or those of the meta-step where these are more.
+        window: number of task batches that it solves for, the last ones; those of the meta-step, where they are more.
         ridge: > 0, in units of the mean of u_i . u_i, which is 1.
 
     Raises:
@@ -76,10 +76,11 @@ class CommonDescent(Aggregator):
     def __post_init__(self) -> None:
         """Checks the ranges."""
         if self.window < 1 or not self.ridge > 0:
-            raise ValueError(f"window={self.window}, ridge={self.ridge}: give a window of 1 or more and a ridge above 0")
+            settings = f"window={self.window}, ridge={self.ridge}"
+            raise ValueError(f"{settings}: give a window of 1 or more and a ridge above 0")
 
     def aggregate(self, gradients: Tensor) -> Tensor:
-        """Solves for the direction, (n,), of length 1; zero where all estimates are. Those that are zero do not count."""
+        """Solves for the direction, (n,), of length 1, leaving out estimates that are zero; zero where all are."""
         unit = F.normalize(gradients[gradients.any(dim=1)].double())
         ones = unit.new_ones(len(unit))
         regularised = unit @ unit.T + self.ridge * len(unit) * torch.eye(len(unit)).to(unit)

@@ -145,7 +145,7 @@ class MetaLearner(L.LightningModule):
         """
         memo |= {id(maker): maker for maker in (self.optimizer, self.lr_scheduler)}
         copied = memo[id(self)] = type(self).__new__(type(self))
-        copied.__setstate__(deepcopy(self.__getstate__(), memo))
+        copied.__dict__.update(deepcopy(self.__getstate__(), memo))
         return copied
 
     def configure_optimizers(self) -> Any:
@@ -239,7 +239,7 @@ class MetaLearner(L.LightningModule):
         Raises:
             ValueError: for a checkpoint of an earlier version.
         """
-        if "next_batch" not in checkpoint["state_dict"]:
+        if not {"next_batch", "recent"} <= set(checkpoint["state_dict"]):
             raise ValueError(
                 "the checkpoint is of an earlier version of MetaLearner: start a new meta-training from the policy "
                 "file beside it, by init_from"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metalr.core.policy import LRPolicy
-from metalr.meta.distribution import TaskDistribution
+from metalr.meta.distribution import TaskBatch, TaskDistribution
 from metalr.meta.rollout import rollout
 
 _RUNS, _TIMES, _LEAST = 8, 48, 2000
@@ -27,17 +27,20 @@ def visited_states(policy: LRPolicy, distribution: TaskDistribution, batches: in
     Returns:
         All features of each state, (N, F).
     """
-    function = policy.function()
     states: list[Tensor] = []
     index = 0
     while index < batches or sum(map(len, states)) < _LEAST:
-        batch = distribution.sample(-1 - index, _RUNS, policy.anytime)
-        task = batch.task.to(policy.columns.device)
-        runs = rollout(task, batch.inner, function, evaluations=1, record=True)
-        for t in _times(batch.inner.total_steps):
-            states.append(runs.records[t].features[runs.records[t].finite])
+        states.append(states_of(policy, distribution.sample(-1 - index, _RUNS, policy.anytime)))
         index += 1
     return torch.cat(states)
+
+
+def states_of(policy: LRPolicy, batch: TaskBatch) -> Tensor:
+    """Collects features along runs of the policy on one task batch, of at most 48 steps: (N, F)."""
+    task = batch.task.to(policy.columns.device)
+    runs = rollout(task, batch.inner, policy.function(), evaluations=1, record=True)
+    kept = [runs.records[t] for t in _times(batch.inner.total_steps)]
+    return torch.cat([record.features[record.finite] for record in kept])
 
 
 def _times(total_steps: int) -> list[int]:

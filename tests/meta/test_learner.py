@@ -1,3 +1,5 @@
+import threading
+from copy import deepcopy
 from pathlib import Path
 
 import lightning as L
@@ -12,10 +14,13 @@ from metalr import LRPolicy
 from metalr.meta import (
     PES,
     ActionES,
+    Aggregator,
+    CommonDescent,
     Component,
     Episode,
     FullES,
     HeldOutTask,
+    Mean,
     MetaLearner,
     MetaTasksDataModule,
     TaskDistribution,
@@ -91,15 +96,43 @@ def test_the_gradient_of_the_surrogate_is_the_estimate(tmp_path, estimator, aggr
     assert int(learner.next_batch) == 3
 
 
-ESTIMATORS = [ActionES(pairs=4), FullES(pairs=4), PES(pairs=4, truncations=3)]
+def test_an_aggregator_sees_the_last_task_batches_and_all_of_the_meta_step(tmp_path):
+    seen = []
+
+    class Watching(Aggregator):
+        def __init__(self, window: int) -> None:
+            self.window = window
+
+        def aggregate(self, gradients):
+            seen.append(gradients.clone())
+            return gradients.mean(0)
+
+    for window, expected in ((0, [2, 2, 2]), (1, [2, 2, 2]), (5, [5, 5, 5])):
+        seen.clear()
+        fit(tmp_path, make_learner(task_batches=2, aggregator=Watching(window)), steps=3)
+        assert [len(gradients) for gradients in seen] == expected
+        made = torch.cat([gradients[-2:] for gradients in seen])
+        assert bool(made.any(dim=1).all())
+        padded = torch.cat((torch.zeros(window, made.shape[1]), made))
+        for step, gradients in enumerate(seen):
+            assert torch.equal(gradients, padded[: window + 2 * step + 2][-len(gradients) :])
+
+
+KINDS = [
+    {"estimator": ActionES(pairs=4)},
+    {"estimator": ActionES(pairs=4), "aggregator": CommonDescent(window=5)},
+    {"estimator": FullES(pairs=4)},
+    {"estimator": PES(pairs=4, truncations=3)},
+    {"estimator": PES(pairs=4, truncations=3), "aggregator": CommonDescent(window=2)},
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
-def test_two_ranks_give_the_gradient_of_one(tmp_path, estimator):
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(type(part).__name__ for part in kind.values()))
+def test_two_ranks_give_the_gradient_of_one(tmp_path, kind):
     """To the last bit, whichever rank makes a task batch, and the held-out score with it."""
-    alone = fit(tmp_path / "one", make_learner(estimator, task_batches=3))
-    together = fit(tmp_path / "two", make_learner(estimator, task_batches=3), strategy="ddp_fork", devices=2)
+    alone = fit(tmp_path / "one", make_learner(task_batches=3, **kind))
+    together = fit(tmp_path / "two", make_learner(task_batches=3, **kind), strategy="ddp_fork", devices=2)
     assert torch.equal(alone, together)
     best = [LRPolicy.load(tmp_path / name / "best.safetensors") for name in ("one", "two")]
     assert best[0].card == best[1].card
@@ -107,15 +140,15 @@ def test_two_ranks_give_the_gradient_of_one(tmp_path, estimator):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
-def test_a_crashed_run_goes_on_to_the_last_bit(tmp_path, estimator):
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(type(part).__name__ for part in kind.values()))
+def test_a_crashed_run_goes_on_to_the_last_bit(tmp_path, kind):
     """Also in the middle of its episodes, where an estimator takes three meta-steps for one."""
-    whole = fit(tmp_path / "whole", make_learner(estimator, task_batches=2))
+    whole = fit(tmp_path / "whole", make_learner(task_batches=2, **kind))
     broken = tmp_path / "broken"
     checkpoint = ModelCheckpoint(broken, every_n_train_steps=1, save_last=True)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        fit(broken, make_learner(estimator, task_batches=2), callbacks=[checkpoint, Crash(4)])
-    learner = make_learner(estimator, seed=0, task_batches=2)
+        fit(broken, make_learner(task_batches=2, **kind), callbacks=[checkpoint, Crash(4)])
+    learner = make_learner(seed=0, task_batches=2, **kind)
     resumed = fit(broken, learner, ckpt_path=broken / "last.ckpt")
     assert torch.equal(resumed, whole)
     assert int(learner.inner_steps) > 0
@@ -147,11 +180,11 @@ def test_a_resumed_run_keeps_the_best_of_before(tmp_path):
 
 @pytest.mark.slow
 def test_another_number_of_ranks_goes_on_in_the_middle_of_the_episodes(tmp_path):
-    estimator = PES(pairs=4, truncations=3)
-    whole = fit(tmp_path / "whole", make_learner(estimator, task_batches=2), steps=3)
-    fit(tmp_path, make_learner(estimator, task_batches=2), steps=1)
+    kind = KINDS[-1]
+    whole = fit(tmp_path / "whole", make_learner(task_batches=2, **kind), steps=3)
+    fit(tmp_path, make_learner(task_batches=2, **kind), steps=1)
     last = tmp_path / "last.ckpt"
-    resumed = fit(tmp_path, make_learner(estimator, task_batches=2), 3, last, strategy="ddp_fork", devices=2)
+    resumed = fit(tmp_path, make_learner(task_batches=2, **kind), 3, last, strategy="ddp_fork", devices=2)
     assert torch.equal(resumed, whole)
 
 
@@ -215,6 +248,24 @@ def test_an_average_of_the_weights_is_what_is_scored_and_written(tmp_path):
     resumed = LRPolicy.load(broken / "policy.safetensors")
     assert torch.equal(parameters_to_vector(resumed.parameters()), written)
     assert resumed.card == whole.card
+
+
+def test_a_copy_shares_what_makes_the_optimizer():
+    """Of LightningCLI it holds the trainer, with locks and, on several ranks, processes: none of them has a copy."""
+
+    class Maker:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def __call__(self, made_of):
+            return torch.optim.SGD(made_of, lr=1.0)
+
+    learner = MetaLearner(hidden=(8, 4), optimizer=Maker(), lr_scheduler=Maker())
+    copied = deepcopy(learner)
+    assert (copied.optimizer, copied.lr_scheduler) == (learner.optimizer, learner.lr_scheduler)
+    with torch.no_grad():
+        learner.policy.layers[0].bias.add_(1.0)
+    assert not torch.equal(copied.policy.layers[0].bias, learner.policy.layers[0].bias)
 
 
 @pytest.mark.slow
