@@ -23,13 +23,12 @@ from torch.func import functional_call, jvp
 from torch.nn.utils import vector_to_parameters
 from tqdm import tqdm
 
-from benchmarks.selection import write
+from benchmarks.meta_configs import configured
+from benchmarks.rows import Row, write
 from metalr import LRPolicy
-from metalr.cli import MetaLRCLI
 from metalr.meta import ActionES, CommonDescent, Episode, TaskDistribution
 from metalr.meta.visited_states import states_of
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ("base", "tasks/wide", "candidates/default_wide", "candidates/default_wide_more")
 
 
@@ -111,11 +110,10 @@ def main(
         compiled: run inner steps through torch.compile.
         docs: folder of the file.
     """
-    options = [f"--config={ROOT}/configs/meta/{name}.yaml" for name in configs]
-    options += ["--model.init_args.init_from=null", f"--data.init_args.seed={seed}", "--data.init_args.validated=0"]
-    distribution: TaskDistribution = MetaLRCLI(args=options, run=False).datamodule.distribution
+    options = ("--model.init_args.init_from=null", f"--data.init_args.seed={seed}", "--data.init_args.validated=0")
+    _, data = configured(configs, *options)
     learned = LRPolicy.load(policy).requires_grad_(True)
-    samples = sampled(learned, distribution, batches, pairs, compiled)
+    samples = sampled(learned, data.distribution, batches, pairs, compiled)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for split in range(splits):
@@ -131,7 +129,7 @@ def main(
         print(line)
 
 
-def table(rows: Sequence[dict[str, str]]) -> list[str]:
+def table(rows: Sequence[Row]) -> list[str]:
     """Writes mean and standard deviation of the gains over the splits, as the lines of a table."""
     lines = ["| direction | gain | standard deviation over splits |", "|---|---|---|"]
     for name in dict.fromkeys(row["aggregator"] for row in rows):

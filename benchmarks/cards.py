@@ -17,6 +17,7 @@ from typing import Any
 from jsonargparse import auto_cli
 
 from benchmarks import selection
+from benchmarks.rows import read
 from benchmarks.suites.estimates import Estimate
 from benchmarks.suites.figures import NETWORKS, TREES
 from benchmarks.suites.page import ranged
@@ -72,7 +73,7 @@ def main() -> None:
         ValueError: for figures of other policies.
     """
     check_measured()
-    scores = selection.read(DOCS / "selection.csv")
+    scores = read(DOCS / "selection.csv")
     for name in shipped_policies():
         policy, page = LRPolicy.load(name), (WEIGHTS / f"{name}.md").read_text()
         facts = {key: value for key, value in policy.card.items() if key in FACTS}

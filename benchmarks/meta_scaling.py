@@ -20,27 +20,16 @@ import torch
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
-from benchmarks.selection import read, write
+from benchmarks.meta_configs import configured
+from benchmarks.rows import Row, read, write
 from metalr import LRPolicy
-from metalr.cli import MetaLRCLI
 from metalr.meta import HeldOutTask
+from metalr.meta.heldout import HeldOutScore
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = (
     *("base", "tasks/wide", "heldout/networks", "heldout/small_data", "heldout/wide"),
     *("candidates/default_wide", "candidates/default_wide_more"),
 )
-Row = dict[str, str]
-
-
-def configured(configs: Sequence[str]) -> tuple[LRPolicy, list[HeldOutTask]]:
-    """Reads the first policy and the held-out tasks of a meta-training.
-
-    Args:
-        configs: files of configs/meta, without their suffix.
-    """
-    made = MetaLRCLI(args=[f"--config={ROOT}/configs/meta/{name}.yaml" for name in configs], run=False)
-    return made.model.policy, made.datamodule.heldout
 
 
 def meta_step_of(checkpoint: Path) -> int:
@@ -97,7 +86,8 @@ def main(
         configs: files of configs/meta that the meta-training merges, without their suffix.
         docs: folder of the files.
     """
-    first, tasks = configured(configs)
+    learner, data = configured(configs)
+    first = learner.policy
     *earlier, last = checkpoints(run)
     scored = [*(path for path in earlier if meta_step_of(path) % every == 0), last]
     chosen = [(first, 0, int(first.card["inner_steps"])), *(policy_of(path, first) for path in scored)]
@@ -106,7 +96,7 @@ def main(
     rows = read(path)
     done = {(row["fingerprint"], row["seed"]) for row in rows}
     for seed in seeds:
-        fresh = [replace(task, seed=seed) for task in tasks]
+        fresh = [replace(task, seed=seed) for task in data.heldout]
         for policy, meta_step, inner_steps in tqdm(chosen, desc=f"seed {seed}"):
             key = {"fingerprint": policy.fingerprint(), "seed": str(seed)}
             if tuple(key.values()) in done:
@@ -130,8 +120,8 @@ def compared(rows: Sequence[Row]) -> list[tuple[int, int, float, float, float]]:
     totals: dict[tuple[int, int], dict[tuple[str, str], float]] = {}
     for row in rows:
         at = int(row["meta_step"]), int(row["inner_steps"])
-        total = 0.7 * float(row["median"]) + 0.3 * float(row["worst"])
-        totals.setdefault(at, {})[row["task"], row["seed"]] = total
+        score = HeldOutScore(*(torch.tensor(float(row[part])) for part in ("median", "worst")))
+        totals.setdefault(at, {})[row["task"], row["seed"]] = float(score.total)
     first = totals[min(totals)]
     found = []
     for (meta_step, inner_steps), own in sorted(totals.items()):

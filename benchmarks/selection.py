@@ -10,7 +10,6 @@ cards.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +19,11 @@ import torch
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
+from benchmarks.meta_configs import configured
+from benchmarks.rows import Row, read, write
 from metalr import LRPolicy, shipped_policies
-from metalr.cli import MetaLRCLI
 from metalr.meta import HeldOutTask
 
-ROOT = Path(__file__).resolve().parents[1]
 LOOKED_AT = 1
 """Seed of the instances that a meta-training looks at."""
 
@@ -39,15 +38,11 @@ LAST_RUNS = {
 }
 """Files of configs/meta that the last meta-training of each shipped policy merges."""
 
-Row = dict[str, str]
-
 
 def heldout_tasks(policy: str) -> list[HeldOutTask]:
     """Reads the held-out tasks of a shipped policy's last meta-training."""
-    options = [f"--config={ROOT}/configs/meta/{name}.yaml" for name in LAST_RUNS[policy]]
-    made = MetaLRCLI(args=[*options, "--model.init_args.init_from=null"], run=False)
-    tasks: list[HeldOutTask] = made.datamodule.heldout
-    return tasks
+    _, data = configured(LAST_RUNS[policy], "--model.init_args.init_from=null")
+    return data.heldout
 
 
 def scored(policy: str, seed: int) -> Row:
@@ -73,22 +68,6 @@ def fresh(rows: Iterable[Mapping[str, str]], policy: str) -> str:
     if not values:
         raise ValueError(f"selection.csv has no fresh instances of {policy!r}: python -m benchmarks.selection first")
     return f"{fmean(values):.4f} ({min(values):.4f} to {max(values):.4f}) of {len(values)} seeds"
-
-
-def read(path: Path) -> list[Row]:
-    """Reads the rows of a file; none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write(rows: Sequence[Row], path: Path) -> None:
-    """Writes the rows as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main(

@@ -9,7 +9,6 @@ meta-training has seen, on samples that are never shown. Finished policies are i
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import warnings
@@ -24,13 +23,12 @@ from jsonargparse import auto_cli
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.rows import Row, write
 from benchmarks.short_meta_training import meta_train
 from metalr import LRPolicy
 from metalr.core.validation_loss import VALIDATION_FEATURES
 from metalr.meta import MLP, ActionES, Component, HeldOutTask, MetaTasksDataModule
 from metalr.meta.families import MLPTasks
-
-Row = dict[str, str]
 
 ARMS = ("without", "with")
 """Whether the policy reads the validation loss."""
@@ -198,10 +196,7 @@ def main(out: Path = Path("results/validation_loss"), docs: Path | None = None, 
     policies = {(arm, seed): trained(arm, seed, budget, out) for seed in range(budget.seeds) for arm in ARMS}
     rows = list(rows_of(policies, budget))
     path = (docs or out) / "validation-loss.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write(rows, path)
     plot(rows, path.with_suffix(".png"))
     print("\n".join(table(rows)))
 

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import first_screen, selection, validation_loss
 from benchmarks.cards import SUITES, card_figures, check_measured, command_of
+from benchmarks.rows import read
 from benchmarks.suites.estimates import Estimate, ratio
 from benchmarks.suites.page import ranged
 from benchmarks.suites.schedules import LEARNED as LEARNED_NAMES
@@ -255,7 +256,7 @@ def test_a_card_is_the_one_inside_of_the_policy(name):
     assert facts["weights"].startswith(f"{policy.size:,}: {len(policy.features)} features")
     assert facts["selection score"].startswith(f"{policy.card['heldout']}: ")
     assert facts["on fresh instances"] == policy.card["heldout_fresh"]
-    assert facts["on fresh instances"] == selection.fresh(selection.read(ROOT / "docs" / "selection.csv"), name)
+    assert facts["on fresh instances"] == selection.fresh(read(ROOT / "docs" / "selection.csv"), name)
     assert facts.get("structure prior", "nats").removesuffix(" nats") == policy.card.get("structure_prior", "nats")
 
 
@@ -353,7 +354,7 @@ def test_the_validation_losss_table_is_its_files():
 
 
 def test_the_selection_scores_of_the_page_are_those_of_their_file():
-    stored = selection.read(ROOT / "docs" / "selection.csv")
+    stored = read(ROOT / "docs" / "selection.csv")
     page = (ROOT / "docs" / "meta-training.md").read_text()
     for name in shipped_policies():
         of_seed = {int(row["seed"]): float(row["total"]) for row in stored if row["policy"] == name}

@@ -1,9 +1,12 @@
 """The checkpoints of a meta-training, scored on the same fresh instances, and compared with where it began."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from benchmarks import meta_scaling
+from benchmarks.rows import read
 from metalr import LRPolicy
 from metalr.core.features import FEATURES
 from metalr.meta import HeldOutTask
@@ -37,7 +40,8 @@ def test_checkpoints_are_scored_once_each(tmp_path, monkeypatch):
     first = LRPolicy(FEATURES, (8,))
     first.card = {"inner_steps": "100"}
     task = HeldOutTask("quadratic", QuadraticTasks(), "sgd", total_steps=10, instances=2, rates=3)
-    monkeypatch.setattr(meta_scaling, "configured", lambda configs: (first, [task]))
+    made = SimpleNamespace(policy=first), SimpleNamespace(heldout=[task])
+    monkeypatch.setattr(meta_scaling, "configured", lambda configs: made)
     score, scored = HeldOutTask.score, []
 
     def plain(self, policy, anytime, device, compiled=False):
@@ -55,7 +59,7 @@ def test_checkpoints_are_scored_once_each(tmp_path, monkeypatch):
     options = {"every": 20, "seeds": (2, 3), "docs": tmp_path}
     meta_scaling.main(tmp_path, **options)
     assert len(scored) == 2 * 3  # the first, step 20 and the last
-    rows = meta_scaling.read(tmp_path / "meta-scaling.csv")
+    rows = read(tmp_path / "meta-scaling.csv")
     assert [row["meta_step"] for row in rows if row["seed"] == "2"] == ["0", "20", "30"]
     assert [row["inner_steps"] for row in rows if row["seed"] == "3"] == ["100", "120", "130"]
     assert (tmp_path / "meta-scaling.png").is_file()
