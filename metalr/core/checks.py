@@ -61,6 +61,30 @@ def checked_horizon(total_steps: SupportsFloat | None) -> int | None:
     return int(number)
 
 
+def checked_steps_per_epoch(steps_per_epoch: SupportsFloat | None) -> float | None:
+    """Reads the length of an epoch.
+
+    Args:
+        steps_per_epoch: optimizer steps of one pass over the training data, above 0, a part of a step among them; or
+            None or infinity, as for data without an end.
+
+    Returns:
+        A float, or None: unknown.
+
+    Raises:
+        ValueError: for anything else, NaN among it.
+    """
+    if steps_per_epoch is None:
+        return None
+    number = float(steps_per_epoch)
+    if not number > 0.0:
+        raise ValueError(
+            f"steps_per_epoch={steps_per_epoch}: give the optimizer steps of one pass over the training data, above 0, "
+            "or None where there is no such thing"
+        )
+    return None if math.isinf(number) else number
+
+
 def check_optimizer(optimizer: Optimizer) -> None:
     """Refuses an optimizer that MetaLR cannot drive.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from metalr.core.backend import TORCH, to_tensor
-from metalr.core.checks import check_loss, check_optimizer, check_scalar, checked_horizon
+from metalr.core.checks import check_loss, check_optimizer, check_scalar, checked_horizon, checked_steps_per_epoch
 from metalr.core.decider import Decider, device_of_rates
 from metalr.core.direction import direction_of
 from metalr.core.explanation import Explanation, Snapshot, explain
@@ -56,6 +56,9 @@ class MetaLR:
             pays, which is on a GPU with Triton.
         module: that holds the parameters: its buffers, such as the statistics of a batch norm, go back with them under
             `Guards(restore=...)`; None to leave them as they are.
+        steps_per_epoch: optimizer steps of one pass over the training data, len(loader) in a plain loop, by which a
+            policy that reads it (`LRPolicy.reads_epochs`) tells data that it sees over and over, and may memorise,
+            from data without an end; None where that is unknown.
 
     With rates that are Python floats, as most are, a step on an accelerator waits for it once, to bring their value to
     the host; give the optimizer `lr=torch.tensor(...)` on the parameters' device, and the host waits for nothing: the
@@ -65,8 +68,9 @@ class MetaLR:
     With `Guards(restore=...)` it waits at each step, to see a collapse at once.
 
     Raises:
-        ValueError: for a horizon below 1, an optimizer with no parameters or a rate that is not finite and
-            positive or outside of min_lr and max_lr, or a policy that needs a horizon where there is none.
+        ValueError: for a horizon below 1, a steps_per_epoch that is not above 0, an optimizer with no parameters or a
+            rate that is not finite and positive or outside of min_lr and max_lr, or a policy that needs a horizon where
+            there is none.
         FileNotFoundError: for a policy that does not exist.
 
     Example:
@@ -101,17 +105,20 @@ class MetaLR:
         max_lr: Limit = None,
         fused: bool | None = None,
         module: nn.Module | None = None,
+        steps_per_epoch: float | None = None,
     ) -> None:
         if sample < 1:
             raise ValueError(f"sample={sample}: give the number of elements to measure, 1 or more")
         self.optimizer = optimizer
         self._total_steps = checked_horizon(total_steps)
+        self._steps_per_epoch = checked_steps_per_epoch(steps_per_epoch)
         check_optimizer(optimizer)
         self._rates = GroupRates(optimizer)
         self.policy = policy_for(policy, self._total_steps, optimizer)
         self._limits = LRLimits(min_lr, max_lr)
         self._limits.check(self.base_lrs)
-        self._decider = Decider(self.policy, guards, device_of_rates(optimizer), self._total_steps, fused)
+        device = device_of_rates(optimizer)
+        self._decider = Decider(self.policy, guards, device, self._total_steps, self._steps_per_epoch, fused)
         self._record = GuardRecord(guards)
         self._restore = None if guards.restore is None else Restore(guards.restore, optimizer, module)
         self._looked_at = -1
@@ -291,7 +298,8 @@ class MetaLR:
     @torch.no_grad()
     def set_first_rates(self) -> None:
         """Sets the rates that a first step has whatever its loss, and remembers nothing of it."""
-        decider = Decider(self.policy, self._decider.guards, self._decider.device, self._total_steps, False)
+        guards, device, epoch = self._decider.guards, self._decider.device, self._steps_per_epoch
+        decider = Decider(self.policy, guards, device, self._total_steps, epoch, False)
         reading, _ = measure(0.0, self.optimizer, self.base_lrs, self._direction, self._sample, self._new_origin())
         self._rates.set(decider.decide(reading, 0, self._total_steps, self._limits.bounds(self.base_lrs)))
 

@@ -86,6 +86,7 @@ class Decider:
         guards: settings.
         device: where decisions are taken in torch; None for the host.
         total_steps: T; None in the anytime mode.
+        steps_per_epoch: optimizer steps of one pass over the training data; None where that is unknown.
         fuse: make few kernels of a decision on a device; None for wherever that is possible.
 
     Attributes:
@@ -98,6 +99,7 @@ class Decider:
         guards: Guards,
         device: torch.device | None,
         total_steps: int | None = None,
+        steps_per_epoch: float | None = None,
         fuse: bool | None = None,
     ) -> None:
         self.guards = guards
@@ -111,6 +113,9 @@ class Decider:
             self._own(cast(Number, torch.zeros(1))),
             self._own(_nothing_waits()) if policy.reads_validation else None,
         )
+        # It never changes during a run, so that it is no part of the state.
+        epoch = cast(Number, torch.full((1,), steps_per_epoch or 0.0))
+        self._steps_per_epoch = self._own(epoch) if policy.reads_epochs else None
         self._outcome: Outcome | None = None
         self.clock = None if device is None else DeviceClock(device, total_steps)
         self._place = None if device is None else _empty_outcome(device)
@@ -181,7 +186,8 @@ class Decider:
 
     def _take(self, xp: Backend, signals: Signals, clock: Clock, bounds: LogBounds) -> tuple[DecisionState, Outcome]:
         features, guards, before, validation = self._state
-        made = decide(xp, self._policy, features, before, signals._replace(validation=validation), clock)
+        signals = signals._replace(validation=validation, steps_per_epoch=self._steps_per_epoch)
+        made = decide(xp, self._policy, features, before, signals, clock)
         if validation is not None:
             validation = xp.where(xp.logical_not(made.finite), validation, math.nan)
         asked = made.finite & xp.isfinite(made.action)

@@ -7,16 +7,17 @@ factor (so a loss may be zero, negative or cross zero); in the parameters to a c
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 
 from metalr.core.backend import Backend, Mask, Number, Stack, Vector
 from metalr.core.signals import Signals
-from metalr.core.update_rule import Clock
+from metalr.core.update_rule import WINDOW_SHARES, Clock
 from metalr.core.validation_loss import VALIDATION_FEATURES, Validation, read, remember
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Counts up whenever a feature is added or its meaning changes; a policy file of a newer one is refused."""
 
 OLDEST_SCHEMA = 1
@@ -29,6 +30,9 @@ _TINY = 1e-30
 
 HORIZON_FEATURES = ("progress", "step_size_reference")
 """Features that exist only where the horizon is known."""
+
+EPOCH_FEATURES = ("epochs", "epochs_known")
+"""Features of how often the run goes over its training data. What computes them runs only where a policy reads one."""
 
 FEATURES = (
     "progress",
@@ -55,6 +59,7 @@ FEATURES = (
     "distance_step",
     "distance_travel",
     "weight_structure",
+    *EPOCH_FEATURES,
     *VALIDATION_FEATURES,
 )
 """All features by name, in the order of `observe`'s vector. See `observe` for each one's form."""
@@ -170,6 +175,15 @@ def _is_finite(xp: Backend, signals: Signals) -> Mask:
     return xp.isfinite(signals.loss + signals.grad_norm + signals.param_norm + signals.update_norm + signals.alignment)
 
 
+def _epochs(xp: Backend, steps_per_epoch: Number | None, clock: Clock, zero: Number) -> dict[str, Number]:
+    """Reads `EPOCH_FEATURES`: a span is min(T, 2 (t + 50)) steps, of which the slow window is a fifth."""
+    if steps_per_epoch is None:
+        return dict.fromkeys(EPOCH_FEATURES, zero)
+    known = steps_per_epoch > 0
+    epochs = (_log(xp, clock.slow_window / WINDOW_SHARES[-1] + zero) - _log(xp, steps_per_epoch)) / math.log(10.0)
+    return {"epochs": xp.where(known, epochs, zero), "epochs_known": xp.where(known, 1.0 + zero, zero)}
+
+
 def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: Number, clock: Clock) -> Observation:
     """Takes one step's signals into the state and reads the features.
 
@@ -197,6 +211,8 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
     distance_step         0.4 (log(lr |u| / d) + 3), d the largest lower bound of |w_0 - w*| so far
     distance_travel       0.5 log(|w - w_0| / d); both are 0 at the first step
     weight_structure      1.5 times the mean structure of the first weights: 0 for random ones
+    epochs                log10 of the passes over the training data that the slow window's span has, and 0 where
+                          that is unknown; epochs_known: 1 where it is known, else 0
     validation_trend      asinh(10 (v - <v>s) / D), v the last validation loss, <v>s its average before that
     validation_rise       asinh(10 (v - min v) / D)
     validation_gap        asinh(3 (v - <l>f) / D), <l>f at the step of v
@@ -264,6 +280,7 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
         "distance_travel": xp.where(start, zero, 0.5 * (log_travel - log_distance)),
         "weight_structure": 1.5 * signals.weight_structure + zero,
     }
+    named |= _epochs(xp, signals.steps_per_epoch, clock, zero)
     if signals.validation is None:
         named |= dict.fromkeys(VALIDATION_FEATURES, zero)
     else:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from metalr.core import policy_file
 from metalr.core.backend import TORCH, Backend, Number, Vector, to_host_vector
-from metalr.core.features import FEATURES, HORIZON_FEATURES
+from metalr.core.features import EPOCH_FEATURES, FEATURES, HORIZON_FEATURES
 from metalr.core.policy_file import PolicyFile, checksum
 from metalr.core.support import Support
 from metalr.core.validation_loss import VALIDATION_FEATURES
@@ -132,6 +132,11 @@ class LRPolicy(nn.Module):
     def reads_validation(self) -> bool:
         """Whether it reads a validation loss, where one is given."""
         return not set(VALIDATION_FEATURES).isdisjoint(self.features)
+
+    @property
+    def reads_epochs(self) -> bool:
+        """Whether it reads how often the run goes over its training data, where that is known."""
+        return not set(EPOCH_FEATURES).isdisjoint(self.features)
 
     @property
     def size(self) -> int:

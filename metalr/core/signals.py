@@ -35,6 +35,8 @@ class Signals(NamedTuple):
             `distance_scale`.
         weight_structure: how far w_0 lies from random weights, nats, see `metalr.core.weight_structure`.
         validation: validation loss of w, NaN where there is none at this step; None for runs whose policy reads none.
+        steps_per_epoch: optimizer steps of one pass over the training data, 0 where that is unknown; None for runs
+            whose policy does not read it.
     """
 
     loss: Number
@@ -48,6 +50,7 @@ class Signals(NamedTuple):
     distance_scale: Number
     weight_structure: Number
     validation: Number | None = None
+    steps_per_epoch: Number | None = None
 
 
 class GradientSums(NamedTuple):

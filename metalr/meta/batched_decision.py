@@ -30,12 +30,14 @@ class RunConstants(NamedTuple):
         elements: number of parameters, ().
         initial_lr: lr(0), (R,).
         weight_structure: as `Optimizees.weight_structure`, (R,).
+        steps_per_epoch: as `Optimizees.steps_per_epoch`, (R,).
     """
 
     is_sgd: Tensor
     elements: Tensor
     initial_lr: Tensor
     weight_structure: Tensor
+    steps_per_epoch: Tensor
 
 
 class RunState(NamedTuple):
@@ -107,6 +109,7 @@ def batched_signals(
         distance_scale=distance_scale(TORCH, optimizer > 0, sums),
         weight_structure=constants.weight_structure,
         validation=validation,
+        steps_per_epoch=constants.steps_per_epoch,
     )
 
 

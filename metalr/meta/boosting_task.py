@@ -186,6 +186,7 @@ class Boosters(Optimizees):
         self.elements = torch.tensor(float(self._labels.shape[1] * task.outputs))
         self.initial_lr = inner.hyper.repeat(copies).lr[:, 0]
         self.weight_structure = torch.zeros_like(self.initial_lr)
+        self.steps_per_epoch = torch.zeros_like(self.initial_lr)  # a round sees all rows
         self._base_score = self._objective.base_score(self._labels)
         self._prior = self._objective.prior(self._base_score)
         self.margins = self._prior.repeat(1, self._labels.shape[1] * task.outputs)

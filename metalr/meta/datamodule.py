@@ -58,6 +58,7 @@ class MetaTasksDataModule(L.LightningDataModule):
         seed: of the task batches.
         validated: share of the task batches in which the policy is shown a validation loss.
         stratified: choose components by a sequence that has each as often as its weight asks among few task batches.
+        epochs_known: share of the task batches in which the policy is told how many steps make an epoch.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class MetaTasksDataModule(L.LightningDataModule):
         seed: int = 0,
         validated: float = 0.0,
         stratified: bool = False,
+        epochs_known: float = 0.75,
     ) -> None:
         super().__init__()
         self.distribution = TaskDistribution(
@@ -82,6 +84,7 @@ class MetaTasksDataModule(L.LightningDataModule):
             seed=seed,
             validated=validated,
             stratified=stratified,
+            epochs_known=epochs_known,
         )
         self.heldout = list(heldout or [])
 

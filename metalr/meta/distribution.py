@@ -6,7 +6,7 @@ import math
 import random
 from bisect import bisect
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
@@ -103,6 +103,8 @@ class TaskDistribution:
         stratified: choose components by a golden-ratio sequence in place of random numbers, so that among few
             consecutive task batches, those of a meta-step say, each is about as often as its weight asks. The gradient
             then varies less from meta-step to meta-step, as families' estimates point in different directions.
+        epochs_known: share of the task batches in which the policy is told how many steps make a pass over the training
+            samples, as most real runs can tell; in [0, 1].
 
     Raises:
         ValueError: for no components, an unknown optimizer, a weight that is not positive, or a setting out of range.
@@ -118,6 +120,7 @@ class TaskDistribution:
         seed: int = 0,
         validated: float = 0.0,
         stratified: bool = False,
+        epochs_known: float = 0.75,
     ) -> None:
         if curriculum < 0:
             raise ValueError(f"curriculum={curriculum}: give a number of task batches, 0 for none")
@@ -131,6 +134,9 @@ class TaskDistribution:
             raise ValueError(f"reparameterised={reparameterised}: give a share in [0, 1]")
         if not 0.0 <= validated <= 1.0:
             raise ValueError(f"validated={validated}: give a share in [0, 1]")
+        if not 0.0 <= epochs_known <= 1.0:
+            raise ValueError(f"epochs_known={epochs_known}: give a share in [0, 1]")
+        self.epochs_known = epochs_known
         self.reparameterised = reparameterised
         self.validated = validated
         self.stratified = stratified
@@ -158,8 +164,8 @@ class TaskDistribution:
             task = task.reparameterised(_REPARAMETERISATION, generator)
         hyper = PRIORS[optimizer].sample(instances, generator, self.decades)
         batch_seed = mix_seed(self.seed, index, "batches")
-        inner = InnerTraining(optimizer, hyper, total_steps, anytime, batch_seed)
-        return TaskBatch(name, task, replace(inner, validation_interval=self._validation_interval(index, total_steps)))
+        shown, known = self._validation_interval(index, total_steps), self._knows_epochs(index)
+        return TaskBatch(name, task, InnerTraining(optimizer, hyper, total_steps, anytime, batch_seed, shown, known))
 
     def _validation_interval(self, index: int, total_steps: int) -> int | None:
         """Samples the interval by random numbers of its own, so that all else of a task batch is the same without."""
@@ -168,6 +174,10 @@ class TaskDistribution:
             return None
         shortest, longest = (math.log(max(1.0, share * total_steps)) for share in _VALIDATION_SHARES)
         return round(math.exp(chance.uniform(shortest, longest)))
+
+    def _knows_epochs(self, index: int) -> bool:
+        """Samples whether the policy is told the length of an epoch, likewise."""
+        return random.Random(mix_seed(self.seed, index, "epochs")).random() < self.epochs_known
 
     def horizon(self, index: int) -> int:
         """Returns the horizon of the task batch with this index, steps, without sampling its task."""

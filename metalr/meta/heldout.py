@@ -58,6 +58,7 @@ class HeldOutTask:
         decades: width of the grid about the usual rate.
         seed: of the instances.
         validation_interval: as of `metalr.meta.InnerTraining`.
+        epochs_known: likewise; known by default, as in most real runs.
     """
 
     name: str
@@ -69,6 +70,7 @@ class HeldOutTask:
     decades: float = 4.5
     seed: int = 1
     validation_interval: int | None = None
+    epochs_known: bool = True
     _best: dict[bool, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def score(self, policy: LRPolicy, anytime: bool, device: torch.device, compiled: bool = False) -> HeldOutScore:
@@ -102,7 +104,7 @@ class HeldOutTask:
         task = task.select(torch.arange(self.instances).repeat(self.rates)).to(device)
         hyper = Hyperparameters.of(self.grid.repeat_interleave(self.instances)[:, None], 0.9, 0.999)
         inner = InnerTraining(self.optimizer, hyper, self.total_steps, anytime, batch_seed=self.seed)
-        inner = replace(inner, validation_interval=self.validation_interval)
+        inner = replace(inner, validation_interval=self.validation_interval, epochs_known=self.epochs_known)
         return rollout(task, inner, policy.function(), record=record, compiled=compiled)
 
     def reference_runs(self, policy: LRPolicy, anytime: bool, device: torch.device, compiled: bool = False) -> Rollout:

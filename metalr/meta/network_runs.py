@@ -71,6 +71,8 @@ class NetworkRuns(Optimizees):
         self.initial_lr = self._hyper.lr[:, 0]
         structure, count = structure_sums(vmap(net.unflatten_trained)(theta).values()).to(theta)
         self.weight_structure = (structure / count.clamp(min=1.0)).expand(len(theta)).repeat(copies)
+        epoch = train.inputs.shape[1] / batch_size if inner.epochs_known else 0.0
+        self.steps_per_epoch = torch.full_like(self.initial_lr, epoch)
         self._scale, self._frozen = scale.repeat(copies, 1), frozen.repeat(copies, 1)
         self._counts = torch.arange(inner.total_steps, device=device, dtype=torch.float32)
         self._optimizer = optimizer

@@ -81,6 +81,7 @@ class Unroll:
             self.optimizees.elements,
             self.optimizees.initial_lr,
             self.optimizees.weight_structure,
+            self.optimizees.steps_per_epoch,
         )
         self._decide = decide_part(compiled)
         self._table = clock_table(inner.total_steps, inner.anytime, task.device)

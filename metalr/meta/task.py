@@ -24,6 +24,7 @@ class InnerTraining:
         batch_seed: of the order of batches.
         validation_interval: steps from one validation loss that the policy is shown to the next; None for never. Where
             there is one, a half of the validation samples is shown, and the outer loss is of the other half.
+        epochs_known: whether the policy is told how many steps make a pass over the training samples.
     """
 
     optimizer: str
@@ -32,6 +33,7 @@ class InnerTraining:
     anytime: bool = False
     batch_seed: int = 0
     validation_interval: int | None = None
+    epochs_known: bool = False
 
     def __post_init__(self) -> None:
         if self.validation_interval is not None and self.validation_interval < 1:
@@ -77,12 +79,15 @@ class Optimizees(ABC):
         elements: number of parameters of a run, float, shape ().
         initial_lr: lr(0), (R,).
         weight_structure: of the first weights, see `metalr.core.weight_structure`, (R,).
+        steps_per_epoch: steps of one pass over the training samples; 0 where the policy is not told, or where there is
+            no such thing, (R,).
     """
 
     is_sgd: Tensor
     elements: Tensor
     initial_lr: Tensor
     weight_structure: Tensor
+    steps_per_epoch: Tensor
 
     @abstractmethod
     def measure(self) -> Measured:
