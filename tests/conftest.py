@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from metalr import LRPolicy
-from metalr.core.features import ANYTIME_FEATURES, FEATURES, ORIGIN_FEATURES
+from metalr.core.features import ANYTIME_FEATURES, EPOCH_FEATURES, FEATURES, ORIGIN_FEATURES
 from metalr.core.validation_loss import VALIDATION_FEATURES
 
 gc.disable()  # until all tests are imported
@@ -54,7 +54,7 @@ def random_policy(seed: int = 0, anytime: bool = False, strength: float = 1.0, d
     Distances weigh little: they change by orders of magnitude, and a policy at random would let the rate do so, too.
     """
     features = ANYTIME_FEATURES if anytime else FEATURES
-    policy = LRPolicy([name for name in features if name not in ORIGIN_FEATURES + VALIDATION_FEATURES])
+    policy = LRPolicy([name for name in features if name not in ORIGIN_FEATURES + EPOCH_FEATURES + VALIDATION_FEATURES])
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in policy.parameters():

@@ -67,7 +67,7 @@ class Run:
         return self
 
 
-def make_run(optimizer: str, policy, total_steps: int | None = 40, seed: int = 0) -> Run:
+def make_run(optimizer: str, policy, total_steps: int | None = 40, seed: int = 0, **options) -> Run:
     model = make_model(seed)
     made = OPTIMIZERS[optimizer](model.parameters())
-    return Run(model, made, MetaLR(made, total_steps, policy))
+    return Run(model, made, MetaLR(made, total_steps, policy, **options))

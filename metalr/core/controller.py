@@ -149,6 +149,11 @@ class MetaLR:
         self._decider.set_horizon(value)
 
     @property
+    def steps_per_epoch(self) -> float | None:
+        """Optimizer steps of one pass over the training data; None where that is unknown."""
+        return self._steps_per_epoch
+
+    @property
     def base_lrs(self) -> list[float]:
         """The initial rate of each group, lr_g(0); 0 for one that is frozen."""
         return self._rates.base

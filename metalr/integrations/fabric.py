@@ -35,6 +35,7 @@ class FabricMetaLR(MetaLR):
         min_lr: smallest rate, as for `MetaLR`.
         max_lr: largest rate, as for `MetaLR`.
         module: whose buffers go back with the weights, as for `MetaLR`.
+        steps_per_epoch: optimizer steps of one pass over the training data, as for `MetaLR`.
 
     Raises:
         ValueError, FileNotFoundError: as `MetaLR` does.
@@ -67,9 +68,19 @@ class FabricMetaLR(MetaLR):
         min_lr: Limit = None,
         max_lr: Limit = None,
         module: nn.Module | None = None,
+        steps_per_epoch: float | None = None,
     ) -> None:
         raw: Optimizer = getattr(optimizer, "optimizer", optimizer)  # Fabric's wrapper only passes calls on
-        super().__init__(raw, total_steps, policy, guards=guards, min_lr=min_lr, max_lr=max_lr, module=module)
+        super().__init__(
+            raw,
+            total_steps,
+            policy,
+            guards=guards,
+            min_lr=min_lr,
+            max_lr=max_lr,
+            module=module,
+            steps_per_epoch=steps_per_epoch,
+        )
         self._fabric = fabric
 
     def step(self, loss: Tensor | float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import math
 import weakref
 from dataclasses import asdict
 from pathlib import Path
@@ -133,6 +134,7 @@ class MetaLRTrainerCallback(TrainerCallback, ExportableState):
             min_lr=self.limits.min_lr,
             max_lr=self.limits.max_lr,
             module=kwargs["model"],
+            steps_per_epoch=_steps_per_epoch(args, kwargs.get("train_dataloader")),
         )
         if stored is not None:
             self.meta_lr.load_state_dict(stored)
@@ -283,6 +285,15 @@ def _refuse(args: TrainingArguments) -> None:
         raise ValueError(
             f"n_gpu={args.n_gpu} in one process (DataParallel): launch a process for each with torchrun or accelerate"
         )
+
+
+def _steps_per_epoch(args: TrainingArguments, loader: Any) -> int | None:
+    """Counts the optimizer steps of one pass over the training data; None for data without a length."""
+    try:
+        batches = len(loader)
+    except (TypeError, NotImplementedError):
+        return None
+    return math.ceil(batches / args.gradient_accumulation_steps) if batches else None
 
 
 def _own(scheduler: Any) -> LambdaLR:

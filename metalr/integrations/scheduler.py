@@ -63,6 +63,7 @@ class MetaLRScheduler(LRScheduler):
         min_lr: smallest rate, as for `MetaLR`.
         max_lr: largest rate, as for `MetaLR`.
         module: whose buffers go back with the weights, as for `MetaLR`.
+        steps_per_epoch: optimizer steps of one pass over the training data, as for `MetaLR`.
 
     Attributes:
         meta_lr: the controller, for `explain()`, `events` and the like.
@@ -80,9 +81,17 @@ class MetaLRScheduler(LRScheduler):
         min_lr: Limit = None,
         max_lr: Limit = None,
         module: nn.Module | None = None,
+        steps_per_epoch: float | None = None,
     ) -> None:
         self.meta_lr = MetaLR(
-            optimizer, total_steps, policy, guards=guards, min_lr=min_lr, max_lr=max_lr, module=module
+            optimizer,
+            total_steps,
+            policy,
+            guards=guards,
+            min_lr=min_lr,
+            max_lr=max_lr,
+            module=module,
+            steps_per_epoch=steps_per_epoch,
         )
         self._observed: list[Tensor] = []
         self._loss: Tensor | None = None

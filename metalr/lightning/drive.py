@@ -12,7 +12,7 @@ from metalr.core.controller import MetaLR
 from metalr.core.guards import Guards
 from metalr.core.lr_limits import LRLimits
 from metalr.core.policy import LRPolicy
-from metalr.lightning.horizon import Horizon
+from metalr.lightning.horizon import Horizon, steps_per_epoch
 
 if TYPE_CHECKING:
     import lightning as L
@@ -61,6 +61,7 @@ class Drive:
             min_lr=limits.min_lr,
             max_lr=limits.max_lr,
             module=pl_module,
+            steps_per_epoch=steps_per_epoch(trainer, pl_module.automatic_optimization),
         )
         if state is not None:
             self.controller.load_state_dict(state)

@@ -8,6 +8,8 @@ when a GradScaler skips steps; where nothing changes, it stays the same number.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence, Sized
+from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,6 +78,26 @@ class Horizon:
         if trainer.max_steps >= 0:
             ends.append(trainer.max_steps - trainer.global_step)
         return max(done + 1, done + min(ends)) if ends else None
+
+
+def steps_per_epoch(trainer: L.Trainer, automatic: bool) -> int | None:
+    """Counts the optimizer steps of one pass over the training data; None for data without an end.
+
+    A pass is over all of the loader, also where `limit_train_batches` makes the Trainer's epochs shorter: each of them
+    has other samples, as loaders shuffle. Under `overfit_batches` they are the same ones.
+
+    Args:
+        trainer: when a fit starts.
+        automatic: whether the module's optimization is automatic; else one step a batch is taken for it.
+    """
+    loader: Any = trainer.train_dataloader
+    batches = trainer.num_training_batches
+    if isinstance(loader, Sized) and not isinstance(loader, (Sequence, Mapping)) and not trainer.overfit_batches:
+        with suppress(TypeError, NotImplementedError):  # an iterable data set without a length
+            batches = max(batches, len(loader))
+    if math.isinf(batches) or not batches:
+        return None
+    return math.ceil(batches / trainer.accumulate_grad_batches) if automatic else int(batches)
 
 
 class Position(NamedTuple):

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metalr.core.backend import TORCH
-from metalr.core.features import ANYTIME_FEATURES, CLIP, FEATURES, HORIZON_FEATURES, FeatureState, observe
+from metalr.core.features import (
+    ANYTIME_FEATURES,
+    CLIP,
+    EPOCH_FEATURES,
+    FEATURES,
+    HORIZON_FEATURES,
+    FeatureState,
+    observe,
+)
 from metalr.core.signals import Signals
 from metalr.core.update_rule import clock
 from metalr.core.validation_loss import VALIDATION_FEATURES
@@ -51,6 +59,21 @@ def test_golden_numbers_of_the_first_step():
         "weight_structure": 1.5 * 0.5,
     }
     assert dict(zip(FEATURES, row.tolist(), strict=True)) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("step", "total", "span"),
+    [(0, 400, 100), (100, 400, 300), (300, 400, 400), (0, 90, 90), (900, None, 1900)],
+)
+def test_epochs_are_counted_over_the_span(step, total, span):
+    """A span is min(T, 2 (t + 50)) steps, here with 20 in an epoch for one run; the other does not know."""
+    state = FeatureState.empty(2)
+    signals = Signals(*(part.expand(2) for part in make_signals(2.0)[:-2]))
+    signals = signals._replace(steps_per_epoch=torch.tensor([20.0, 0.0]))
+    _, features, finite = observe(TORCH, state, signals, torch.zeros(2), clock(step, total))
+    assert bool(finite.all())
+    found = features[:, [FEATURES.index(name) for name in EPOCH_FEATURES]]
+    assert torch.allclose(found, torch.tensor([[math.log10(span / 20), 1.0], [0.0, 0.0]]), atol=1e-6)
 
 
 SECOND = {
@@ -112,7 +135,7 @@ def test_golden_numbers_of_a_second_step():
         "distance_step": 0.4 * (update - distance + 3),
         "distance_travel": 0.5 * (math.log(0.8) - distance),
         "weight_structure": -0.6,
-        **dict.fromkeys(VALIDATION_FEATURES, 0.0),  # none is given
+        **dict.fromkeys((*EPOCH_FEATURES, *VALIDATION_FEATURES), 0.0),  # none is given
     }
     assert golden_step(1, 4.0, SECOND, LEARNED) == pytest.approx(expected, abs=2e-5)
 
@@ -160,7 +183,7 @@ def test_golden_numbers_of_a_later_step(change):
         "distance_step": 0.4 * (update - distance + 3),
         "distance_travel": 0.5 * (math.log(0.8) - distance),
         "weight_structure": -0.6,
-        **dict.fromkeys(VALIDATION_FEATURES, 0.0),  # none is given
+        **dict.fromkeys((*EPOCH_FEATURES, *VALIDATION_FEATURES), 0.0),  # none is given
     }
     clipped = {name: min(max(value, -CLIP), CLIP) for name, value in expected.items()}
     assert sum(clipped[name] != expected[name] for name in expected) <= 1  # a clipped number would test little

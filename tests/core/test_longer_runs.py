@@ -90,7 +90,8 @@ def test_single_precision_carries_a_run_of_200_000_steps():
     state = FeatureState(*(torch.tensor(part, dtype=torch.float32)[..., None] for part in start))
     for step in range(first + 1, last):
         clock = Clock.from_row(torch.tensor(clock_row(step, total)))
-        measured = signals_at(step / total, step)._asdict() | {"validation": math.nan}
+        given = {"validation": math.nan, "steps_per_epoch": 0.0}
+        measured = signals_at(step / total, step)._asdict() | given
         signals = Signals(**{name: torch.tensor([part]) for name, part in measured.items()})
         state, single, _ = observe(TORCH, state, signals, torch.zeros(1), clock)
     assert float((single[0] - double).abs().max()) < 0.02

@@ -16,9 +16,10 @@ RATES = [0.1, 0.01]
 
 
 def measured(signals: Signals) -> list[float]:
-    """All but the validation loss, which is given and not measured."""
+    """All but the validation loss and the length of an epoch, which are given and not measured."""
     assert signals.validation is None
-    return [float(part) for part in signals[:-1]]
+    assert signals.steps_per_epoch is None
+    return [float(part) for part in signals[:-2]]
 
 
 class TwoGroups:

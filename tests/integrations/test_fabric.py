@@ -32,6 +32,12 @@ def train(fabric: L.Fabric, optimizer: str = "adamw", steps=range(STEPS), restor
     return rates, state
 
 
+def test_it_passes_the_length_of_an_epoch_on():
+    fabric, model = L.Fabric(accelerator="cpu"), make_model()
+    model, made = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert FabricMetaLR(fabric, made, STEPS, random_policy(), steps_per_epoch=3).steps_per_epoch == 3
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
 def test_its_rates_are_the_plain_loops(optimizer):
     plain = make_run(optimizer, random_policy(strength=0.1), STEPS).train(batches(STEPS))

@@ -84,7 +84,7 @@ def plain_rates(policy, max_norm: float = 0.0, count: int = STEPS) -> list[float
     """The same in a loop of one's own."""
     model = make_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
-    meta_lr, rates = MetaLR(optimizer, count, policy), []
+    meta_lr, rates = MetaLR(optimizer, count, policy, steps_per_epoch=STEPS), []
     for x, y in batches(STEPS)[:count]:
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()
@@ -402,8 +402,16 @@ def test_a_stream_without_a_length_ends_at_max_steps(tmp_path, policy):
     callback = Recorder(policy)
     train(tmp_path, callback, Trainer, data=Stream(), max_steps=STEPS + 5)
     assert callback.meta_lr.total_steps == callback.meta_lr.last_step == STEPS + 5
+    assert callback.meta_lr.steps_per_epoch is None
     with pytest.raises(ValueError, match="max_steps has to be specified"):
         train(tmp_path, Recorder(policy), Trainer, data=Stream(), max_steps=-1)
+
+
+@pytest.mark.parametrize(("options", "steps"), [({}, STEPS), ({"gradient_accumulation_steps": 5}, -(-STEPS // 5))])
+def test_an_epoch_is_a_pass_over_the_data(tmp_path, policy, options, steps):
+    callback = Recorder(policy)
+    train(tmp_path, callback, Trainer, **options)
+    assert callback.meta_lr.steps_per_epoch == steps
 
 
 def test_two_callbacks_in_one_trainer_are_refused(tmp_path, policy):

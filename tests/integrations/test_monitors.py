@@ -111,7 +111,7 @@ def hf_plain(policy) -> list[float]:
     model = make_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
     run = make_run("adamw", policy, STEPS)
-    run = type(run)(model, optimizer, type(run.meta_lr)(optimizer, STEPS, policy))
+    run = type(run)(model, optimizer, type(run.meta_lr)(optimizer, STEPS, policy, steps_per_epoch=STEPS))
     for step, batch in enumerate(batches(STEPS)):
         run.train([batch])
         if (step + 1) % EVERY == 0:

@@ -142,7 +142,7 @@ class Scheduled(Module):
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), **self.options)
         # trainer.estimated_stepping_batches would set the loader up before Lightning restores its place.
-        return [optimizer], [MetaLRScheduler(optimizer, 4 * BATCHES, random_policy())]
+        return [optimizer], [MetaLRScheduler(optimizer, 4 * BATCHES, random_policy(), steps_per_epoch=BATCHES)]
 
 
 def fit(folder, module, *callbacks, ckpt_path=None, **options) -> Module:

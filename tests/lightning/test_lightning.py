@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
 from metalr import MetaLR, MetaLRCallback
@@ -19,7 +20,7 @@ from tests.problem import batches, make_model, make_run
 def test_it_sets_the_rates_of_the_plain_loop(tmp_path, policy):
     module = Module()
     make_trainer(tmp_path, MetaLRCallback(policy)).fit(module, loader())
-    plain = make_run("sgd", policy, total_steps=4 * BATCHES).train(batches(BATCHES) * 4)
+    plain = make_run("sgd", policy, total_steps=4 * BATCHES, steps_per_epoch=BATCHES).train(batches(BATCHES) * 4)
     assert applied(module) == [r[0] for r in plain.rates]
 
 
@@ -38,6 +39,50 @@ def test_the_horizon_is_the_trainers(tmp_path, policy, options, steps):
     make_trainer(tmp_path, callback, **options).fit(Module(), loader())
     assert callback.controllers[0].total_steps == steps
     assert callback.controllers[0].last_step == steps
+
+
+class Manual(Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.optimizers().zero_grad()
+        self.manual_backward(loss)
+        self.optimizers().step()
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, BATCHES),
+        ({"accumulate_grad_batches": 4}, 2),
+        ({"limit_train_batches": 2}, BATCHES),  # the loader shuffles: each epoch has other samples
+        ({"limit_train_batches": 0.5}, BATCHES),
+        ({"overfit_batches": 2}, 2),
+    ],
+)
+def test_an_epoch_is_a_pass_over_the_data(tmp_path, policy, options, steps):
+    callback = MetaLRCallback(policy)
+    make_trainer(tmp_path, callback, max_epochs=1, **options).fit(Module(), loader())
+    assert callback.controllers[0].steps_per_epoch == steps
+
+
+def test_epochs_of_manual_optimization_of_several_loaders_and_of_streams(tmp_path, policy):
+    callback = MetaLRCallback(policy)
+    make_trainer(tmp_path, callback, max_epochs=1).fit(Manual(), loader())
+    assert callback.controllers[0].steps_per_epoch == BATCHES
+    make_trainer(tmp_path, callback, max_epochs=-1, max_steps=3).fit(Module(), DataLoader(Endless(), batch_size=None))
+    assert callback.controllers[0].steps_per_epoch is None
+
+    class Two(Module):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch[0], batch_idx)
+
+    make_trainer(tmp_path, callback, max_epochs=1).fit(Two(), CombinedLoader([loader(), loader()], "min_size"))
+    assert callback.controllers[0].steps_per_epoch == BATCHES
 
 
 def test_a_horizon_of_ones_own(tmp_path, policy):

@@ -28,7 +28,7 @@ class Validated(Module):
 
 def plain(policy, epochs: int) -> list[float]:
     """The same in a loop of one's own."""
-    run = make_run("sgd", policy, epochs * BATCHES)
+    run = make_run("sgd", policy, epochs * BATCHES, steps_per_epoch=BATCHES)
     for _ in range(epochs):
         run.train(batches(BATCHES))
         with torch.no_grad():

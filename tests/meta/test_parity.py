@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metalr import MetaLR
-from metalr.core.features import FEATURES
+from metalr.core.features import EPOCH_FEATURES, FEATURES
 from metalr.meta.architectures import MLP
 from metalr.meta.hyperparameters import Hyperparameters
 from metalr.meta.network_runs import batch_indices
@@ -135,14 +135,15 @@ def test_a_real_run_and_a_batched_one_see_and_do_the_same(case, anytime):
     # A direction that is measured from the parameters' change would show float32's rounding.
     dtype = torch.float32 if case in ("momentum", "adam", "adamw") else torch.float64
     task, policy = make_task(), random_policy(4, anytime=anytime, strength=0.1)
-    inner = InnerTraining(name, hypers, STEPS, anytime, batch_seed=7)
+    policy = policy.widened([*policy.features, *EPOCH_FEATURES])
+    inner = InnerTraining(name, hypers, STEPS, anytime, batch_seed=7, epochs_known=True)
     batched = rollout(task, inner, policy.function(), record=True)
     indices = batch_indices(inner, instances=INSTANCES, samples=task.train.inputs.shape[1], batch_size=task.batch_size)
     order = [next(indices) for _ in range(STEPS)]
     for i in range(INSTANCES):
         params = {k: torch.nn.Parameter(v.to(dtype, copy=True)) for k, v in NET.unflatten(task.theta[i]).items()}
         optimizer = make_optimizer(list(params.values()), LRS[i])
-        meta_lr = MetaLR(optimizer, None if anytime else STEPS, policy)
+        meta_lr = MetaLR(optimizer, None if anytime else STEPS, policy, steps_per_epoch=60 / 12)
         for t in range(STEPS):
             rows = order[t][i]
             loss = NET.loss(params, task.train.inputs[i, rows].to(dtype), task.train.targets[i, rows])

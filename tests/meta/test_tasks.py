@@ -268,6 +268,28 @@ def test_a_task_batch_depends_on_seed_and_index_alone():
     assert not torch.equal(first.inner.hyper.lr, other.inner.hyper.lr)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.75, 1.0])
+def test_a_share_of_the_task_batches_knows_its_epochs_and_all_else_is_the_same(share):
+    parts = {"q": Component(QuadraticTasks(), horizons=(5, 60))}
+    told, untold = (TaskDistribution(parts, seed=4, epochs_known=known) for known in (share, 0.0))
+    batches = [told.sample(index, 1).inner for index in range(80)]
+    known = sum(inner.epochs_known for inner in batches) / 80
+    assert known == share if share in (0.0, 1.0) else abs(known - share) < 0.15
+    for index in range(5):
+        assert batches[index].batch_seed == untold.sample(index, 1).inner.batch_seed
+        assert torch.equal(batches[index].hyper.lr, untold.sample(index, 1).inner.hyper.lr)
+    with pytest.raises(ValueError, match="epochs_known=1.5"):
+        TaskDistribution(parts, epochs_known=1.5)
+
+
+@pytest.mark.parametrize(("known", "steps"), [(True, 640 / 32), (False, 0.0)])
+def test_runs_know_the_steps_of_an_epoch(known, steps):
+    task = QuadraticTasks(train_sizes=(640,)).sample(2, torch.Generator().manual_seed(0))
+    task = replace(task, batch_size=32)
+    inner = InnerTraining("sgd", Hyperparameters.of(torch.full((2, 1), 0.1), 0.9), 10, epochs_known=known)
+    assert task.start(inner, 2, False).steps_per_epoch.tolist() == 4 * [steps]
+
+
 @given(seed=st.integers(0, 1000), start=st.integers(-64, 10_000), length=st.integers(1, 64))
 def test_stratified_components_are_in_proportion_among_few_task_batches(seed, start, length):
     """Between any two ends the share of a component differs from its weight's by three task batches at most."""

@@ -29,7 +29,7 @@ def test_a_fit_resumed_with_another_horizon_is_a_loop_whose_horizon_moved(tmp_pa
     seen = Recorder(policy)
     trainer = make_trainer(tmp_path, seen, max_epochs=epochs)
     trainer.fit(Module(), Resumable(), ckpt_path=path, weights_only=True)
-    plain = make_run("sgd", policy, 4 * BATCHES).train((batches(BATCHES) * 2)[:STEP])
+    plain = make_run("sgd", policy, 4 * BATCHES, steps_per_epoch=BATCHES).train((batches(BATCHES) * 2)[:STEP])
     plain.meta_lr.total_steps = epochs * BATCHES
     plain.train((batches(BATCHES) * epochs)[STEP:])
     assert seen.controllers[0].total_steps == epochs * BATCHES
