@@ -62,7 +62,7 @@ def sampled(policy: LRPolicy, distribution: TaskDistribution, batches: int, pair
     found = []
     for index in tqdm(range(batches), desc="estimates"):
         batch = distribution.sample(index, pairs, policy.anytime)
-        states = states_of(policy, batch)
+        states = states_of(policy, batch, copies=2, compiled=compiled)  # as the estimator's runs
         episode = Episode(batch.task, batch.inner, seed=(index,), compiled=compiled)
         estimate = ActionES(pairs=pairs).estimate(policy, episode)
         found.append(Sample(batch.name, estimate.gradient.detach(), states))
@@ -90,7 +90,7 @@ def gain(policy: LRPolicy, descent: Tensor, judges: Sequence[Sample]) -> float:
 
 def main(
     policy: str = "default",
-    batches: int = 256,
+    batches: int = 96,
     splits: int = 8,
     pairs: int = 16,
     seed: int = 77,

@@ -46,7 +46,8 @@ class Budget:
     """Sets the size of the comparison.
 
     Attributes:
-        meta_steps: of each meta-training, of a task batch of each kind on average.
+        meta_steps: of each meta-training.
+        task_batches: of a meta-step, of both kinds alike.
         pairs: of inner runs of a task batch.
         horizons: of the inner runs, steps.
         seeds: meta-trainings of each arm.
@@ -54,7 +55,8 @@ class Budget:
         instances: of each cell of the test.
     """
 
-    meta_steps: int = 60
+    meta_steps: int = 120
+    task_batches: int = 8
     pairs: int = 16
     horizons: tuple[int, int] = (60, 400)
     seeds: int = 2
@@ -78,7 +80,7 @@ def trained(arm: str, seed: int, budget: Budget, out: Path) -> LRPolicy:
         final_weight=0.75,
         seed=seed,
         support_batches=1,
-        task_batches=2,
+        task_batches=budget.task_batches,
     )
     learner.policy.save(path)
     return learner.policy.requires_grad_(False)
@@ -154,7 +156,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes.axvline(1.0, color="0.5", linewidth=0.8)
     axes.set_yticks(range(len(places)), [f"{samples} samples, {told}" for samples, told in places])
     axes.invert_yaxis()
-    axes.set_xlabel("final validation loss of the policy that reads epochs, over that of the other")
+    axes.set_xlabel("final validation loss, reading epochs over not reading them")
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=100)
     plt.close(figure)

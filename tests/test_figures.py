@@ -11,7 +11,7 @@ from statistics import geometric_mean
 import matplotlib
 import pytest
 
-from benchmarks import first_screen, selection, validation_loss
+from benchmarks import aggregation, epochs, first_screen, selection, validation_loss
 from benchmarks.cards import SUITES, card_figures, check_measured, command_of
 from benchmarks.rows import read
 from benchmarks.suites.estimates import Estimate, ratio
@@ -351,6 +351,11 @@ def test_the_validation_losss_table_is_its_files():
     lines = validation_loss.table(table_of("validation-loss"))
     assert len(lines) == 5
     assert "\n".join(lines) in (ROOT / "docs" / "meta-training.md").read_text()
+
+
+@pytest.mark.parametrize(("name", "table"), [("epochs", epochs.table), ("aggregation", aggregation.table)])
+def test_the_tables_of_meta_training_are_their_files(name, table):
+    assert "\n".join(table(table_of(name))) in (ROOT / "docs" / "meta-training.md").read_text()
 
 
 def test_the_selection_scores_of_the_page_are_those_of_their_file():

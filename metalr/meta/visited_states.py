@@ -35,10 +35,17 @@ def visited_states(policy: LRPolicy, distribution: TaskDistribution, batches: in
     return torch.cat(states)
 
 
-def states_of(policy: LRPolicy, batch: TaskBatch) -> Tensor:
-    """Collects features along runs of the policy on one task batch, of at most 48 steps: (N, F)."""
+def states_of(policy: LRPolicy, batch: TaskBatch, copies: int = 1, compiled: bool = False) -> Tensor:
+    """Collects features along runs of the policy on one task batch, of at most 48 steps: (N, F).
+
+    Args:
+        policy: that sets the rates.
+        batch: of tasks.
+        copies: runs of each instance, which are alike; those of an estimator share its compiled parts.
+        compiled: run inner steps through torch.compile.
+    """
     task = batch.task.to(policy.columns.device)
-    runs = rollout(task, batch.inner, policy.function(), evaluations=1, record=True)
+    runs = rollout(task, batch.inner, policy.function(), copies=copies, evaluations=1, compiled=compiled, record=True)
     kept = [runs.records[t] for t in _times(batch.inner.total_steps)]
     return torch.cat([record.features[record.finite] for record in kept])
 
