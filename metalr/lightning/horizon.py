@@ -91,8 +91,9 @@ def steps_per_epoch(trainer: L.Trainer, automatic: bool) -> int | None:
         automatic: whether the module's optimization is automatic; else one step a batch is taken for it.
     """
     loader: Any = trainer.train_dataloader
+    same: Any = getattr(trainer, "overfit_batches")  # noqa: B009 - which the Trainer's class does not declare
     batches = trainer.num_training_batches
-    if isinstance(loader, Sized) and not isinstance(loader, (Sequence, Mapping)) and not trainer.overfit_batches:
+    if isinstance(loader, Sized) and not isinstance(loader, (Sequence, Mapping)) and not same:
         with suppress(TypeError, NotImplementedError):  # an iterable data set without a length
             batches = max(batches, len(loader))
     if math.isinf(batches) or not batches:
