@@ -98,7 +98,7 @@ def steps_per_epoch(trainer: L.Trainer, automatic: bool) -> int | None:
             batches = max(batches, len(loader))
     if math.isinf(batches) or not batches:
         return None
-    return math.ceil(batches / trainer.accumulate_grad_batches) if automatic else int(batches)
+    return math.ceil(batches / _windows(trainer, 1, started=False)[0]) if automatic else int(batches)
 
 
 class Position(NamedTuple):

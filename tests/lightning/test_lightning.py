@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
@@ -68,6 +68,14 @@ def test_an_epoch_is_a_pass_over_the_data(tmp_path, policy, options, steps):
     callback = MetaLRCallback(policy)
     make_trainer(tmp_path, callback, max_epochs=1, **options).fit(Module(), loader())
     assert callback.controllers[0].steps_per_epoch == steps
+
+
+def test_an_epoch_has_the_windows_of_an_accumulation_scheduler(tmp_path, policy):
+    """Which sets the Trainer's own when the epoch begins, after the controllers are made."""
+    callback = MetaLRCallback(policy)
+    schedule = GradientAccumulationScheduler({0: 4})
+    make_trainer(tmp_path, callback, schedule, max_epochs=1).fit(Module(), loader())
+    assert callback.controllers[0].steps_per_epoch == callback.controllers[0].total_steps == 2
 
 
 def test_epochs_of_manual_optimization_of_several_loaders_and_of_streams(tmp_path, policy):
