@@ -26,16 +26,15 @@ from tqdm import tqdm
 from benchmarks.meta_configs import configured
 from benchmarks.rows import Row, write
 from metalr import LRPolicy
-from metalr.meta import ActionES, CommonDescent, Episode, TaskDistribution
+from metalr.meta import ActionES, CommonDescent, Episode, Mean, TaskDistribution
 from metalr.meta.visited_states import states_of
 
 CONFIGS = ("base", "tasks/wide", "candidates/default_wide", "candidates/default_wide_more")
 
 
 class Sample(NamedTuple):
-    """Holds what is measured on a task batch: its family, the gradient's estimate (n,), the states visited (N, F)."""
+    """Holds what is measured on a task batch: the gradient's estimate (n,), and the states visited (N, F)."""
 
-    family: str
     gradient: Tensor
     states: Tensor
 
@@ -47,7 +46,7 @@ def adam_scaled(gradients: Tensor) -> Tensor:
 
 
 AGGREGATORS: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda gradients: gradients.mean(0),
+    "mean": Mean().aggregate,
     "mean of unit length": lambda gradients: F.normalize(gradients).mean(0),
     "mean of unit length, Adam's scaling": adam_scaled,
     "common descent, ridge 1e-2": CommonDescent(ridge=1e-2).aggregate,
@@ -65,7 +64,7 @@ def sampled(policy: LRPolicy, distribution: TaskDistribution, batches: int, pair
         states = states_of(policy, batch, copies=2, compiled=compiled)  # as the estimator's runs
         episode = Episode(batch.task, batch.inner, seed=(index,), compiled=compiled)
         estimate = ActionES(pairs=pairs).estimate(policy, episode)
-        found.append(Sample(batch.name, estimate.gradient.detach(), states))
+        found.append(Sample(estimate.gradient.detach(), states))
     return [sample for sample in found if sample.gradient.any() and len(sample.states)]
 
 

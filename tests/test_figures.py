@@ -348,12 +348,12 @@ def test_the_scaling_tables_model_is_the_one_that_its_page_describes():
 
 
 def test_the_validation_losss_table_is_its_files():
-    lines = validation_loss.table(table_of("validation-loss"))
+    lines = validation_loss.COMPARISON.table(table_of("validation-loss"))
     assert len(lines) == 5
     assert "\n".join(lines) in (ROOT / "docs" / "meta-training.md").read_text()
 
 
-@pytest.mark.parametrize(("name", "table"), [("epochs", epochs.table), ("aggregation", aggregation.table)])
+@pytest.mark.parametrize(("name", "table"), [("epochs", epochs.COMPARISON.table), ("aggregation", aggregation.table)])
 def test_the_tables_of_meta_training_are_their_files(name, table):
     assert "\n".join(table(table_of(name))) in (ROOT / "docs" / "meta-training.md").read_text()
 

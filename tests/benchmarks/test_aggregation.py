@@ -34,8 +34,8 @@ def test_the_change_of_the_actions_weighs_task_batches_alike():
 def test_the_gain_is_the_fall_of_losses_for_a_change_of_one():
     """Slopes along (0, 0, 2) of the units (0, 0, 1) and (0.6, 0, 0.8) are 2 and 1.6, and all actions change by 2."""
     judges = [
-        aggregation.Sample("a", torch.tensor([0.0, 0.0, 5.0]), states((1.0, 1.0))),
-        aggregation.Sample("b", torch.tensor([3.0, 0.0, 4.0]), states((0.0, 1.0))),
+        aggregation.Sample(torch.tensor([0.0, 0.0, 5.0]), states((1.0, 1.0))),
+        aggregation.Sample(torch.tensor([3.0, 0.0, 4.0]), states((0.0, 1.0))),
     ]
     assert aggregation.gain(linear_policy(), torch.tensor([0.0, 0.0, 2.0]), judges) == pytest.approx(0.9)
 

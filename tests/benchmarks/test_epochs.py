@@ -16,7 +16,7 @@ def row(arm: str, instance: int, log_final: float, told: str = "told") -> dict[s
 def test_the_ratio_is_of_the_same_instances():
     finals = {("without", 0): 0.0, ("without", 1): 1.0, ("with", 0): -0.1, ("with", 1): 0.7}
     rows = [row(arm, instance, final) for (arm, instance), final in finals.items()]
-    ((place, (ratio, width)),) = epochs.compared(rows).items()
+    ((place, (ratio, width)),) = epochs.COMPARISON.compared(rows).items()
     assert place == ("0", "few", "told")
     assert ratio == pytest.approx(math.exp(-0.2))
     assert width == pytest.approx(1.96 * 0.2 / 2**0.5 / 2**0.5)  # of -0.1 and -0.3

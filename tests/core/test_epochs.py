@@ -80,7 +80,8 @@ def test_the_first_rates_are_those_of_the_first_step():
     assert optimizer.param_groups[0]["lr"] == before < 0.1
 
 
-def test_a_file_of_the_schema_before_is_read(tmp_path):
+def test_a_file_of_the_schema_before_is_read():
     """The shipped policies are of schemas before the one that has the epochs."""
     assert SCHEMA_VERSION >= 4
-    assert LRPolicy.load("default").widened([*LRPolicy.load("default").features, *EPOCH_FEATURES]).reads_epochs
+    default = LRPolicy.load("default")
+    assert default.widened([*default.features, *EPOCH_FEATURES]).reads_epochs
