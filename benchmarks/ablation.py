@@ -22,6 +22,7 @@ import torch
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
+from benchmarks.denormals import flushed_denormals
 from benchmarks.short_meta_training import meta_train
 from metalr.core import features as core_features
 from metalr.core.validation_loss import VALIDATION_FEATURES
@@ -126,14 +127,14 @@ def main(
         raise ValueError(f"only={only}: unknown {', '.join(sorted(unknown))}; choose of {', '.join((ALL, *FEATURES))}")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    torch.set_flush_denormal(True)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "ablation.jsonl"
     scores, tasks = _read(path), heldout()
     chosen = only or (ALL, *FEATURES)
     todo = [(name, s) for s in range(budget.seeds) for name in chosen if (name, s) not in scores]
     for name, seed in tqdm(todo, desc="trainings"):
-        found = score(name, seed, budget, tasks)
+        with flushed_denormals():
+            found = score(name, seed, budget, tasks)
         with path.open("a") as file:
             file.write(json.dumps({"without": name, "seed": seed, "score": found}) + "\n")
     scores = _read(path)  # with those of other processes

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from jsonargparse import auto_cli
 
+from benchmarks.denormals import flushed_denormals
 from benchmarks.finetuning.tasks import TASKS
 from benchmarks.suites.training import Learned, make_optimizer, trainable
 from metalr import Guards
@@ -53,11 +54,11 @@ def main(policy: str, data: str, rates: Sequence[float] = (5e-5, 1e-3), restore:
         restore: steps between copies.
     """
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
     print("| initial rate | restore | validation loss | accuracy | the guard acted at |\n|---|---|---|---|---|")
     for rate in rates:
         for copies in (None, restore):
-            loss, accuracy, acted = run(policy, data, rate, copies)
+            with flushed_denormals():
+                loss, accuracy, acted = run(policy, data, rate, copies)
             steps = ", ".join(map(str, acted)) or "none"
             print(f"| {rate:g} | {copies or 'off'} | {loss:.3f} | {accuracy:.3f} | {steps} |", flush=True)
 

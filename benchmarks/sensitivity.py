@@ -20,10 +20,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it; workers 
 from jsonargparse import auto_cli
 from rich.console import Console
 
+from benchmarks.denormals import flush_denormals
 from benchmarks.heldout.suite import HeldOutRun
 from benchmarks.heldout.tasks import USUAL_LR
 from benchmarks.suites.report import Axes
-from benchmarks.suites.runs import Run, flush_denormals
+from benchmarks.suites.runs import Run
 from benchmarks.suites.schedules import fingerprint
 from benchmarks.suites.table import Table, results_of, tabulate
 from metalr import LRPolicy

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.denormals import flushed_denormals
 from benchmarks.rows import Row, write
 from benchmarks.short_meta_training import meta_train
 from metalr import LRPolicy
@@ -156,10 +157,10 @@ class Comparison:
         """
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="lightning")
-        torch.set_flush_denormal(True)
         out.mkdir(parents=True, exist_ok=True)
-        policies = {(arm, seed): policy(arm, seed) for seed in range(seeds) for arm in ARMS}
-        rows = list(rows_of(policies, list(cells)))
+        with flushed_denormals():
+            policies = {(arm, seed): policy(arm, seed) for seed in range(seeds) for arm in ARMS}
+            rows = list(rows_of(policies, list(cells)))
         path = (docs or out) / f"{self.name}.csv"
         write(rows, path)
         self.plot(rows, path.with_suffix(".png"))

@@ -7,12 +7,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.denormals import flush_denormals
 from benchmarks.suites.estimate import core_seconds
 from benchmarks.suites.figures import Findings
 from benchmarks.suites.page import figure_lines, split_table, summary_table
 from benchmarks.suites.plan import plan
 from benchmarks.suites.report import run_and_report, stored_results, write_docs
-from benchmarks.suites.runs import SuiteRun, flush_denormals
+from benchmarks.suites.runs import SuiteRun
 from benchmarks.suites.schedules import check_packages, chosen_schedules, fingerprint
 from benchmarks.suites.suite import Suite
 from benchmarks.suites.table import read_rows

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-import torch
-
 from benchmarks.suites.finder import find_rate
 from benchmarks.suites.problem import Problem
 from benchmarks.suites.schedules import FOUND, TITLES
@@ -195,8 +193,3 @@ def _evaluate(training: Training, problem: Problem) -> float:
         loss = problem.val_loss()
     training.observe(loss)
     return loss
-
-
-def flush_denormals() -> None:
-    """Counts denormals, which a network that diverges is full of, as zero: they are slow."""
-    torch.set_flush_denormal(True)

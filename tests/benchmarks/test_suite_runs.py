@@ -165,7 +165,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_reported_by_compare_as_wel
 
 @pytest.mark.slow
 def test_a_worker_process_gives_what_this_process_does(tmp_path):
-    from benchmarks.suites.runs import flush_denormals
+    from benchmarks.denormals import flush_denormals
     from metalr.compare.pool import PoolExecutor
 
     ours, theirs = (
