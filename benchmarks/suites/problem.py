@@ -47,10 +47,12 @@ class Problem(ABC):
     Attributes:
         model: what is trained.
         has_batch_norm: whether it has batch norm.
+        steps_per_epoch: batches of the training data; None where a step sees all of it.
     """
 
     model: nn.Module
     has_batch_norm: bool = False
+    steps_per_epoch: int | None = None
 
     @abstractmethod
     def loss(self) -> Tensor:
@@ -103,16 +105,16 @@ class NetworkProblem(Problem):
         self.train, self.val = parts
         self.binary = self.val.labels.is_floating_point()
         self.batch_size = batch_size
+        self.steps_per_epoch = len(self.train.labels) // batch_size
         self.batches = self._shuffled(seed)
         self.calibration = self._shuffled(seed + 1000)
         self.has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in self.model.modules())
 
     def _shuffled(self, seed: int) -> Iterator[Split]:
         generator = torch.Generator().manual_seed(seed)
-        count = len(self.train.labels)
         while True:
-            order = torch.randperm(count, generator=generator)
-            for rows in order[: count // self.batch_size * self.batch_size].split(self.batch_size):
+            order = torch.randperm(len(self.train.labels), generator=generator)
+            for rows in order[: self.steps_per_epoch * self.batch_size].split(self.batch_size):
                 yield self.train.rows(rows)
 
     def loss(self) -> Tensor:

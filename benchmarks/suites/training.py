@@ -156,7 +156,8 @@ class Setting:
             return _MAKERS[self.schedule](problem, self.rate, self.steps)
         optimizer = make_optimizer(self.optimizer, trainable(problem.model), self.rate)
         if self.schedule in LEARNED:
-            return Learned(optimizer, self.steps if self.schedule == "default" else None, self.policy)
+            horizon = self.steps if self.schedule == "default" else None
+            return Learned(optimizer, horizon, self.policy, steps_per_epoch=problem.steps_per_epoch)
         if self.schedule == "plateau":
             return Plateau(optimizer)
         shape = self.schedule.removeprefix("finder_") if self.schedule in FOUND else self.schedule

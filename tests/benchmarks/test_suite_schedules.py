@@ -71,6 +71,16 @@ def test_all_schedules_of_a_seed_see_the_same_weights_batches_and_dropout():
     assert losses(noise(), False) != losses(noise(seed=1), False)
 
 
+def test_a_learned_schedule_is_told_how_many_steps_make_an_epoch():
+    problem = noise()
+    rows = len(problem.train.labels)
+    seen = torch.cat([next(problem.batches).inputs[0] for _ in range(problem.steps_per_epoch)])
+    assert rows - problem.batch_size < len(seen.unique(dim=0)) == len(seen) <= rows
+    assert (
+        Setting("sgd", "default", 0.5, 20, "default").start(problem).meta_lr.steps_per_epoch == problem.steps_per_epoch
+    )
+
+
 def test_recalibration_measures_batch_norm_at_the_present_weights():
     problem = noise(dropout=0.0)
     norm = problem.model[1]
