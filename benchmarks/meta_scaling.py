@@ -1,9 +1,9 @@
-"""What more inner steps bring: the checkpoints of a meta-training on fresh instances of its held-out tasks.
+"""What more inner steps bring: policies of a chain of meta-trainings on fresh instances of held-out tasks.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.meta_scaling logs/meta_default_wide --docs docs
+    OMP_NUM_THREADS=1 python -m benchmarks.meta_scaling default logs/meta_default_wide_more --docs docs
 
-The score is that of the model cards, 0 being the best-tuned cosine. Every checkpoint has the same instances, of seeds
-that no meta-training looks at, so that the differences between checkpoints vary less than the scores. With Lightning's
+The score is that of the model cards, 0 being the best-tuned cosine. Every policy has the same instances, of seeds that
+no meta-training looks at, so that the differences between policies vary less than the scores. With Lightning's
 `EMAWeightAveraging` a checkpoint's policy is the average of the weights. What is measured already is kept.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
@@ -30,6 +30,20 @@ CONFIGS = (
     *("base", "tasks/wide", "heldout/networks", "heldout/small_data", "heldout/wide"),
     *("candidates/default_wide", "candidates/default_wide_more"),
 )
+
+
+class Candidate(NamedTuple):
+    """Holds a policy that is scored.
+
+    Attributes:
+        name: of its file, or of its run with the meta-step.
+        inner_steps: that made it, those of earlier runs among them.
+        policy: itself.
+    """
+
+    name: str
+    inner_steps: int
+    policy: LRPolicy
 
 
 def meta_step_of(checkpoint: Path) -> int:
@@ -49,18 +63,30 @@ def checkpoints(run: Path) -> list[Path]:
     return found
 
 
-def policy_of(path: Path, like: LRPolicy) -> tuple[LRPolicy, int, int]:
-    """Returns a checkpoint's policy, its meta-step and its inner steps, those of the runs before it among them.
+def policy_of(checkpoint: Path, like: LRPolicy) -> tuple[LRPolicy, int]:
+    """Returns a checkpoint's policy, which has the features and layers of another, and its inner steps."""
+    state: dict[str, Any] = torch.load(checkpoint, weights_only=True)["state_dict"]
+    policy, prefix = LRPolicy(like.features, like.hidden), "policy."
+    policy.load_state_dict({name.removeprefix(prefix): part for name, part in state.items() if name.startswith(prefix)})
+    return policy, int(state["inner_steps"])
+
+
+def candidates(source: str, every: int, like: LRPolicy) -> Iterator[Candidate]:
+    """Yields what a source has: a policy, or the checkpoints of a run.
 
     Args:
-        path: of the checkpoint.
-        like: a policy with the same features and layers.
+        source: a shipped policy's name, a file of one, or the folder with a run's versions.
+        every: take each checkpoint of a run whose meta-step is a multiple of this, and the last.
+        like: a policy with the features and layers of those in the checkpoints.
     """
-    content: dict[str, Any] = torch.load(path, weights_only=True)
-    policy, prefix = LRPolicy(like.features, like.hidden), "policy."
-    state = content["state_dict"]
-    policy.load_state_dict({name.removeprefix(prefix): part for name, part in state.items() if name.startswith(prefix)})
-    return policy, int(content["global_step"]), int(state["inner_steps"])
+    if not Path(source).is_dir():
+        policy = LRPolicy.load(source)
+        yield Candidate(Path(source).stem, int(policy.card["inner_steps"]), policy)
+        return
+    *earlier, last = checkpoints(Path(source))
+    for path in (*(each for each in earlier if meta_step_of(each) % every == 0), last):
+        policy, inner_steps = policy_of(path, like)
+        yield Candidate(f"{Path(source).name} {meta_step_of(path)}", inner_steps, policy)
 
 
 def scores(policy: LRPolicy, tasks: Sequence[HeldOutTask]) -> Iterator[tuple[str, float, float]]:
@@ -71,71 +97,83 @@ def scores(policy: LRPolicy, tasks: Sequence[HeldOutTask]) -> Iterator[tuple[str
 
 
 def main(
-    run: Path,
+    sources: Sequence[str],
     every: int = 50,
     seeds: Sequence[int] = (2, 3, 4),
     configs: Sequence[str] = CONFIGS,
     docs: Path = Path("results/meta_scaling"),
 ) -> None:
-    """Scores the policy that a meta-training begins with and its checkpoints; writes `meta-scaling.csv` and `.png`.
+    """Scores policies and the checkpoints of meta-trainings; writes `meta-scaling.csv` and `.png`.
 
     Args:
-        run: folder with the versions of the meta-training.
-        every: score each checkpoint whose meta-step is a multiple of this, and the last.
+        sources: shipped policies, files of policies, and folders with the versions of a meta-training. All are compared
+            with the one that has the fewest inner steps.
+        every: score each checkpoint of a meta-training whose meta-step is a multiple of this, and the last.
         seeds: of the instances, other than 1, which meta-trainings look at.
-        configs: files of configs/meta that the meta-training merges, without their suffix.
+        configs: files of configs/meta that the last meta-training merges, without their suffix.
         docs: folder of the files.
     """
-    learner, data = configured(configs)
-    first = learner.policy
-    *earlier, last = checkpoints(run)
-    scored = [*(path for path in earlier if meta_step_of(path) % every == 0), last]
-    chosen = [(first, 0, int(first.card["inner_steps"])), *(policy_of(path, first) for path in scored)]
+    learner, data = configured(configs, "--model.init_args.init_from=null")
+    chosen = [each for source in sources for each in candidates(source, every, learner.policy)]
     docs.mkdir(parents=True, exist_ok=True)
     path = docs / "meta-scaling.csv"
     rows = read(path)
     done = {(row["fingerprint"], row["seed"]) for row in rows}
     for seed in seeds:
         fresh = [replace(task, seed=seed) for task in data.heldout]
-        for policy, meta_step, inner_steps in tqdm(chosen, desc=f"seed {seed}"):
+        for name, inner_steps, policy in tqdm(chosen, desc=f"seed {seed}"):
             key = {"fingerprint": policy.fingerprint(), "seed": str(seed)}
             if tuple(key.values()) in done:
                 continue
-            at = {"meta_step": str(meta_step), "inner_steps": str(inner_steps)}
-            for name, median, worst in scores(policy, fresh):
-                rows.append(at | key | {"task": name, "median": f"{median:.5f}", "worst": f"{worst:.5f}"})
+            at = {"policy": name, "inner_steps": str(inner_steps)}
+            for task, median, worst in scores(policy, fresh):
+                rows.append(at | key | {"task": task, "median": f"{median:.5f}", "worst": f"{worst:.5f}"})
             write(rows, path)
     for line in table(rows):
         print(line)
     plot(rows, docs / "meta-scaling.png")
 
 
-def compared(rows: Sequence[Row]) -> list[tuple[int, int, float, float, float]]:
-    """Compares each policy with the one that the meta-training begins with, on the same instances.
+class Compared(NamedTuple):
+    """Holds a policy's score beside that of the first.
 
-    Returns:
-        By meta-step: meta-step, inner steps, the mean score, the mean change of the score since the first policy, and
-        the half-width of its 95 % interval over tasks and seeds.
+    Attributes:
+        name: of the policy.
+        inner_steps: that made it.
+        score: mean over tasks and seeds.
+        change: mean change of the score since the first policy, on the same instances.
+        width: half of the change's 95 % interval over tasks and seeds.
     """
-    totals: dict[tuple[int, int], dict[tuple[str, str], float]] = {}
+
+    name: str
+    inner_steps: int
+    score: float
+    change: float
+    width: float
+
+
+def compared(rows: Sequence[Row]) -> list[Compared]:
+    """Compares each policy with the one of the fewest inner steps, in their order."""
+    totals: dict[tuple[int, str], dict[tuple[str, str], float]] = {}
     for row in rows:
-        at = int(row["meta_step"]), int(row["inner_steps"])
         score = HeldOutScore(*(torch.tensor(float(row[part])) for part in ("median", "worst")))
+        at = int(row["inner_steps"]), row["policy"]
         totals.setdefault(at, {})[row["task"], row["seed"]] = float(score.total)
     first = totals[min(totals)]
     found = []
-    for (meta_step, inner_steps), own in sorted(totals.items()):
+    for (inner_steps, name), own in sorted(totals.items()):
         changes = [total - first[cell] for cell, total in own.items()]
         width = 1.96 * stdev(changes) / len(changes) ** 0.5
-        found.append((meta_step, inner_steps, fmean(own.values()), fmean(changes), width))
+        found.append(Compared(name, inner_steps, fmean(own.values()), fmean(changes), width))
     return found
 
 
 def table(rows: Sequence[Row]) -> list[str]:
     """Writes the comparison as the lines of a table."""
-    lines = ["| meta-step | million inner steps | score | change since the first policy |", "|---|---|---|---|"]
-    for meta_step, inner_steps, score, change, width in compared(rows):
-        lines.append(f"| {meta_step} | {inner_steps / 1e6:.1f} | {score:.3f} | {change:+.3f} ± {width:.3f} |")
+    lines = ["| policy | million inner steps | score | change since the first policy |", "|---|---|---|---|"]
+    for each in compared(rows):
+        steps = f"{each.inner_steps / 1e6:.1f}"
+        lines.append(f"| {each.name} | {steps} | {each.score:.3f} | {each.change:+.3f} ± {each.width:.3f} |")
     return lines
 
 
@@ -143,9 +181,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     """Draws the change of the score over inner steps, with its intervals."""
     found = compared(rows)
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-    steps = [inner_steps / 1e6 for _, inner_steps, *_ in found]
-    changes, widths = [row[3] for row in found], [row[4] for row in found]
-    axes.errorbar(steps, changes, yerr=widths, fmt="o-", capsize=3)
+    steps = [each.inner_steps / 1e6 for each in found]
+    axes.errorbar(steps, [each.change for each in found], [each.width for each in found], fmt="o-", capsize=3)
     axes.axhline(0.0, color="0.5", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_xlabel("million inner steps, those of earlier runs among them")
