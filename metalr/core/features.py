@@ -176,12 +176,15 @@ def _is_finite(xp: Backend, signals: Signals) -> Mask:
 
 
 def _epochs(xp: Backend, steps_per_epoch: Number | None, clock: Clock, zero: Number) -> dict[str, Number]:
-    """Reads `EPOCH_FEATURES`: a span is min(T, 2 (t + 50)) steps, of which the slow window is a fifth."""
+    """Reads `EPOCH_FEATURES`: a span is min(T, 2 (t + 50)) steps, of which the slow window is a fifth.
+
+    In less than one epoch no sample is seen twice, however many more there are.
+    """
     if steps_per_epoch is None:
         return dict.fromkeys(EPOCH_FEATURES, zero)
     known = steps_per_epoch > 0
     epochs = (_log(xp, clock.slow_window / WINDOW_SHARES[-1] + zero) - _log(xp, steps_per_epoch)) / math.log(10.0)
-    return {"epochs": xp.where(known, epochs, zero), "epochs_known": xp.where(known, 1.0 + zero, zero)}
+    return {"epochs": xp.where(known, xp.clip(epochs, 0.0), zero), "epochs_known": xp.where(known, 1.0 + zero, zero)}
 
 
 def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: Number, clock: Clock) -> Observation:
@@ -211,8 +214,8 @@ def observe(xp: Backend, state: FeatureState, signals: Signals, log_multiplier: 
     distance_step         0.4 (log(lr |u| / d) + 3), d the largest lower bound of |w_0 - w*| so far
     distance_travel       0.5 log(|w - w_0| / d); both are 0 at the first step
     weight_structure      1.5 times the mean structure of the first weights: 0 for random ones
-    epochs                log10 of the passes over the training data that the slow window's span has, and 0 where
-                          that is unknown; epochs_known: 1 where it is known, else 0
+    epochs                log10 of the passes over the training data that the slow window's span has, 0 where there is
+                          less than one or that is unknown; epochs_known: 1 where it is known, else 0
     validation_trend      asinh(10 (v - <v>s) / D), v the last validation loss, <v>s its average before that
     validation_rise       asinh(10 (v - min v) / D)
     validation_gap        asinh(3 (v - <l>f) / D), <l>f at the step of v
