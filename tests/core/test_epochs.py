@@ -42,6 +42,13 @@ def test_the_policy_reads_the_epochs_on_host_and_device(lr):
     assert meta_lr.log_multiplier < trained(50, lr).log_multiplier < trained(None, lr).log_multiplier
 
 
+@pytest.mark.parametrize("steps", [104, 105, 10_000])
+def test_less_than_an_epoch_is_one_however_much_data_there_is(steps):
+    meta_lr = trained(steps)
+    features = dict(zip(FEATURES, meta_lr.snapshot().features[0].tolist(), strict=True))
+    assert [features[name] for name in EPOCH_FEATURES] == pytest.approx([0.0, 1.0])
+
+
 @pytest.mark.parametrize("unknown", [None, math.inf])
 def test_data_without_an_end_is_the_same_as_not_to_know(unknown):
     meta_lr = trained(unknown)
