@@ -17,6 +17,7 @@ from metalr.meta.families import (
     DropoutTasks,
     FineTuningTasks,
     LargeBatchTasks,
+    LongSequenceTasks,
     MaskedTransformerTasks,
     MLPTasks,
     QuadraticTasks,
@@ -34,6 +35,7 @@ from metalr.meta.rollout import LOG_RATIO_RANGE
 FAMILIES = [
     MLPTasks,
     DropoutTasks,
+    LongSequenceTasks,
     MaskedTransformerTasks,
     FineTuningTasks,
     AutoencoderTasks,
