@@ -17,7 +17,6 @@ from metalr.meta.families import (
     DropoutTasks,
     FineTuningTasks,
     LargeBatchTasks,
-    LongSequenceTasks,
     MaskedTransformerTasks,
     MLPTasks,
     QuadraticTasks,
@@ -35,7 +34,6 @@ from metalr.meta.rollout import LOG_RATIO_RANGE
 FAMILIES = [
     MLPTasks,
     DropoutTasks,
-    LongSequenceTasks,
     MaskedTransformerTasks,
     FineTuningTasks,
     AutoencoderTasks,

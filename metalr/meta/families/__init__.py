@@ -12,7 +12,7 @@ from metalr.meta.families.quadratics import QuadraticTasks
 from metalr.meta.families.recurrent import RecurrentTasks
 from metalr.meta.families.regression import RegressionTasks
 from metalr.meta.families.tables import TabularTasks
-from metalr.meta.families.tokens import LongSequenceTasks, MaskedTransformerTasks, SentenceTasks, TransformerTasks
+from metalr.meta.families.tokens import MaskedTransformerTasks, SentenceTasks, TransformerTasks
 from metalr.meta.families.vectors import (
     AutoencoderTasks,
     DropoutTasks,
@@ -28,7 +28,6 @@ __all__ = [
     "DropoutTasks",
     "FineTuningTasks",
     "LargeBatchTasks",
-    "LongSequenceTasks",
     "MLPTasks",
     "MaskedTransformerTasks",
     "ModuleTasks",

@@ -83,19 +83,6 @@ class TransformerTasks(PooledFamily):
         return split(tokens, torch.zeros(instances, samples), train_size)
 
 
-class LongSequenceTasks(TransformerTasks):
-    """Samples causal transformers on longer chains of more tokens, as of characters.
-
-    Under SGD they take less of a rate that is too high than those of `TransformerTasks`.
-    """
-
-    pool = (
-        (Transformer(vocabulary=96, width=32, layers=2, heads=4, length=24), 16),
-        (Transformer(vocabulary=64, width=48, layers=2, heads=4, length=16), 16),
-        (Transformer(vocabulary=64, width=32, layers=3, heads=4, length=16, norm="post"), 16),
-    )
-
-
 class MaskedTransformerTasks(PooledFamily):
     """Samples tiny transformers that predict the hidden tokens of such sequences, as BERT's pre-training does.
 
