@@ -22,7 +22,7 @@ from tests.conftest import random_policy
 pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parents[2] / "docs"
-MEASURED = ("heldout", "final", "finetuning")
+MEASURED = ("heldout", "final", "finetuning", "long")
 """Suites that have been run."""
 FILES = ("toy.csv", "toy.json", "toy.md")
 
