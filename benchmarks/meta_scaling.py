@@ -1,6 +1,6 @@
 """What more inner steps bring: policies of a chain of meta-trainings on fresh instances of held-out tasks.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.meta_scaling default logs/meta_default_wide_more --docs docs
+    OMP_NUM_THREADS=1 python -m benchmarks.meta_scaling --sources '[default,logs/meta_default_wide_more]' --docs docs
 
 The score is that of the model cards, 0 being the best-tuned cosine. Every policy has the same instances, of seeds that
 no meta-training looks at, so that the differences between policies vary less than the scores. With Lightning's
@@ -192,4 +192,4 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    auto_cli(main, as_positional=False)
