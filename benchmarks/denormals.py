@@ -11,11 +11,16 @@ def flush_denormals() -> None:
     torch.set_flush_denormal(True)
 
 
+def flushes_denormals() -> bool:
+    """Says whether this process counts denormals as zero."""
+    return float(torch.tensor(1e-40) * 1.0) == 0.0
+
+
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
     """Counts denormals as zero within a block, and leaves the process as it found it."""
-    before = bool(torch.tensor(1e-40) * 1.0 == 0.0)
-    torch.set_flush_denormal(True)
+    before = flushes_denormals()
+    flush_denormals()
     try:
         yield
     finally:

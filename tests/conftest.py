@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from benchmarks.denormals import flushes_denormals
 from metalr import LRPolicy
 from metalr.core.features import ANYTIME_FEATURES, EPOCH_FEATURES, FEATURES, ORIGIN_FEATURES
 from metalr.core.validation_loss import VALIDATION_FEATURES
@@ -47,7 +48,7 @@ def settled():
 def denormals():
     """Finds the test that leaves the process rounding denormals to zero, under which others fail later."""
     yield
-    if bool(torch.tensor(1e-40) * 1.0 == 0.0):
+    if flushes_denormals():
         torch.set_flush_denormal(False)
         pytest.fail("denormals count as zero after this test")
 

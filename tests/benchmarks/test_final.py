@@ -12,7 +12,7 @@ from benchmarks.final.tasks import TASKS
 from benchmarks.heldout.tasks import TASKS as DEVELOPMENT
 from benchmarks.suites.plan import plan
 from benchmarks.suites.runs import LOSS, Run
-from metalr.compare.record import Record
+from tests.benchmarks.trained import trained
 from tests.text import DATA, datasets_cache, needs_data
 
 __all__ = ["datasets_cache"]
@@ -25,8 +25,7 @@ def learns(task: str, folder: Path, root: str | None) -> None:
     """A cosine from the usual rate lowers the held-out loss; no learned schedule is looked at here."""
     optimizer = TASKS[task].optimizers[-1]
     run = FinalRun(Run(task, optimizer, 30, "cosine", 3 * SUITE.usual[optimizer], 0), folder, root)
-    run.run()
-    record = Record.load(run.folder)
+    record = trained(run)
     losses = record.curves[LOSS][1]
     assert all(map(math.isfinite, losses))
     assert losses[-1] < losses[0]

@@ -12,17 +12,14 @@ from benchmarks.suites.plan import plan
 from benchmarks.suites.runs import LOSS, Run
 from benchmarks.suites.schedules import FOUND, LEARNED, RIVALS, TUNED
 from metalr.compare.record import Record
+from tests.benchmarks.trained import trained
 from tests.text import DATA, datasets_cache, needs_data
 
 __all__ = ["datasets_cache"]
 
 
-def trained(folder: Path, key: Run, data: str | None = None) -> Record:
-    run = HeldOutRun(key, folder, data, SUITE.policy_of(key.task, key.schedule))
-    run.run()
-    record = Record.load(run.folder)
-    assert record is not None
-    return record
+def record_of(folder: Path, key: Run, data: str | None = None) -> Record:
+    return trained(HeldOutRun(key, folder, data, SUITE.policy_of(key.task, key.schedule)))
 
 
 def test_the_runs_are_every_combination_once():
@@ -58,7 +55,7 @@ def test_digits_are_the_data_that_meta_training_draws():
 
 @pytest.mark.parametrize("schedule", ["cosine", "default"])
 def test_the_digits_are_learned(schedule: str, tmp_path: Path):
-    losses = trained(tmp_path, Run("digits", "adamw", 40, schedule, 0.005, 0)).curves[LOSS][1]
+    losses = record_of(tmp_path, Run("digits", "adamw", 40, schedule, 0.005, 0)).curves[LOSS][1]
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -69,6 +66,6 @@ def test_every_task_on_its_real_data(task: str, tmp_path: Path):
     optimizer = TASKS[task].optimizers[-1]
     rate = {"adamw": 0.005, "boosting": 0.1}[optimizer]
     for schedule in ("cosine", "default"):
-        losses = trained(tmp_path, Run(task, optimizer, 24, schedule, rate, 0), DATA).curves[LOSS][1]
+        losses = record_of(tmp_path, Run(task, optimizer, 24, schedule, rate, 0), DATA).curves[LOSS][1]
         assert all(map(math.isfinite, losses))
         assert losses[-1] < losses[0] + (0.01 if task == "sst2" else 0.0)  # that one takes 80 steps

@@ -10,7 +10,7 @@ from benchmarks.heldout import data
 from benchmarks.long.suite import SUITE, LongRun
 from benchmarks.long.tasks import TASKS
 from benchmarks.suites.runs import LOSS, Run
-from metalr.compare.record import Record
+from tests.benchmarks.trained import trained
 from tests.text import DATA, datasets_cache, needs_data
 
 __all__ = ["datasets_cache"]
@@ -23,9 +23,7 @@ def test_a_task_learns_on_real_data(task: str, tmp_path: Path):
     """A cosine lowers the held-out loss; no learned schedule is looked at here."""
     optimizer = TASKS[task].optimizers[0]
     run = LongRun(Run(task, optimizer, 40, "cosine", SUITE.usual[optimizer], 0), tmp_path, DATA)
-    run.run()
-    record = Record.load(run.folder)
-    losses = record.curves[LOSS][1]
+    losses = trained(run).curves[LOSS][1]
     assert all(map(math.isfinite, losses))
     assert losses[-1] < losses[0]
 

@@ -29,17 +29,14 @@ from benchmarks.suites.schedules import (
 from benchmarks.suites.training import Averaged, Setting
 from metalr.compare.record import Record
 from tests.benchmarks.toy import SUITE, ToyRun, line, noise
+from tests.benchmarks.trained import trained
 from tests.conftest import random_policy
 
 USUAL = {"sgd": 0.1, "adamw": 1e-3, "boosting": 0.1}
 
 
-def trained(folder: Path, key: Run) -> Record:
-    run = ToyRun(key, folder, None, key.schedule if key.schedule in LEARNED else "")
-    run.run()
-    record = Record.load(run.folder)
-    assert record is not None
-    return record
+def record_of(folder: Path, key: Run) -> Record:
+    return trained(ToyRun(key, folder, None, key.schedule if key.schedule in LEARNED else ""))
 
 
 def squares(training) -> torch.Tensor:
@@ -242,7 +239,7 @@ def test_every_schedule_trains(schedule: str, tmp_path: Path):
     optimizer = RIVALS[schedule].base if schedule in RIVALS else "adamw"
     rate = 1.0 if schedule in ("dog", "prodigy_cosine", "prodigy_plain_cosine", "d_adaptation_cosine") else 0.05
     key = Run("line", optimizer, 60, schedule, rate, 0)
-    record = trained(tmp_path / "one", key)
+    record = record_of(tmp_path / "one", key)
     steps, losses = record.curves[LOSS]
     assert (len(steps), steps[0], steps[-1]) == (SUITE.points + 1, 0, 60)
     if schedule == "d_adaptation_cosine":  # overestimates the distance on so small a problem
@@ -251,7 +248,7 @@ def test_every_schedule_trains(schedule: str, tmp_path: Path):
     else:
         assert losses[-1] < losses[0]
     assert record.final[LOSS] == losses[-1]
-    assert trained(tmp_path / "two", key).curves[LOSS] == (steps, losses)
+    assert record_of(tmp_path / "two", key).curves[LOSS] == (steps, losses)
 
 
 def test_runs_of_another_policy_stand_beside_each_other_and_any_other_change_has_another_fingerprint(
