@@ -100,7 +100,7 @@ def attribute(policy: LRPolicy, read: Tensor, clocks: Clock, finite: Tensor) -> 
     Args:
         policy: that decided.
         read: features that it reads, (N, F).
-        clocks: of the N steps, as `Clock.from_row` makes them of (7, N).
+        clocks: of the N steps, as `Clock.from_row` makes them of (8, N).
         finite: where loss and gradient were, (N,); elsewhere the policy was not asked, and all is constant.
     """
     read = read.detach().clone().requires_grad_(True)

@@ -5,9 +5,11 @@ For parameter group g at optimizer step t of T:
     lr_g(t) = lr_g(0) * ref(t/T) * exp(s_t)
     s_t     = s_{t-1} + bound_t * tanh(action_t),    s_{-1} = 0,    action_t = policy(features_t)
 
-s is the log multiplier, exp(s) the multiplier of the rate over its reference schedule, and ref(t/T) exp(s_t) the
-factor of the initial rate. A policy that outputs zero is the reference schedule. Everything that depends on time alone
-is in a `Clock`, so that a real run and thousands of batched inner runs read the same numbers.
+bound_t is one number for a rise and a larger one for a fall: a rise is a guess until its effect on the loss has been
+seen, and a fall answers what has been seen. s is the log multiplier, exp(s) the multiplier of the rate over its
+reference schedule, and ref(t/T) exp(s_t) the factor of the initial rate. A policy that outputs zero is the reference
+schedule. Everything that depends on time alone is in a `Clock`, so that a real run and thousands of batched inner runs
+read the same numbers.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class Clock(NamedTuple):
         progress: 2 t/T - 1, in [-1, 1]; 0 in the anytime mode.
         early: exp(-t/10), in (0, 1].
         log_reference: log ref(t/T), nats, <= 0; 0 in the anytime mode.
-        bound: largest change of s at this step, nats.
+        rise_bound: largest rise of s at this step, nats.
+        fall_bound: largest fall of s at this step, nats.
         fast_window: length of the fast averages, steps.
         middle_window: length of the middle averages, steps.
         slow_window: length of the slow averages, steps.
@@ -55,14 +58,15 @@ class Clock(NamedTuple):
     progress: Number
     early: Number
     log_reference: Number
-    bound: Number
+    rise_bound: Number
+    fall_bound: Number
     fast_window: Number
     middle_window: Number
     slow_window: Number
 
     @classmethod
     def from_row(cls, row: Iterable[Number]) -> Clock:
-        """Reads one row of `clock_table`, (7,), or of its transpose, (7, N) for the clocks of N steps."""
+        """Reads one row of `clock_table`, (8,), or of its transpose, (8, N) for the clocks of N steps."""
         return cls(*row)
 
     def windows(self) -> tuple[Number, Number, Number]:
@@ -87,9 +91,10 @@ def span(step: int, total_steps: float | None) -> float:
 def clock_at(xp: Backend, step: Number, total_steps: Number | None) -> Clock:
     """Computes the clock of step t of T.
 
-    The reference schedule is a cosine from 1 to `REFERENCE_FLOOR`, or 1 in the anytime mode. The largest change of s is
-    40 / max(span, 100) nats, and 3 exp(-t/2) more in the first few steps, which lets a rate that is wrong by four
-    decades be corrected before it does harm.
+    The reference schedule is a cosine from 1 to `REFERENCE_FLOOR`, or 1 in the anytime mode. s rises or
+    falls by 40 / max(span, 100) nats at most. In the first few steps it may fall by 3 exp(-t/2) more, which lets a rate
+    that is too high by four decades be corrected before it does harm, and rise by 3 exp(-t) more: the second and third
+    steps are taken before the loss has told what the first one did.
 
     Args:
         xp: backend of the numbers.
@@ -105,13 +110,15 @@ def clock_at(xp: Backend, step: Number, total_steps: Number | None) -> Clock:
         cosine = 0.5 * (1.0 + xp.cos(math.pi * fraction))
         log_reference = xp.log(REFERENCE_FLOOR + (1.0 - REFERENCE_FLOOR) * cosine)
     early = xp.exp(-step / 10.0)
-    bound = 40.0 / xp.clip(scale, 100.0) + 3.0 * xp.exp(-step / 2.0)
+    steady = 40.0 / xp.clip(scale, 100.0)
+    rise_bound = steady + 3.0 * xp.exp(-step)
+    fall_bound = steady + 3.0 * xp.exp(-step / 2.0)
     windows = [xp.clip(share * scale, least) for share, least in zip(WINDOW_SHARES, MIN_WINDOWS, strict=True)]
-    return Clock(progress, early, log_reference, bound, *windows)
+    return Clock(progress, early, log_reference, rise_bound, fall_bound, *windows)
 
 
 def clock_row(step: int, total_steps: float | None) -> list[float]:
-    """Gives the seven numbers of step t's `Clock`."""
+    """Gives the eight numbers of step t's `Clock`."""
     horizon = None if total_steps is None else float(total_steps)
     return [float(part) for part in clock_at(HOST, float(step), horizon)]
 
@@ -121,9 +128,10 @@ def log_reference(step: int, total_steps: float | None) -> float:
     return float(Clock(*clock_row(step, total_steps)).log_reference)
 
 
-def bound(step: int, total_steps: float | None) -> float:
-    """Gives the largest change of s at step t, nats; see `clock_at`."""
-    return float(Clock(*clock_row(step, total_steps)).bound)
+def bounds(step: int, total_steps: float | None) -> tuple[float, float]:
+    """Gives the largest rise and the largest fall of s at step t, nats; see `clock_at`."""
+    now = Clock(*clock_row(step, total_steps))
+    return float(now.rise_bound), float(now.fall_bound)
 
 
 def clock(step: int, total_steps: float | None, device: torch.device | str | None = None) -> Clock:
@@ -138,7 +146,7 @@ def clock(step: int, total_steps: float | None, device: torch.device | str | Non
 
 
 def clock_table(total_steps: int, anytime: bool = False, device: torch.device | str | None = None) -> Tensor:
-    """Makes the clocks of all steps of a run, shape (T, 7); `anytime` for the anytime mode."""
+    """Makes the clocks of all steps of a run, shape (T, 8); `anytime` for the anytime mode."""
     horizon = None if anytime else total_steps
     rows = [clock_row(step, horizon) for step in range(total_steps)]
     return torch.tensor(rows, dtype=torch.float32, device=device)
@@ -159,7 +167,8 @@ def advance(xp: Backend, log_multiplier: Number, action: Number, clock: Clock, f
         s_t, nats, shape (R,), always finite and within `MAX_LOG_MULTIPLIER`.
     """
     asked = finite & xp.isfinite(action)
-    change = xp.where(asked, clock.bound * xp.tanh(action), -NON_FINITE_CUT)
+    bound = xp.where(action > 0.0, clock.rise_bound, clock.fall_bound)
+    change = xp.where(asked, bound * xp.tanh(action), -NON_FINITE_CUT)
     return xp.clip(log_multiplier + change, -MAX_LOG_MULTIPLIER, MAX_LOG_MULTIPLIER)
 
 

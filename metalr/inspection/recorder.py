@@ -14,7 +14,7 @@ from metalr.core.controller import MetaLR
 from metalr.core.explanation import Snapshot, attribute
 from metalr.core.guards import GUARDS
 from metalr.core.policy import LRPolicy
-from metalr.core.update_rule import Clock, bound, clock_row, log_reference
+from metalr.core.update_rule import Clock, bounds, clock_row, log_reference
 from metalr.inspection.decimation import Decimation
 from metalr.inspection.store import check_names
 from metalr.inspection.trace import Trace
@@ -145,7 +145,7 @@ def _resolve(policy: LRPolicy, pending: list[tuple[float, Snapshot]]) -> Trace:
         loss=_host([one.loss for one in seen]).double().numpy(),
         log_multiplier=log_multiplier,
         change=_host([one.change for one in seen]).double().numpy(),
-        bound=np.array([bound(one.step, one.total_steps) for one in seen]),
+        bound=np.array([max(bounds(one.step, one.total_steps)) for one in seen]),
         constant=found.constant.double().cpu().numpy(),
         values=read.double().cpu().numpy(),
         contributions=found.contributions.double().cpu().numpy(),

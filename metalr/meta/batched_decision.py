@@ -129,7 +129,7 @@ def decide_batch(
         state: before this step.
         measured: of this step.
         constants: of the runs.
-        clock_row: of `metalr.core.update_rule.clock_table`, (7,).
+        clock_row: of `metalr.core.update_rule.clock_table`, (8,).
         action_noise: added to the policy's output, (R,).
         validation: losses that the policy is shown, (R,), NaN for none at this step; None for runs without any.
     """

@@ -78,8 +78,8 @@ def test_functions_of_stacks(x, y, weights, holds):
     assert agree(host_backend.total(stacks), torch_backend.total(tensors))
     assert agree(host_backend.choose_stack(holds, x, y), torch_backend.choose_stack(mask, tensors[0], tensors[1]))
     assert agree(list(host_backend.split(stacks))[1], list(torch_backend.split(tensors))[1])
-    chosen = torch_backend.choose(mask, Clock(*torch.ones(7, 1)), Clock(*torch.zeros(7, 1)))
-    assert [float(part) for part in chosen] == [float(holds)] * 7
+    chosen = torch_backend.choose(mask, Clock(*torch.ones(8, 1)), Clock(*torch.zeros(8, 1)))
+    assert [float(part) for part in chosen] == [float(holds)] * 8
 
 
 @given(x=rows, holds=st.booleans())

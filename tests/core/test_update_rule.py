@@ -12,7 +12,7 @@ from metalr.core.update_rule import (
     REFERENCE_FLOOR,
     Clock,
     advance,
-    bound,
+    bounds,
     clock,
     clock_table,
     log_reference,
@@ -27,16 +27,18 @@ def test_golden_numbers_of_a_run_of_200_steps():
     assert log_reference(0, 200) == 0.0
     assert math.exp(log_reference(100, 200)) == pytest.approx(REFERENCE_FLOOR + (1 - REFERENCE_FLOOR) / 2)
     assert math.exp(log_reference(200, 200)) == pytest.approx(REFERENCE_FLOOR)
-    assert bound(0, 200) == pytest.approx(0.4 + 3.0)
-    assert bound(150, 200) == pytest.approx(40 / 200)
+    assert bounds(0, 200) == pytest.approx((0.4 + 3.0, 0.4 + 3.0))
+    assert bounds(150, 200) == pytest.approx((40 / 200, 40 / 200))
     assert [span(t, 200) for t in (0, 25, 50, 199)] == [100, 150, 200, 200]
 
 
 def test_golden_numbers_of_the_first_steps():
-    """The early part of the bound, 3 exp(-t/2), and windows of 1, 5 and 20 % of the span, or 4, 8 and 16 steps."""
-    expected = [0.4 + 3.0, 40 / 102 + 3.0 * math.exp(-0.5), 40 / 104 + 3.0 / math.e]
-    assert [bound(t, 1000) for t in (0, 1, 2)] == pytest.approx(expected)
-    assert bound(1, 10) == pytest.approx(0.4 + 3.0 * math.exp(-0.5))
+    """The bounds' early parts, 3 exp(-t) and 3 exp(-t/2), and windows of 1, 5 and 20 % of the span."""
+    rises = [0.4 + 3.0, 40 / 102 + 3.0 / math.e, 40 / 104 + 3.0 * math.exp(-2.0)]
+    falls = [0.4 + 3.0, 40 / 102 + 3.0 * math.exp(-0.5), 40 / 104 + 3.0 / math.e]
+    assert [bounds(t, 1000)[0] for t in (0, 1, 2)] == pytest.approx(rises)
+    assert [bounds(t, 1000)[1] for t in (0, 1, 2)] == pytest.approx(falls)
+    assert bounds(1, 10) == pytest.approx((0.4 + 3.0 / math.e, 0.4 + 3.0 * math.exp(-0.5)))
     assert clock(0, 50).windows() == pytest.approx((4.0, 8.0, 16.0))
     now = clock(700, 1000)
     assert now.windows() == pytest.approx((10.0, 50.0, 200.0))
@@ -51,6 +53,10 @@ def test_golden_numbers_of_a_step_and_its_factor():
     now = clock(100, 200)
     after = advance(TORCH, torch.tensor([0.2]), torch.tensor([math.atanh(0.3)]), now, torch.tensor([True]))
     assert float(after) == pytest.approx(0.2 + 0.3 * 40 / 200)
+    early, action = clock(2, 200), math.atanh(0.3)
+    for sign, bound in ((1.0, 40 / 104 + 3.0 * math.exp(-2.0)), (-1.0, 40 / 104 + 3.0 * math.exp(-1.0))):
+        moved = advance(TORCH, torch.tensor([0.2]), torch.tensor([sign * action]), early, torch.tensor([True]))
+        assert float(moved) == pytest.approx(0.2 + sign * 0.3 * bound, rel=1e-5)
     assert float(lr_factor(TORCH, after, now)) == pytest.approx(0.5005 * math.exp(0.26), rel=1e-5)
     for bad in (math.nan, math.inf):  # an action that is no number
         halved = advance(TORCH, torch.tensor([0.2]), torch.tensor([bad]), now, torch.tensor([True]))
@@ -61,8 +67,8 @@ def test_golden_numbers_of_a_step_and_its_factor():
 
 def test_a_long_run_sees_its_start_on_the_scale_of_its_age():
     assert span(0, 200_000) == 100
-    assert bound(1_000, 200_000) == pytest.approx(40 / 2_100)
-    assert bound(150_000, 200_000) == pytest.approx(40 / 200_000)
+    assert bounds(1_000, 200_000) == pytest.approx((40 / 2_100, 40 / 2_100))
+    assert bounds(150_000, 200_000) == pytest.approx((40 / 200_000, 40 / 200_000))
     assert span(10**6, None) == pytest.approx(2 * (10**6 + 50))
 
 
@@ -79,7 +85,7 @@ def test_every_clock_is_in_range(step, total):
     assert -1 <= float(now.progress) <= 1
     assert 0 <= float(now.early) <= 1
     assert math.log(REFERENCE_FLOOR) - 1e-5 <= float(now.log_reference) <= 0
-    assert 0 < float(now.bound) <= 3.4 + 1e-5
+    assert 0 < float(now.rise_bound) <= float(now.fall_bound) <= 3.4 + 1e-5
     assert 4 <= float(now.fast_window) < float(now.middle_window) < float(now.slow_window)
 
 
@@ -94,7 +100,8 @@ def test_a_step_is_bounded_and_never_nan(before, output, finite, step):
     after = advance(TORCH, torch.tensor([before]), torch.tensor([output]), now, torch.tensor([finite]))
     assert bool(torch.isfinite(after).all())
     assert abs(float(after)) <= MAX_LOG_MULTIPLIER
-    assert abs(float(after) - before) <= max(float(now.bound), NON_FINITE_CUT) + 1e-4
+    assert float(after) - before <= float(now.rise_bound) + 1e-4
+    assert before - float(after) <= max(float(now.fall_bound), NON_FINITE_CUT) + 1e-4
 
 
 def test_zero_output_changes_nothing():

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.nn.utils import parameters_to_vector
 
-from metalr.core.update_rule import bound
+from metalr.core.update_rule import bounds
 from metalr.inspection import MetaInspector
 from metalr.inspection.folder import load_history
 from metalr.meta import ActionES, Component, HeldOutTask, MetaLearner, MetaTasksDataModule
@@ -102,7 +102,7 @@ def test_responses_and_runs_are_kept_and_drawn(shown):
     assert runs.learned.shape == runs.reference.shape == (3, len(runs.evaluation_steps))
     assert runs.lr.shape == (3, 8)
     moved = np.log(runs.lr[:, 0] / runs.rates)  # the reference begins at 1: what the policy did at the first step
-    assert (np.abs(moved) <= bound(0, 8) + 1e-5).all()
+    assert (np.abs(moved) <= max(bounds(0, 8)) + 1e-5).all()
     assert (runs.lr[1:, 0] > runs.lr[:-1, 0]).all()
     assert (runs.learned != runs.reference).any()
 

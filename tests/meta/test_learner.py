@@ -302,10 +302,10 @@ def test_it_can_start_from_a_policy(tmp_path):
 
 def test_meta_training_improves_the_outer_loss(tmp_path):
     """On quadratics from rates far too small, two dozen steps are enough to do better than the reference."""
-    components = {"q": Component(QuadraticTasks(train_sizes=(64,), valid_size=32), horizons=(20, 20))}
-    heldout = [HeldOutTask("q", QuadraticTasks(train_sizes=(64,), valid_size=32), "sgd", 20, instances=2, rates=4)]
+    components = {"q": Component(QuadraticTasks(train_sizes=(64,), valid_size=32), horizons=(50, 50))}
+    heldout = [HeldOutTask("q", QuadraticTasks(train_sizes=(64,), valid_size=32), "sgd", 50, instances=2, rates=4)]
     data = MetaTasksDataModule(components, heldout, decades=3.0)
-    learner = MetaLearner(optimizer=lambda p: torch.optim.Adam(p, lr=0.01), seed=2)  # of four seeds, one fails
+    learner = MetaLearner(optimizer=lambda p: torch.optim.Adam(p, lr=0.01), seed=2)
     before = heldout[0].score(learner.policy, True, torch.device("cpu"))
     trainer = L.Trainer(
         accelerator="cpu",
@@ -319,7 +319,7 @@ def test_meta_training_improves_the_outer_loss(tmp_path):
     )
     trainer.fit(learner, data)
     after = heldout[0].score(learner.policy, True, torch.device("cpu"))
-    assert float(after.median) < float(before.median) - 0.1
+    assert float(after.median) < float(before.median) - 0.5
 
 
 @pytest.mark.slow

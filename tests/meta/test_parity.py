@@ -166,7 +166,7 @@ def test_a_real_run_and_a_batched_one_see_and_do_the_same(case, anytime):
 @pytest.mark.parametrize("interval", [1, 7, 50])
 def test_a_real_run_and_a_batched_one_see_the_same_validation_loss(interval, anytime):
     """Of half of the validation samples; the other half is the outer loss's."""
-    policy = validating_policy(4, anytime=anytime, strength=0.1)
+    policy = validating_policy(5, anytime=anytime, strength=0.1)
     task, hypers = make_task(), hyper(0.05, 0.9, 0.999)
     inner = InnerTraining("adam", hypers, STEPS, anytime, batch_seed=7, validation_interval=interval)
     batched = rollout(task, inner, policy.function(), record=True)
