@@ -29,7 +29,7 @@ from metalr import LRPolicy
 from metalr.meta import ActionES, CommonDescent, Episode, Mean, TaskDistribution
 from metalr.meta.visited_states import states_of
 
-CONFIGS = ("base", "tasks/wide", "candidates/default_wide", "candidates/default_wide_more")
+CONFIGS = ("base", "tasks/wide", "default_wide", "default_wide_more")
 
 
 class Sample(NamedTuple):

@@ -28,7 +28,7 @@ from metalr.meta.heldout import HeldOutScore
 
 CONFIGS = (
     *("base", "tasks/wide", "heldout/networks", "heldout/small_data", "heldout/wide"),
-    *("candidates/default_wide", "candidates/default_wide_more"),
+    *("default_wide", "default_wide_more"),
 )
 
 

@@ -34,7 +34,7 @@ from metalr.core.policy import LRPolicy
 
 ROOT = Path(__file__).parents[1]
 PHASES = ("compile", "loop", "evaluate", "gradient", "sample", "heldout", "support")
-CONFIGS = ("base", "tasks/wide", "heldout/networks", "candidates/default_wide")
+CONFIGS = ("base", "tasks/wide", "heldout/networks", "default_wide")
 
 
 def core_seconds() -> float:

@@ -28,7 +28,10 @@ LOOKED_AT = 1
 """Seed of the instances that a meta-training looks at."""
 
 LAST_RUNS = {
-    "default": ("base", "tasks/pretrained", "heldout/networks", "default_pretrained"),
+    "default": (
+        *("base", "tasks/wide", "heldout/networks", "heldout/small_data", "heldout/wide"),
+        *("default_wide", "default_wide_more", "default_wide_fine"),
+    ),
     "anytime": (
         *("base", "tasks/broad", "heldout/networks", "heldout/small_data", "heldout/dropout_and_masked"),
         "anytime_annealed",

@@ -15,7 +15,9 @@ from models.xgboost_ranks import XGBoostRanks
 
 
 class Margins(nn.Parameter):
-    """Holds the log-odds (N,) of the training rows: the parameter that boosting descends on, with its ensemble.
+    """Holds the margins of the training rows: the parameter that boosting descends on, with its ensemble.
+
+    They are log-odds, (N,). A subclass with another `hessian` may have other margins, and K of a row: (N, K).
 
     Attributes:
         ensemble: grown on this rank's rows.
@@ -28,18 +30,23 @@ class Margins(nn.Parameter):
     @property
     def own(self) -> slice:
         """Rows of the ensemble: all of them, or this rank's."""
-        return slice(None) if self.ranks is None else self.ranks.own(self.numel())
+        return slice(None) if self.ranks is None else self.ranks.own(len(self))
+
+    def hessian(self) -> Tensor:
+        """Computes the second derivative of the rows' losses by their margins, of the ensemble's rows."""
+        probability = self[self.own].sigmoid()
+        return (probability * (1.0 - probability)).clamp_(min=1e-16)  # as XGBoost's own objective does
 
     def whole(self, part: Tensor) -> Tensor:
         """Gathers the margins of all rows from those of the ensemble's rows."""
-        return part if self.ranks is None else self.ranks.whole(part.to(self.device), self.numel())
+        return part if self.ranks is None else self.ranks.whole(part.to(self.device), len(self))
 
 
 class Boosting(Optimizer):
     """Grows one tree a step, with the group's "lr" as its shrinkage.
 
     A step moves the margins by lr times the tree that best fits, to second order, the gradient that `backward()`
-    left on them: margins <- margins + lr * tree(gradient, hessian), with logistic loss's hessian p (1 - p). Any
+    left on them: margins <- margins + lr * tree(gradient, hessian), with `Margins.hessian`. Any
     torch scheduler, LearningRateMonitor and MetaLRCallback see an optimizer like every other.
 
     Args:
@@ -72,10 +79,8 @@ class Boosting(Optimizer):
                 continue
             if margins.ensemble is None:
                 raise RuntimeError("Boosting.step() before the model's setup: its margins have no ensemble yet")
-            probability = margins[margins.own].sigmoid()
-            hessian = (probability * (1.0 - probability)).clamp_(min=1e-16)  # as XGBoost's own objective does
-            gradient = margins.grad[margins.own] * margins.numel()  # of the sum: XGBoost's regularisation counts rows
-            grown = margins.ensemble.grow(gradient.cpu().numpy(), hessian.cpu().numpy(), rate)
+            gradient = margins.grad[margins.own] * len(margins)  # of the sum: XGBoost's regularisation counts rows
+            grown = margins.ensemble.grow(gradient.cpu().numpy(), margins.hessian().cpu().numpy(), rate)
             margins.copy_(margins.whole(torch.from_numpy(grown)))
         return loss
 

@@ -14,25 +14,32 @@ RESERVED = {"objective", "base_score", "learning_rate", "eta", "max_depth", "num
 
 
 class Ensemble:
-    """Grows an XGBoost ensemble for binary classification, one tree at a time.
+    """Grows an XGBoost ensemble, one tree at a time, or one for each of K classes.
 
     Args:
         params: of XGBoost, without `objective`.
-        base_score: probability that an empty ensemble predicts, in (0, 1).
+        base_score: what an empty ensemble predicts: for two classes a probability, in (0, 1).
         raw: stored booster to continue, in XGBoost's UBJSON.
+        objective: XGBoost's name for it; it says what the margins are, and the gradient is the caller's.
 
     Attributes:
         booster: the `xgboost.Booster`.
         rounds: number of trees.
     """
 
-    def __init__(self, params: dict[str, Any], base_score: float = 0.5, raw: bytes | None = None) -> None:
+    def __init__(
+        self,
+        params: dict[str, Any],
+        base_score: float = 0.5,
+        raw: bytes | None = None,
+        objective: str = "binary:logistic",
+    ) -> None:
         import xgboost  # late: only who boosts needs it
 
         from models.xgboost_booster import GrowingBooster
 
         self._xgboost, self._make = xgboost, GrowingBooster
-        self.params = params | {"objective": "binary:logistic"}
+        self.params = params | {"objective": objective}
         self.base_score = base_score
         self._train: Any = None
         self._start(raw)
@@ -50,7 +57,7 @@ class Ensemble:
             self.rounds = int(self.booster.num_boosted_rounds())
 
     def attach(self, features: np.ndarray, labels: np.ndarray, names: list[str], types: list[str]) -> None:
-        """Sets the training rows: features (N, F), NaN where missing; labels (N,) in {0, 1}."""
+        """Sets the training rows: features (N, F), NaN where missing; labels (N,)."""
         self._train = self._xgboost.DMatrix(
             features, labels, feature_names=names, feature_types=types, enable_categorical=True
         )
@@ -61,16 +68,16 @@ class Ensemble:
         self._start(raw)
 
     def fitted(self) -> np.ndarray:
-        """Returns the margins of the training rows, (N,), which XGBoost keeps up to date."""
+        """Returns the margins of the training rows, (N,) or (N, K), which XGBoost keeps up to date."""
         margins: np.ndarray = self.booster.predict(self._train, output_margin=True, validate_features=False)
         return margins
 
     def grow(self, gradient: np.ndarray, hessian: np.ndarray, rate: float) -> np.ndarray:
-        """Grows one tree, and returns the training rows' margins after it, (N,): margins + rate * tree.
+        """Grows one tree, and returns the training rows' margins after it: margins + rate * tree.
 
         Args:
-            gradient: (N,), of the sum of the rows' losses with respect to their margins.
-            hessian: (N,), its derivative.
+            gradient: (N,) or (N, K), of the sum of the rows' losses with respect to their margins.
+            hessian: its derivative, likewise.
             rate: shrinkage of this tree.
 
         Raises:
@@ -86,7 +93,7 @@ class Ensemble:
         return self.fitted()
 
     def margins(self, features: np.ndarray) -> np.ndarray:
-        """Predicts margins (N,) from features (N, F), NaN where missing."""
+        """Predicts margins (N,) or (N, K) from features (N, F), NaN where missing."""
         names, types = self.booster.feature_names, self.booster.feature_types
         rows = self._xgboost.DMatrix(features, feature_names=names, feature_types=types, enable_categorical=True)
         margins: np.ndarray = self.booster.predict(rows, output_margin=True)

@@ -22,7 +22,10 @@ CANDIDATES = sorted(path.stem for path in (META / "candidates").glob("*.yaml"))
 """Runs whose policy is not shipped yet."""
 RUNS = sorted(path.stem for path in META.glob("*.yaml") if path.stem != "base") + CANDIDATES
 SHIPPED = {
-    "default": {"default": 420, "default_long": 150, "default_small_data": 100, "default_pretrained": 140},
+    "default": {
+        **{"default": 420, "default_long": 150, "default_small_data": 100, "default_pretrained": 140},
+        **{"default_wide": 100, "default_wide_more": 50, "default_wide_fine": 150},
+    },
     "anytime": {"anytime": 300, "anytime_broad": 300, "anytime_annealed": 50},
     "boosting": {"boosting": 180},
     "boosting_anytime": {"boosting_anytime": 90},

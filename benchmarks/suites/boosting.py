@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.suites.problem import Problem, Split, auc
+from benchmarks.suites.problem import Data, Problem, Split, auc
 from datamodules.adult import Arrays
+from metalr.meta.boosting_task import OBJECTIVES
 from models import BoostedTrees
+from models.boosting_optimizer import Margins
+from models.tree_ensemble import Ensemble
 
 ROWS = 4000
 """Training rows of a run."""
@@ -53,3 +56,74 @@ class BoostingProblem(Problem):
     def chance(self) -> float:
         """Gives the AUC of margins that are all the same."""
         return 0.5
+
+
+class _ObjectiveMargins(Margins):
+    """Holds margins of any of `OBJECTIVES`, (N,) or (N, K)."""
+
+    labels: Tensor
+    objective: str
+
+    def hessian(self) -> Tensor:
+        """Computes what XGBoost's own objective takes."""
+        _, hessian = OBJECTIVES[self.objective].derivatives(self.detach().view(1, -1), self.labels[None])
+        return hessian.view_as(self)
+
+
+class ObjectiveProblem(Problem):
+    """Boosts trees on all training rows at each round, by one of meta-training's objectives.
+
+    Args:
+        objective: one of `OBJECTIVES`: "logistic", "softmax" or "squared".
+        parts: rows of numbers, (N, F), and their labels: 0 and 1, the numbers of classes, or real ones.
+        depth: of a tree.
+        seed: of XGBoost's sampling.
+        params: others of XGBoost.
+    """
+
+    def __init__(self, objective: str, parts: Data, depth: int, seed: int, **params: Any) -> None:
+        self.objective, self.val = OBJECTIVES[objective], parts.val
+        (features,), labels = parts.train
+        self.labels = labels.float()
+        score = self.objective.base_score(self.labels[None])
+        classes = int(labels.max()) + 1 if objective == "softmax" else 0
+        own = {"max_depth": depth, "seed": seed, "tree_method": "hist", "nthread": 1, **params}
+        ensemble = Ensemble(
+            own | ({"num_class": classes} if classes else {}), float(score), objective=self.objective.name
+        )
+        columns = features.shape[1]
+        ensemble.attach(features.numpy(), labels.numpy(), [f"x{i}" for i in range(columns)], ["q"] * columns)
+        margins = _ObjectiveMargins(torch.from_numpy(ensemble.fitted()))
+        margins.ensemble, margins.labels, margins.objective = ensemble, self.labels, objective
+        self.model = nn.ParameterDict({"margins": margins})
+
+    @property
+    def _margins(self) -> _ObjectiveMargins:
+        return cast(_ObjectiveMargins, self.model["margins"])
+
+    def loss(self) -> Tensor:
+        """Computes the loss of all training rows."""
+        return self.criterion(self._margins, self.labels)
+
+    def validate(self) -> tuple[Tensor, Tensor]:
+        """Computes margins."""
+        ensemble = cast(Ensemble, self._margins.ensemble)
+        return torch.from_numpy(ensemble.margins(self.val.inputs[0].numpy())), self.val.labels.float()
+
+    def criterion(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Computes the mean of the rows' losses."""
+        return self.objective.losses(outputs.reshape(1, -1), labels[None]).mean()
+
+    def metric(self, outputs: Tensor, labels: Tensor) -> float:
+        """Computes the AUC of two classes, the accuracy of several, or the share of the variance that is explained."""
+        if outputs.ndim == 2:
+            return float((outputs.argmax(1) == labels).float().mean())
+        if self.objective is OBJECTIVES["logistic"]:
+            return auc(outputs, labels)
+        return max(0.0, 1.0 - float((outputs - labels).square().mean() / (labels - labels.mean()).square().mean()))
+
+    def chance(self) -> float:
+        """Computes the share of the most frequent class; of an AUC a half, and of what is explained nothing."""
+        if self.objective is OBJECTIVES["softmax"]:
+            return float(self.val.labels.bincount().max()) / len(self.val.labels)
+        return 0.5 if self.objective is OBJECTIVES["logistic"] else 0.0

@@ -97,8 +97,9 @@ def run_and_report(
             run(own, outcome, executor, Console(), schedules)
         results = complete({**known, **results_of(own, outcome.records)}, [each.key for each in runs])
         findings = write_docs(results, suite, docs) if results else None
-        if outcome.records:
-            axes = Axes.of(suite.name, [each for each in own if each.name in outcome.records], suite.learned[0])
+        done = [each for each in own if each.name in outcome.records]
+        if any(each.key.schedule == suite.learned[0] for each in done):  # compare's report is about a candidate
+            axes = Axes.of(suite.name, done, suite.learned[0])
             print(f"cells: {write_report(axes, own, outcome, out)}")
     if outcome.failed:
         first, log = next(iter(outcome.failed.items()))

@@ -9,6 +9,7 @@ from types import ModuleType
 
 from metalr import LRPolicy
 from metalr.compare.grid import rates_about
+from metalr.core import update_rule
 from metalr.core.features import SCHEMA_VERSION
 
 WARM_UP = 0.06
@@ -165,5 +166,5 @@ def chosen_schedules(names: str | None, known: Sequence[str]) -> list[str]:
 
 
 def fingerprint(policy: str) -> str:
-    """Digests a policy's weights and the features' schema: runs with another one are other runs."""
-    return f"{LRPolicy.load(policy).fingerprint()}-{SCHEMA_VERSION}"
+    """Digests a policy's weights, with the versions of features and update rule: runs with others are other runs."""
+    return f"{LRPolicy.load(policy).fingerprint()}-{SCHEMA_VERSION}.{update_rule.VERSION}"

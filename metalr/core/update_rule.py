@@ -23,6 +23,9 @@ from torch import Tensor
 
 from metalr.core.backend import HOST, Backend, Mask, Number
 
+VERSION = 2
+"""Raised by a change of the rule, under which the same policy gives other rates."""
+
 REFERENCE_FLOOR = 1e-3
 """Smallest value of the cosine reference: its logarithm has to stay finite."""
 

@@ -22,7 +22,7 @@ from tests.conftest import random_policy
 pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parents[2] / "docs"
-MEASURED = ("heldout", "final", "finetuning", "long")
+MEASURED = ("heldout", "final", "finetuning", "long", "trees")
 """Suites that have been run."""
 FILES = ("toy.csv", "toy.json", "toy.md")
 
@@ -140,6 +140,14 @@ def test_baselines_that_are_stored_in_the_file_of_rows_are_not_run_again(whole, 
     assert len(executor.done) == len(runs) - len(stored) == 2 * 3 * 2
     assert {each.schedule for each in executor.done} == {"default"}
     assert findings.runs == len(runs)
+
+
+def test_baselines_alone_have_a_page_and_no_report_of_a_candidate(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.suites.report.write_report", lambda *_: pytest.fail("there is no candidate"))
+    executor = InProcess()
+    findings = run_and_report(toy_runs(tmp_path), executor, SUITE.baselines, tmp_path / "docs")
+    assert findings.runs == len(executor.done) > 0
+    assert (tmp_path / "docs" / "toy.md").is_file()
 
 
 def test_rows_of_a_task_that_has_changed_are_not_taken(whole, monkeypatch):
