@@ -12,13 +12,13 @@ from sklearn.datasets import load_diabetes
 from torch import nn
 from transformers import TrainingArguments
 
-from metalr import LRPolicy, MetaLR
+from metalr import MetaLR
 from metalr.core.features import FEATURES
 from metalr.integrations.fabric import FabricMetaLR
 from metalr.integrations.huggingface import MetaLRTrainerCallback
 from metalr.integrations.scheduler import MetaLRScheduler
 from metalr.integrations.xgboost import MetaLRTrainingCallback
-from tests.conftest import validating_policy
+from tests.conftest import random_policy, validating_policy
 from tests.integrations.boosting import rows
 from tests.integrations.hugging_face import InOrder, Model, Recorder
 from tests.problem import OPTIMIZERS, batches, make_model, make_run
@@ -156,7 +156,7 @@ def test_an_evaluation_of_another_prefix_may_come_first(tmp_path):
 
 def test_a_monitor_of_a_policy_that_reads_none_is_reported(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "metalr"):
-        train(tmp_path, MetaLRTrainerCallback(LRPolicy.load("default"), monitor="eval_loss"), steps=2)
+        train(tmp_path, MetaLRTrainerCallback(random_policy(distances=False), monitor="eval_loss"), steps=2)
     assert "monitor='eval_loss' has no effect" in caplog.text
 
 

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from metalr import LRPolicy, MetaLRCallback
+from metalr import MetaLRCallback
 from metalr.core.features import FEATURES
-from tests.conftest import validating_policy
+from tests.conftest import random_policy, validating_policy
 from tests.fit import BATCHES, Crash, Module, Recorder, Resumable, applied, loader, make_trainer
 from tests.problem import batches, make_run
 from tests.regimes.ranks import initialises, run_ranks
@@ -106,7 +106,7 @@ def test_a_policy_that_reads_none_has_its_own_rates_and_a_warning(tmp_path):
     rates = []
     for monitor in (None, "val/loss"):
         module = Validated()
-        trainer = make_trainer(tmp_path, MetaLRCallback(LRPolicy.load("default"), monitor=monitor), max_epochs=2)
+        trainer = make_trainer(tmp_path, MetaLRCallback(random_policy(distances=False), monitor=monitor), max_epochs=2)
         if monitor:
             with pytest.warns(UserWarning, match="monitor='val/loss' has no effect"):
                 trainer.fit(module, loader(), VALID)
