@@ -18,16 +18,14 @@ from tests.pages import expanded
 ROOT = Path(__file__).parents[1]
 SCHEDULES = sorted(path.stem for path in (ROOT / "configs" / "schedule").glob("*.yaml"))
 META = ROOT / "configs" / "meta"
-CANDIDATES = sorted(path.stem for path in (META / "candidates").glob("*.yaml"))
-"""Runs whose policy is not shipped yet."""
-RUNS = sorted(path.stem for path in META.glob("*.yaml") if path.stem != "base") + CANDIDATES
+RUNS = sorted(path.stem for path in META.glob("*.yaml") if path.stem != "base")
 SHIPPED = {
     "default": {
         **{"default": 420, "default_long": 150, "default_small_data": 100, "default_pretrained": 140},
         **{"default_wide": 100, "default_wide_more": 50, "default_wide_fine": 150},
     },
     "anytime": {"anytime": 300, "anytime_broad": 300, "anytime_annealed": 50},
-    "boosting": {"boosting": 180},
+    "boosting": {"boosting": 120},
     "boosting_anytime": {"boosting_anytime": 90},
 }
 """Runs that made each shipped policy, and the meta-step of the best policy of each, which the next started from."""
@@ -49,7 +47,7 @@ def configs_of(run: str) -> list[str]:
 
 
 def meta_file(name: str) -> Path:
-    return META / ("candidates" if name in CANDIDATES else "") / f"{name}.yaml"
+    return META / f"{name}.yaml"
 
 
 @pytest.fixture
@@ -163,7 +161,7 @@ def test_every_meta_training(run, name):
 def test_every_file_of_the_meta_trainings_is_merged_by_one_of_them():
     merged = {ROOT / config.removeprefix("--config=") for name in RUNS for config in configs_of(name)}
     assert merged == set((ROOT / "configs" / "meta").rglob("*.yaml"))
-    assert {name for runs in SHIPPED.values() for name in runs} == set(RUNS) - set(CANDIDATES)
+    assert {name for runs in SHIPPED.values() for name in runs} == set(RUNS)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
