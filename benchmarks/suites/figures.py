@@ -84,7 +84,8 @@ class Findings:
         """Works out all figures of some runs."""
         table = tabulate(results)
         parts = {name: {cell: table[cell] for cell in cells} for name, cells in parts_of(table, suite).items()}
-        networks = parts.get(NETWORKS, table)
+        kind = NETWORKS if NETWORKS in parts else TREES  # a suite is about networks, or has none
+        networks = parts.get(kind, table)
         rows = cell_rows(networks)
         ranged = {*LEARNED, *TUNED}
         figures: dict[str, Estimate | None] = {}
@@ -95,7 +96,7 @@ class Findings:
             summary={name: each for name in (*suite.learned, *TUNED, *UNTUNED) if (each := over(networks, name))},
             by_rate={name: each for name in (*suite.learned, *TUNED) if (each := ratios_by_rate(networks, name))},
             splits={
-                BY_TASK: headlines(networks, suite.learned, by_task=True),
+                f"{kind}, {BY_TASK}": headlines(networks, suite.learned, by_task=True),
                 **{name: headlines(part, suite.learned) for name, part in parts.items()},
             },
             figures=_known(figures),
@@ -121,8 +122,8 @@ def _known(figures: Mapping[str, Estimate | None]) -> Estimates:
 NETWORKS, TREES = "networks", "boosted trees"
 """Parts of the cells."""
 
-BY_TASK = "networks, a mean a task"
-"""The networks' cells with those of one task as one, since they share their data."""
+BY_TASK = "a mean a task"
+"""The cells with those of one task as one, since they share their data."""
 
 
 def parts_of(cells: Iterable[Cell], suite: Suite) -> dict[str, list[Cell]]:
