@@ -20,6 +20,7 @@ from benchmarks.denormals import flushed_denormals
 from benchmarks.rows import Row, write
 from benchmarks.short_meta_training import meta_train
 from metalr import LRPolicy
+from metalr.core.features import EPOCH_FEATURES, VALIDATION_FEATURES
 from metalr.meta import HeldOutTask, MetaTasksDataModule
 
 ARMS = ("without", "with")
@@ -32,7 +33,7 @@ Cell = tuple[Row, HeldOutTask]
 def trained(
     data: MetaTasksDataModule, meta_steps: int, features: Sequence[str], seed: int, path: Path, **options: Any
 ) -> LRPolicy:
-    """Makes the policy of one arm from the shipped `default`, or reads it where that has been done.
+    """Makes the policy of one arm from the shipped `default`, blind to epochs and validation losses, or reads it.
 
     Args:
         data: task batches.
@@ -44,18 +45,31 @@ def trained(
     """
     if path.is_file():
         return LRPolicy.load(path)
+    start = without(LRPolicy.load("default"), EPOCH_FEATURES + VALIDATION_FEATURES)
+    begun = path.with_name("start.safetensors")
+    start.save(begun)
     learner = meta_train(
         data,
         meta_steps,
-        init_from="default",
-        features=[*LRPolicy.load("default").features, *features],
+        init_from=str(begun),
+        features=[*start.features, *features],
         final_weight=0.75,
         seed=seed,
         support_batches=1,
         **options,
     )
+    begun.unlink()
     learner.policy.save(path)
     return learner.policy.requires_grad_(False)
+
+
+def without(policy: LRPolicy, features: Sequence[str]) -> LRPolicy:
+    """Returns the policy as it is where some features are 0: it does not read them."""
+    kept = [index for index, name in enumerate(policy.features) if name not in features]
+    narrower = LRPolicy([policy.features[index] for index in kept], policy.hidden)
+    weights = policy.layers.state_dict()
+    narrower.layers.load_state_dict(weights | {"0.weight": weights["0.weight"][:, kept]})
+    return narrower
 
 
 def tested(policy: LRPolicy, task: HeldOutTask) -> Tensor:

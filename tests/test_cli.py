@@ -150,7 +150,7 @@ def test_every_meta_training(run, name):
     bounds = ["--trainer.max_steps=2", "--trainer.val_check_interval=2"]
     smaller.append("--model.init_args.support_batches=1")
     if "init_from" in meta_file(name).read_text():  # what another run makes
-        smaller.append(f"--model.init_args.init_from={name.partition('_')[0]}")
+        smaller.append("--model.init_args.init_from=null")
     cli = run("fit", *configs_of(name), *smaller, *bounds)
     policy = LRPolicy.load(Path(cli.trainer.log_dir) / "policy.safetensors")
     assert policy.anytime is ("anytime" in name)
@@ -185,7 +185,7 @@ def test_the_page_names_the_runs_of_every_shipped_policy():
 @pytest.mark.parametrize("name", ["anytime_annealed", "default_small_data"])
 def test_a_later_run_has_a_rate_that_falls_to_zero_and_more_held_out_tasks(run, name):
     smaller = ["--model.init_args.estimator.init_args.pairs=2", "--model.init_args.compiled=false", FEW]
-    start = f"--model.init_args.init_from={name.partition('_')[0]}"
+    start = "--model.init_args.init_from=null"
     cli = run("fit", *configs_of(name), *smaller, start, "--trainer.max_steps=2", "--trainer.limit_val_batches=0")
     (rate,) = cli.trainer.optimizers[0].param_groups
     assert 0 < rate["lr"] < {"anytime_annealed": 6e-4, "default_small_data": 1e-3}[name]

@@ -154,10 +154,11 @@ def test_the_figures_of_fine_tuning_are_those_of_its_suite():
             part("networks", f"default_{which}_over_best_{baseline}", TUNED) for which in ("median", "worst")
         )
         assert re.search(rf"{re.escape(median)} (from the median rate )?and (at )?{re.escape(worst)}", page)
-    (behind,) = (cell for cell in TUNED["cells"] if cell["default median"] > cell["linear_warmup best"])
-    assert behind["task"] == "minilm-mrpc"
-    ratios = [behind[f"default {which}"] / behind["linear_warmup best"] for which in ("median", "worst")]
-    assert "at {:.3f} from the median rate and {:.3f} from the worst.".format(*ratios) in page
+    behind = [cell for cell in TUNED["cells"] if cell["default median"] > cell["linear_warmup best"]]
+    assert [cell["task"] for cell in behind] == ["minilm-sst2", "minilm-mrpc"]
+    for cell in behind:
+        ratios = [cell[f"default {which}"] / cell["linear_warmup best"] for which in ("median", "worst")]
+        assert "at {:.3f} from the median rate and {:.3f} from the worst".format(*ratios) in page
     for name in ("linear_warmup", "cosine", "default"):
         count, runs = TUNED["at_chance"][name]
         assert f"{count} of {runs}" in page
@@ -416,7 +417,12 @@ def test_the_cells_that_the_cards_name_are_those_of_the_suites():
         ("anytime", "anytime median", "constant best", [("digits", "adamw", 500)]),
         ("boosting", "default median", "linear_warmup best", [("vehicles", "boosting", 40)]),
         ("boosting", "default worst", "linear_warmup best", [("vehicles", "boosting", 40)]),
-        ("boosting", "default median", "linear_warmup best", [("digits", "boosting", 300), ("cancer", "boosting", 300)]),
+        (
+            "boosting",
+            "default median",
+            "linear_warmup best",
+            [("digits", "boosting", 300), ("cancer", "boosting", 300)],
+        ),
         ("boosting_anytime", "anytime worst", "constant best", [("vehicles", "boosting", 40)]),
     ):
         for task in tasks:

@@ -83,17 +83,21 @@ class Horizon:
 def steps_per_epoch(trainer: L.Trainer, automatic: bool) -> int | None:
     """Counts the optimizer steps of one pass over the training data; None for data without an end.
 
+    None under `overfit_batches`, too: such a run is meant to memorise its batches, and a policy that knew of its many
+    epochs would prevent that.
+
     A pass is over all of the loader, also where `limit_train_batches` makes the Trainer's epochs shorter: each of them
-    has other samples, as loaders shuffle. Under `overfit_batches` they are the same ones.
+    has other samples, as loaders shuffle.
 
     Args:
         trainer: when a fit starts.
         automatic: whether the module's optimization is automatic; else one step a batch is taken for it.
     """
     loader: Any = trainer.train_dataloader
-    same: Any = getattr(trainer, "overfit_batches")  # noqa: B009 - which the Trainer's class does not declare
+    if getattr(trainer, "overfit_batches"):  # noqa: B009 - which the Trainer's class does not declare
+        return None
     batches = trainer.num_training_batches
-    if isinstance(loader, Sized) and not isinstance(loader, (Sequence, Mapping)) and not same:
+    if isinstance(loader, Sized) and not isinstance(loader, (Sequence, Mapping)):
         with suppress(TypeError, NotImplementedError):  # an iterable data set without a length
             batches = max(batches, len(loader))
     if math.isinf(batches) or not batches:

@@ -59,4 +59,4 @@ def test_gpt2(tmp_path, batch, schedule):
     text = ("--data.name", "null", "--data.column", "context", "--data.separator", "null")
     small = ("--data.max_length", "32", "--data.batch_size", "2", "--trainer.overfit_batches", "1")
     figures = _overfit(tmp_path, "gpt2_lm", batch, GPT2, schedule, *text, *small, "--optimizer.lr", "3e-3")
-    assert figures["val/perplexity"] < (1.1 if schedule == "cosine" else 2.0)  # an even guess has 50,257
+    assert figures["val/perplexity"] < (1.1 if schedule == "cosine" else 20.0)  # an even guess has 50,257

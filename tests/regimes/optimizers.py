@@ -211,7 +211,6 @@ REFUSED = {
 }
 
 BEHIND = {
-    "accsgd": "long averages of its own",
     "adago": "at 1.11 times",
     "lars": "steps of a thousandth of the weights",
 }
