@@ -41,7 +41,7 @@ def batches():
 def plain(name: str) -> list[float]:
     network = make_network()
     optimizer = MAKERS[name](network, MAKERS[name].lr)
-    meta_lr, rates = MetaLR(optimizer, STEPS), []
+    meta_lr, rates = MetaLR(optimizer, STEPS, steps_per_epoch=STEPS), []
     for x, y in batches():
         loss = F.cross_entropy(network(x), y)
         optimizer.zero_grad()
@@ -77,7 +77,7 @@ def in_lightning(name: str, folder) -> list[float]:
 def in_fabric(name: str, folder) -> list[float]:
     fabric, network = L.Fabric(accelerator="cpu", devices=1), make_network()
     network, optimizer = fabric.setup(network, MAKERS[name](network, MAKERS[name].lr))
-    meta_lr, rates = FabricMetaLR(fabric, optimizer, STEPS), []
+    meta_lr, rates = FabricMetaLR(fabric, optimizer, STEPS, steps_per_epoch=STEPS), []
     for x, y in batches():
         loss = F.cross_entropy(network(x), y)
         optimizer.zero_grad()
