@@ -64,7 +64,7 @@ def test_a_graph_that_is_replayed_reads_each_loss_once(captured, monkeypatch):
 
 
 def test_a_graph_of_a_policy_that_reads_none_has_nothing_to_read(monkeypatch):
-    policy = LRPolicy.load("default")
+    policy = random_policy(distances=False, strength=0.1)
     run = replayed(monkeypatch, policy)
     assert run.meta_lr._decider._state.validation is None
     assert run.rates == pytest.approx(Training(float, policy).train_steps(0, len(LOSSES)).rates, rel=1e-4)

@@ -146,7 +146,7 @@ def test_the_next_finite_step_reads_a_loss_once():
 
 def test_a_policy_that_reads_none_ignores_it():
     """To the last bit, and with nothing of it in the state."""
-    policy = LRPolicy.load("default")
+    policy = random_policy(distances=False, strength=0.1)
     assert not policy.reads_validation
     run = train(make_run("sgd", policy), LOSSES)
     assert run.rates == train(make_run("sgd", policy), [math.nan] * len(LOSSES)).rates
