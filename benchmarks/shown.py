@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import matplotlib.pyplot as plt
 from jsonargparse import auto_cli
@@ -21,6 +21,8 @@ from tqdm import tqdm
 from benchmarks.denormals import flushed_denormals
 from benchmarks.rows import Row, read, write
 from benchmarks.selection import heldout_tasks
+from benchmarks.suites.estimates import Estimate, ratio
+from benchmarks.suites.page import ranged
 from benchmarks.two_arms import tested
 from metalr import LRPolicy
 
@@ -64,7 +66,7 @@ def main(policy: str = "default", seeds: Sequence[int] = (2, 3, 4), docs: Path =
     print("\n".join(table(rows)))
 
 
-def compared(rows: Sequence[Row]) -> dict[str, tuple[float, float, float]]:
+def compared(rows: Sequence[Row]) -> dict[str, Estimate]:
     """Compares the arms.
 
     Returns:
@@ -74,28 +76,23 @@ def compared(rows: Sequence[Row]) -> dict[str, tuple[float, float, float]]:
     changes: dict[str, list[float]] = {}
     for row in rows:
         changes.setdefault(row["task"], []).append(float(row["log_ratio"]))
-    found = {task: _interval(own) for task, own in changes.items()}
-    return found | {"all": _interval([fmean(own) for own in changes.values()])}
-
-
-def _interval(changes: Sequence[float]) -> tuple[float, float, float]:
-    middle, width = fmean(changes), 1.96 * stdev(changes) / len(changes) ** 0.5
-    return math.exp(middle), math.exp(middle - width), math.exp(middle + width)
+    changes["all"] = [fmean(own) for own in changes.values()]
+    found = {task: ratio([(math.exp(change), 1.0) for change in own]) for task, own in changes.items()}
+    return {task: each for task, each in found.items() if each is not None}
 
 
 def table(rows: Sequence[Row]) -> list[str]:
     """Writes the comparison as the lines of a table."""
-    found = compared(rows)
     lines = ["| task | shown over not shown |", "|---|---|"]
-    return lines + [f"| {task} | {ratio:.3f} ({low:.3f} to {high:.3f}) |" for task, (ratio, low, high) in found.items()]
+    return lines + [f"| {task} | {ranged(each)} |" for task, each in compared(rows).items()]
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Draws the comparison with its intervals."""
     found = compared(rows)
     figure, axes = plt.subplots(figsize=(6, 0.22 * len(found) + 0.8), layout="constrained")
-    for height, (ratio, low, high) in enumerate(found.values()):
-        axes.errorbar(ratio, height, xerr=[[ratio - low], [high - ratio]], fmt="o", capsize=3, color="#0072B2")
+    for height, (value, low, high, _) in enumerate(astuple(each) for each in found.values()):
+        axes.errorbar(value, height, xerr=[[value - low], [high - value]], fmt="o", capsize=3, color="#0072B2")
     axes.axvline(1.0, color="0.5", linewidth=0.8)
     axes.set_yticks(range(len(found)), list(found))
     axes.invert_yaxis()

@@ -12,8 +12,6 @@ measured and printed first. Prints the table and the figures as `name: value` at
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it; workers inherit it
 
@@ -22,16 +20,7 @@ from jsonargparse import auto_cli
 from benchmarks.final.suite import FinalRun
 from benchmarks.suites import command
 
-
-def main(out: Path = Path("results/final"), **options: Any) -> None:
-    """Runs what is missing, and reports what is there.
-
-    Args:
-        out: folder of the runs and of compare's report of every cell.
-        options: those of `benchmarks.suites.command.main`.
-    """
-    command.main(FinalRun, out, **options)
-
+main = command.entry(FinalRun)
 
 if __name__ == "__main__":
     auto_cli(main)

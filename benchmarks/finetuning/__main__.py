@@ -13,8 +13,6 @@ all at both. Prints the table and the figures as `name: value` at the end.
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it; workers inherit it
 
@@ -23,16 +21,7 @@ from jsonargparse import auto_cli
 from benchmarks.finetuning.suite import FineTuningRun
 from benchmarks.suites import command
 
-
-def main(out: Path = Path("results/finetuning"), **options: Any) -> None:
-    """Runs what is missing, and reports what is there.
-
-    Args:
-        out: folder of the runs and of compare's report of every cell.
-        options: those of `benchmarks.suites.command.main`.
-    """
-    command.main(FineTuningRun, out, **options)
-
+main = command.entry(FineTuningRun)
 
 if __name__ == "__main__":
     auto_cli(main)

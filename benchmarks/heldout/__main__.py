@@ -11,8 +11,6 @@ the missing runs take is measured and printed first. Prints the table and the fi
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it; workers inherit it
 
@@ -21,16 +19,7 @@ from jsonargparse import auto_cli
 from benchmarks.heldout.suite import HeldOutRun
 from benchmarks.suites import command
 
-
-def main(out: Path = Path("results/heldout"), **options: Any) -> None:
-    """Runs what is missing, and reports what is there.
-
-    Args:
-        out: folder of the runs and of compare's report of every cell.
-        options: those of `benchmarks.suites.command.main`.
-    """
-    command.main(HeldOutRun, out, **options)
-
+main = command.entry(HeldOutRun)
 
 if __name__ == "__main__":
     auto_cli(main)

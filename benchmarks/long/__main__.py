@@ -10,8 +10,6 @@ core for all.
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it; workers inherit it
 
@@ -20,16 +18,7 @@ from jsonargparse import auto_cli
 from benchmarks.long.suite import LongRun
 from benchmarks.suites import command
 
-
-def main(out: Path = Path("results/long"), **options: Any) -> None:
-    """Runs what is missing, and reports what is there.
-
-    Args:
-        out: folder of the runs and of compare's report of every cell.
-        options: those of `benchmarks.suites.command.main`.
-    """
-    command.main(LongRun, out, **options)
-
+main = command.entry(LongRun)
 
 if __name__ == "__main__":
     auto_cli(main)

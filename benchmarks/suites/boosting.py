@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.suites.problem import Data, Problem, Split, auc
+from benchmarks.suites.problem import Data, Problem, Split, accuracy, auc, explained, share_of_largest
 from datamodules.adult import Arrays
-from metalr.meta.boosting_task import OBJECTIVES
+from metalr.meta.boosting_task import OBJECTIVES, Objective
 from models import BoostedTrees
 from models.boosting_optimizer import Margins
 from models.tree_ensemble import Ensemble
@@ -62,11 +62,11 @@ class _ObjectiveMargins(Margins):
     """Holds margins of any of `OBJECTIVES`, (N,) or (N, K)."""
 
     labels: Tensor
-    objective: str
+    objective: Objective
 
     def hessian(self) -> Tensor:
         """Computes what XGBoost's own objective takes."""
-        _, hessian = OBJECTIVES[self.objective].derivatives(self.detach().view(1, -1), self.labels[None])
+        _, hessian = self.objective.derivatives(self.detach().view(1, -1), self.labels[None])
         return hessian.view_as(self)
 
 
@@ -94,7 +94,7 @@ class ObjectiveProblem(Problem):
         columns = features.shape[1]
         ensemble.attach(features.numpy(), labels.numpy(), [f"x{i}" for i in range(columns)], ["q"] * columns)
         margins = _ObjectiveMargins(torch.from_numpy(ensemble.fitted()))
-        margins.ensemble, margins.labels, margins.objective = ensemble, self.labels, objective
+        margins.ensemble, margins.labels, margins.objective = ensemble, self.labels, self.objective
         self.model = nn.ParameterDict({"margins": margins})
 
     @property
@@ -117,13 +117,13 @@ class ObjectiveProblem(Problem):
     def metric(self, outputs: Tensor, labels: Tensor) -> float:
         """Computes the AUC of two classes, the accuracy of several, or the share of the variance that is explained."""
         if outputs.ndim == 2:
-            return float((outputs.argmax(1) == labels).float().mean())
+            return accuracy(outputs, labels)
         if self.objective is OBJECTIVES["logistic"]:
             return auc(outputs, labels)
-        return max(0.0, 1.0 - float((outputs - labels).square().mean() / (labels - labels.mean()).square().mean()))
+        return explained(outputs, labels)
 
     def chance(self) -> float:
         """Computes the share of the most frequent class; of an AUC a half, and of what is explained nothing."""
         if self.objective is OBJECTIVES["softmax"]:
-            return float(self.val.labels.bincount().max()) / len(self.val.labels)
+            return share_of_largest(self.val.labels)
         return 0.5 if self.objective is OBJECTIVES["logistic"] else 0.0

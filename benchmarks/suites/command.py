@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.denormals import flush_denormals
 from benchmarks.suites.estimate import core_seconds
@@ -21,6 +22,21 @@ from metalr.compare.pool import PoolExecutor
 from metalr.compare.runner import finished
 
 POLICIES = ("default", "anytime", "boosting", "boosting_anytime")
+
+
+def entry(kind: type[SuiteRun]) -> Callable[..., None]:
+    """Makes the function whose arguments are a suite's command line."""
+
+    def suite_main(out: Path = Path("results") / kind.suite.name, **options: Any) -> None:
+        """Runs what is missing, and reports what is there.
+
+        Args:
+            out: folder of the runs and of compare's report of every cell.
+            options: those of `benchmarks.suites.command.main`.
+        """
+        main(kind, out, **options)
+
+    return suite_main
 
 
 def main(

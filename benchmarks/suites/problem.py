@@ -137,11 +137,11 @@ class NetworkProblem(Problem):
 
     def metric(self, outputs: Tensor, labels: Tensor) -> float:
         """Computes accuracy over classes, or AUC of a binary margin."""
-        return auc(outputs, labels) if self.binary else float((outputs.argmax(-1) == labels).float().mean())
+        return auc(outputs, labels) if self.binary else accuracy(outputs, labels)
 
     def chance(self) -> float:
         """Computes the share of the most frequent class; an AUC's is a half."""
-        return 0.5 if self.binary else float(self.val.labels.flatten().bincount().max()) / self.val.labels.numel()
+        return 0.5 if self.binary else share_of_largest(self.val.labels)
 
     def recalibrate(self) -> None:
         """Measures them over 20 batches that training does not see in this order."""
@@ -160,8 +160,7 @@ class RegressionProblem(NetworkProblem):
 
     def metric(self, outputs: Tensor, labels: Tensor) -> float:
         """Computes the share of the variance that is explained, R2, where that is above zero."""
-        unexplained = (outputs - labels).square().mean() / (labels - labels.mean(0)).square().mean()
-        return max(0.0, 1.0 - float(unexplained))
+        return explained(outputs, labels)
 
     def chance(self) -> float:
         """Gives the R2 of the mean."""
@@ -171,3 +170,19 @@ class RegressionProblem(NetworkProblem):
 def auc(margins: Tensor, labels: Tensor) -> float:
     """Computes the area under the curve of a binary margin."""
     return float(binary_auroc(margins.sigmoid(), labels.long()))
+
+
+def accuracy(outputs: Tensor, labels: Tensor) -> float:
+    """Computes the share of the rows whose largest output is that of their class."""
+    return float((outputs.argmax(-1) == labels).float().mean())
+
+
+def explained(outputs: Tensor, labels: Tensor) -> float:
+    """Computes the share of the variance that is explained, R2, where that is above zero."""
+    unexplained = (outputs - labels).square().mean() / (labels - labels.mean(0)).square().mean()
+    return max(0.0, 1.0 - float(unexplained))
+
+
+def share_of_largest(labels: Tensor) -> float:
+    """Computes the share of the most frequent class."""
+    return float(labels.flatten().bincount().max()) / labels.numel()

@@ -9,8 +9,6 @@ Ctrl-C waits for those under way. How long the missing runs take is measured and
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch reads it; workers inherit it
 
@@ -19,16 +17,7 @@ from jsonargparse import auto_cli
 from benchmarks.suites import command
 from benchmarks.trees.suite import TreesRun
 
-
-def main(out: Path = Path("results/trees"), **options: Any) -> None:
-    """Runs what is missing, and reports what is there.
-
-    Args:
-        out: folder of the runs and of compare's report of every cell.
-        options: those of `benchmarks.suites.command.main`.
-    """
-    command.main(TreesRun, out, **options)
-
+main = command.entry(TreesRun)
 
 if __name__ == "__main__":
     auto_cli(main)

@@ -13,6 +13,9 @@ USUAL_LR = {"boosting": 0.1}
 HORIZONS = (50, 300)
 """Trees; of ten classes, ten at a time."""
 
+CHOSE = Novelty("not drawn; among the tasks that chose the policy", "trees of this depth drawn")
+"""Of data that the meta-training of `boosting` is scored on."""
+
 TASKS: dict[str, Task] = {
     "adult": Task(
         "XGBoost, depth 6, on 4,000 rows of Adult",
@@ -26,7 +29,7 @@ TASKS: dict[str, Task] = {
         "XGBoost, depth 3 with half of the rows a tree, on Wisconsin's breast cancers, 426 rows of 30 numbers",
         HORIZONS,
         lambda root, seed: ObjectiveProblem("logistic", data.cancer(root), 3, seed, subsample=0.5),
-        Novelty("not drawn; among the tasks that chose the policy", "trees of this depth drawn"),
+        CHOSE,
         ("boosting",),
         metric="AUC",
     ),
@@ -34,14 +37,14 @@ TASKS: dict[str, Task] = {
         "XGBoost, depth 4 with half of the rows a tree, on scikit-learn's digits, ten classes, 1,077 rows",
         HORIZONS,
         lambda root, seed: ObjectiveProblem("softmax", data.digits(root), 4, seed, subsample=0.5),
-        Novelty("not drawn; among the tasks that chose the policy", "trees of this depth drawn"),
+        CHOSE,
         ("boosting",),
     ),
     "diabetes": Task(
         "XGBoost, depth 3 with half of the rows a tree, on diabetes, squared error, 332 rows of 10 numbers",
         HORIZONS,
         lambda root, seed: ObjectiveProblem("squared", data.diabetes(root), 3, seed, subsample=0.5),
-        Novelty("not drawn; among the tasks that chose the policy", "trees of this depth drawn"),
+        CHOSE,
         ("boosting",),
         metric="R2",
     ),
