@@ -18,11 +18,11 @@ import xgboost
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from metalr.core.boosting_frame import Frame, frame_of, newton_frame
 from metalr.core.controller import MetaLR
 from metalr.core.guards import DEFAULT_GUARDS, Guards
 from metalr.core.lr_limits import LRLimits
 from metalr.core.policy import BOOSTING_POLICIES, LRPolicy
-from metalr.integrations.boosting_frame import Frame, frame_of, newton_frame
 from metalr.integrations.boosting_losses import LOSSES, ObjectiveLoss, Rows, read_rows
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -207,8 +207,9 @@ class MetaLRTrainingCallback(xgboost.callback.TrainingCallback):
         objective = _config(model)["objective"]
         rows = read_rows(dtrain, objective)
         loss = _loss_of(objective["name"], self._loss) if own is None or self._loss is not None else None
-        frame = own or frame_of(objective["name"], rows, start)
-        optimizer = _Margins([nn.Parameter(frame.place(start).clone())], {"lr": _rate(model)})
+        frame = own or frame_of(objective["name"], rows.labels, start)
+        # flat: margins of several outputs are no matrix of weights, whose structure the policy would read
+        optimizer = _Margins([nn.Parameter(frame.place(start).flatten().clone())], {"lr": _rate(model)})
         meta_lr = MetaLR(
             optimizer,
             self._total_steps,
@@ -270,8 +271,8 @@ class _Boosting:
 
     def _move(self, margins: Tensor, gradient: Tensor) -> Tensor:
         with torch.no_grad():
-            self._point.copy_(self._frame.place(margins))
-        self._point.grad = gradient * self._frame.unit
+            self._point.copy_(self._frame.place(margins).flatten())
+        self._point.grad = (gradient * self._frame.unit).flatten()
         return self._point.grad
 
     def decide(self, model: xgboost.Booster) -> None:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metalr.core.boosting_frame import Frame, frame_of
 from metalr.meta.task import InnerTraining, Measured, Optimizees, Task
 
 _RATES_APART = 4.0
@@ -26,7 +27,7 @@ class Objective(NamedTuple):
         name: XGBoost's.
         base_score: maps labels to XGBoost's parameter, (R, 1).
         prior: maps it to the margins of no trees, (R, 1).
-        losses: of the rows, (R, N).
+        losses: of the rows, (R, N), at least 0.
         derivatives: gradient and hessian of the rows' losses by their margins, (R, N * outputs) each.
     """
 
@@ -62,6 +63,32 @@ def _softmax_derivatives(margins: Tensor, labels: Tensor) -> tuple[Tensor, Tenso
     return gradient.flatten(1), (2.0 * probability * (1.0 - probability)).clamp_(min=1e-16).flatten(1)
 
 
+def _hinge_losses(margins: Tensor, labels: Tensor) -> Tensor:
+    return (1.0 - (2.0 * labels - 1.0) * margins).relu()
+
+
+def _hinge_derivatives(margins: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Derives with a hessian of 1 where there is a loss, as XGBoost does."""
+    sign, lost = 2.0 * labels - 1.0, _hinge_losses(margins, labels) > 0.0
+    return torch.where(lost, -sign, 0.0), lost.to(margins).clamp_(min=1e-16)
+
+
+def _poisson_derivatives(margins: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Derives with the hessian that a step of XGBoost's `max_delta_step`, 0.7, leads to."""
+    mean = margins.exp()
+    return mean - labels, mean * math.exp(0.7)
+
+
+def _huber_losses(margins: Tensor, labels: Tensor) -> Tensor:
+    return (1.0 + (margins - labels).square()).sqrt() - 1.0
+
+
+def _huber_derivatives(margins: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    error = margins - labels
+    root = (1.0 + error.square()).sqrt()
+    return error / root, root**-3
+
+
 OBJECTIVES = {
     "logistic": Objective("binary:logistic", _mean, torch.logit, _logistic_losses, _logistic_derivatives),
     "softmax": Objective(
@@ -78,8 +105,23 @@ OBJECTIVES = {
         lambda margins, labels: 0.5 * (margins - labels).square(),
         lambda margins, labels: (margins - labels, torch.ones_like(margins)),
     ),
+    "hinge": Objective(
+        "binary:hinge",
+        lambda labels: torch.zeros(len(labels), 1),
+        lambda score: score,
+        _hinge_losses,
+        _hinge_derivatives,
+    ),
+    "poisson": Objective(
+        "count:poisson",
+        _mean,
+        torch.log,
+        lambda margins, labels: margins.exp() - labels * margins + torch.xlogy(labels, labels) - labels,
+        _poisson_derivatives,
+    ),
+    "pseudo_huber": Objective("reg:pseudohubererror", _mean, lambda score: score, _huber_losses, _huber_derivatives),
 }
-"""Objectives by name: of labels in {0, 1}, of several classes, and of real ones."""
+"""Objectives by name: of labels in {0, 1}, of several classes, of real ones, of {0, 1}, of counts, and of real ones."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +130,7 @@ class Table:
 
     Attributes:
         features: (N, F) float32, NaN where missing, codes from 0 in a column of categories.
-        labels: (N,) float32, in {0, 1} and both of them there, the numbers of several classes, or real.
+        labels: (N,) float32, in {0, 1} and both of them there, the numbers of several classes, counts, or real.
         types: "q" for a column of numbers and "c" for one of categories, F of them.
     """
 
@@ -158,8 +200,8 @@ class Boosters(Optimizees):
     """Grows R = copies * P ensembles side by side, each by its own rate.
 
     The policy sees the margins' gradient, the margins and the trees' outputs where it sees a network's gradient,
-    parameters and directions, as it does under `MetaLR` on the optimizer of boosted trees, and in an `xgboost.train`
-    with its callback.
+    parameters and directions, in the objective's frame (`metalr.core.boosting_frame`), as it does in an `xgboost.train`
+    with its callback, and on log odds under `MetaLR` on the optimizer of boosted trees.
 
     Args:
         task: P instances.
@@ -168,7 +210,7 @@ class Boosters(Optimizees):
 
     Attributes:
         margins: log-odds or values of the training rows, one or one a class, (R, N * outputs).
-        direction: minus the last tree's outputs, or the last trees', (R, N * outputs).
+        direction: minus the last tree's outputs, or the last trees', in the frame's unit, (R, N * outputs).
         step: number of trees of each ensemble, or of each class in it.
     """
 
@@ -192,7 +234,7 @@ class Boosters(Optimizees):
         self.margins = self._prior.repeat(1, self._labels.shape[1] * task.outputs)
         self.direction = torch.zeros_like(self.margins)
         self.step = 0
-        self._origin = self.margins
+        self._frame = self._frame_of_all()
         self._gradient, self._hessian = torch.zeros_like(self.margins), torch.ones_like(self.margins)
         self._sum = torch.zeros_like(self.margins)
         self._rates = torch.full_like(self.initial_lr, math.nan)
@@ -207,16 +249,26 @@ class Boosters(Optimizees):
             fixed["num_class"] = self._outputs
         return xgboost.Booster(self._params[run] | fixed, [table.matrix for table in tables])
 
+    def _frame_of_all(self) -> Frame:
+        """Gathers the frames of the ensembles, which begin at the margins."""
+        frames = [
+            frame_of(self._objective.name, labels, margins)
+            for labels, margins in zip(self._labels, self.margins, strict=True)
+        ]
+        units = torch.tensor([float(frame.unit) for frame in frames])[:, None]
+        return Frame(self.margins, units, frames[0].distance)
+
     def measure(self) -> Measured:
         """Computes the gradient of the mean loss of all training rows, and what the policy reads of it."""
+        frame = self._frame
         self._gradient, self._hessian = self._objective.derivatives(self.margins, self._labels)
-        grad = self._gradient / self._labels.shape[1]
+        grad = self._gradient * (frame.unit / self._labels.shape[1])
         loss = self._objective.losses(self.margins, self._labels).mean(1)
-        self._sum, travelled = self._sum + grad, self._origin - self.margins
+        self._sum, travelled = self._sum + grad, (frame.start - self.margins) / frame.unit
         return Measured(
             loss=loss,
             grad_norm=grad.norm(dim=1),
-            param_norm=self.margins.norm(dim=1),
+            param_norm=frame.place(self.margins).norm(dim=1),
             direction_norm=self.direction.norm(dim=1),
             product=(grad * self.direction).sum(1),
             travel=travelled.norm(dim=1),
@@ -236,7 +288,7 @@ class Boosters(Optimizees):
             grad, hess = (part[run].view(shape).numpy() for part in (gradient, self._hessian))
             booster.boost(table.matrix, self.step, grad=grad, hess=hess)
             grown[run] = _margins(booster, table)
-        self.direction = (self.margins - grown) / lr[:, None]
+        self.direction = (self.margins - grown) / (lr[:, None] * self._frame.unit)
         self.margins = grown
         self.step += 1
 

@@ -12,6 +12,8 @@ from metalr import MetaLR
 from metalr.core.features import ANYTIME_FEATURES
 from metalr.core.guards import Guards
 from metalr.core.policy import LRPolicy
+from metalr.integrations.boosting_losses import LOSSES, Rows
+from metalr.integrations.xgboost import MetaLRTrainingCallback
 from metalr.meta import Component, HeldOutTask, InnerTraining, TaskDistribution, Unroll, rollout
 from metalr.meta.boosting_task import OBJECTIVES
 from metalr.meta.families import BoostedTreesTasks
@@ -102,7 +104,9 @@ def test_some_of_the_instances_are_what_they_were_among_all():
 
 
 @pytest.mark.parametrize(
-    ("labels", "real"), [("noisy", False), ("noisy", True), ("classes", False), ("classes", True), ("values", True)]
+    ("labels", "real"),
+    [("noisy", False), ("noisy", True), ("classes", False), ("classes", True), ("values", True)]
+    + [(labels, False) for labels in ("clean_classes", "robust", "counts", "hinge")],
 )
 def test_trees_learn_the_tables(labels, real):
     sizes = (
@@ -142,7 +146,7 @@ def test_the_trees_of_several_classes_are_xgboosts(real):
     assert set(np.unique(tables.train[0].labels)) <= set(range(tables.outputs))
 
 
-@pytest.mark.parametrize("labels", ["noisy", "classes", "values"])
+@pytest.mark.parametrize("labels", ["noisy", "classes", "values", "robust"])
 def test_the_derivatives_of_an_objective_are_those_of_its_losses(labels):
     """The hessian of several classes is twice the diagonal one, as XGBoost has it."""
     tables = problem(2, labels=labels)
@@ -157,19 +161,50 @@ def test_the_derivatives_of_an_objective_are_those_of_its_losses(labels):
         assert float(hessian[0, place]) == pytest.approx(float(second) * (2 if labels == "classes" else 1))
 
 
-def test_the_trees_of_a_regression_are_xgboosts():
+OTHERS = {
+    "values": ("reg:squarederror", {}),
+    "robust": ("reg:pseudohubererror", {"huber_slope": 1.0}),
+    "counts": ("count:poisson", {}),
+    "hinge": ("binary:hinge", {}),
+}
+"""XGBoost's objective for labels of each kind; its parameters for it."""
+
+
+@pytest.mark.parametrize("labels", OTHERS)
+def test_the_trees_and_the_losses_of_other_objectives_are_xgboosts(labels):
     """At a constant rate, which an untrained policy without a horizon sets."""
-    tables = problem(2, labels="values")
+    tables, (name, options) = problem(2, labels=labels), OTHERS[labels]
     runs = Unroll(tables, replace(inner([0.3, 0.3]), anytime=True))
     for _ in range(STEPS):
         runs.advance(LRPolicy(ANYTIME_FEATURES).function())
     for run, table in enumerate(tables.train):
-        params = {"objective": "reg:squarederror", "base_score": float(table.labels.mean()), "nthread": 1}
+        base = 0.0 if labels == "hinge" else float(table.labels.mean())
+        params = {"objective": name, "base_score": base, "nthread": 1, **options}
         booster = xgboost.train(tables.params[run] | params | {"learning_rate": 0.3}, table.matrix, STEPS)
-        assert runs.optimizees.margins[run].tolist() == pytest.approx(booster.predict(table.matrix).tolist(), abs=1e-4)
-        predicted = booster.predict(tables.valid[run].matrix)
-        mean_square = float(((predicted - tables.valid[run].labels) ** 2).mean())
-        assert float(runs.optimizees.validate()[run]) == pytest.approx(0.5 * mean_square, rel=1e-4)
+        margins = booster.predict(table.matrix, output_margin=True)
+        assert runs.optimizees.margins[run].tolist() == pytest.approx(margins.tolist(), abs=1e-3)
+        valid = tables.valid[run]
+        predicted = torch.from_numpy(booster.predict(valid.matrix, output_margin=True))
+        rows = Rows(torch.from_numpy(valid.labels), torch.ones(len(predicted)), {"huber_slope": "1"})
+        loss = float(LOSSES[name](predicted, rows).mean())
+        if labels == "counts":  # up to what the labels alone make of it
+            loss += float((torch.xlogy(rows.labels, rows.labels) - rows.labels).mean())
+        assert float(runs.optimizees.validate()[run]) == pytest.approx(loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("labels", ["values", "robust", "counts", "hinge", "classes"])
+def test_the_policy_sees_what_it_sees_of_an_xgboost_train(labels):
+    """Rate by rate, in the frame of the objective."""
+    tables, policy = problem(1, labels=labels), random_policy(strength=0.1)
+    runs = rollout(tables, inner([0.3]), policy.function(), record=True)
+    name = OBJECTIVES[tables.objective].name
+    base = {"base_score": 0.0} if labels in ("hinge", "classes") else {}
+    base |= {"num_class": tables.outputs} if labels == "classes" else {}
+    callback = MetaLRTrainingCallback(total_steps=STEPS, policy=policy, guards=Guards.none())
+    params = tables.params[0] | {"objective": name, "eta": 0.3, "nthread": 1, **base}
+    xgboost.train(params, tables.train[0].matrix, STEPS, callbacks=[callback])
+    assert callback.rates == pytest.approx([float(record.lr) for record in runs.records], rel=0.05)
+    assert len(set(callback.rates)) == STEPS
 
 
 def test_clean_labels_can_be_learned_to_the_end():
@@ -202,8 +237,11 @@ def test_an_untrained_policy_is_as_good_as_cosine_on_a_held_out_set():
 def test_bad_requests_are_named():
     with pytest.raises(ValueError, match="the real sets have 1797 at most"):
         problem(train_sizes=(1500,), valid_size=1500, real=True)
-    with pytest.raises(ValueError, match="labels='clean', real=True"):
-        problem(labels="clean", real=True)
+    for labels in ("clean", "robust"):
+        with pytest.raises(
+            ValueError, match=f"labels='{labels}', real=True: choose .*; with real, of noisy, classes, val"
+        ):
+            problem(labels=labels, real=True)
     with pytest.raises(ValueError, match="the real sets have 442 at most"):
         problem(train_sizes=(400,), valid_size=100, real=True, labels="values")
     with pytest.raises(ValueError, match="device=cuda: boosted trees are meta-trained on the CPU"):

@@ -33,10 +33,13 @@ class BoostedTreesTasks(TaskFamily):
             others; all ten of digits with "classes"; and diabetes with "values". It needs scikit-learn; `train_sizes`
             and `valid_size` are bounded by the sets' rows.
         labels: "noisy", as above; "clean": the columns tell the classes apart without an error; "classes": three to ten
-            of them, noisy but for real ones; or "values": real ones with noise, for a regression on the squared error.
+            of them, noisy but for real ones; "clean_classes": three to ten without an error; "values": real ones with
+            noise, for a regression on the squared error; "robust": these in any unit, some of them far out, on
+            XGBoost's pseudo-Huber error of slope 1; "counts": for a Poisson regression; or "hinge": as "noisy", on the
+            hinge loss.
 
     Raises:
-        ValueError: for other labels, or real tables with clean ones.
+        ValueError: for other labels.
     """
 
     optimizer = "boosting"
@@ -48,9 +51,9 @@ class BoostedTreesTasks(TaskFamily):
         real: bool = False,
         labels: str = "noisy",
     ) -> None:
-        if labels not in _LABELS or (real and labels == "clean"):
+        if labels not in _LABELS or (real and labels not in _REAL):
             raise ValueError(
-                f"labels={labels!r}, real={real}: choose one of {', '.join(_LABELS)}; real ones are never clean"
+                f"labels={labels!r}, real={real}: choose one of {', '.join(_LABELS)}; with real, of {', '.join(_REAL)}"
             )
         self.train_sizes, self.valid_size, self.real = tuple(train_sizes), valid_size, real
         self.labels = labels
@@ -62,7 +65,7 @@ class BoostedTreesTasks(TaskFamily):
             ValueError: with `real`, for more rows than the real sets have.
         """
         size, classes = pick(generator, self.train_sizes), 1
-        if self.labels == "classes":
+        if self.labels in ("classes", "clean_classes"):
             classes = 10 if self.real else pick(generator, (3, 4, 6, 10))
         tables = [self._table(size, size + self.valid_size, classes, generator) for _ in range(instances)]
         train = [Table(t.features[:size], t.labels[:size], t.types) for t in tables]
@@ -73,15 +76,15 @@ class BoostedTreesTasks(TaskFamily):
     def _table(self, train: int, samples: int, classes: int, generator: torch.Generator) -> Table:
         """Samples a table whose first `train` rows are for training; each of two classes occurs in both parts."""
         if self.real:
-            features, labels, types = _REAL.get(self.labels, _two_groups)(samples, generator)
+            features, labels, types = _REAL[self.labels](samples, generator)
         else:
             make = (_additive_table, _clusters_table)[pick(generator, (0, 1))]
             features, labels, types = make(samples, _LABELS[self.labels], classes, generator)
-        if self.labels == "noisy" or (self.labels == "classes" and not self.real):
+        if self.labels in ("noisy", "hinge") or (self.labels == "classes" and not self.real):
             wrong = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.2, 0.2, generator))
             others = 1.0 - labels if classes == 1 else torch.randint(classes, labels.shape, generator=generator).float()
             labels = torch.where(wrong, others, labels)
-        if self.labels in ("noisy", "clean"):
+        if self.labels in ("noisy", "clean", "hinge"):
             labels[[0, train]], labels[[1, train + 1]] = 0.0, 1.0
         return Table(features.float().numpy(), labels.numpy(), types)
 
@@ -122,17 +125,54 @@ def _several(scores: Tensor, generator: torch.Generator) -> Tensor:
     return (clarity * scores + gumbel).argmax(0).float()
 
 
+def _clean_classes(scores: Tensor, generator: torch.Generator) -> Tensor:
+    """Tells the classes, (N,), by the largest of their scores, (classes, N)."""
+    return scores.argmax(0).float()
+
+
 def _values(scores: Tensor, generator: torch.Generator) -> Tensor:
     """Adds noise to the score."""
     score = scores[0]
     return score + float(log_uniform((), 0.01, 0.5, generator)) * torch.randn(score.shape, generator=generator)
 
 
+def _robust(scores: Tensor, generator: torch.Generator) -> Tensor:
+    """Adds noise to the score, of which a share is ten times as large, and chooses a unit."""
+    labels = _values(scores, generator)
+    far = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.1, 0.2, generator))
+    labels = labels + far * float(log_uniform((), 1.0, 5.0, generator)) * torch.randn(labels.shape, generator=generator)
+    return float(log_uniform((), 0.3, 10.0, generator)) * labels
+
+
+def _counts(scores: Tensor, generator: torch.Generator) -> Tensor:
+    """Samples counts whose log rate follows the score."""
+    rate = float(uniform((), 0.2, 1.2, generator)) * scores[0] + float(uniform((), -1.0, 2.0, generator))
+    counts = torch.poisson(rate.clamp(max=5.0).exp(), generator=generator)
+    counts[0] = counts[0].clamp(min=1.0)  # some event in the training rows
+    return counts
+
+
 Labels = Callable[[Tensor, torch.Generator], Tensor]
 """Makes the labels (N,) of standardised scores, (1, N) or (classes, N)."""
 
-_LABELS: dict[str, Labels] = {"noisy": _noisy, "clean": _clean, "classes": _several, "values": _values}
-_OBJECTIVES = {"classes": "softmax", "values": "squared"}
+_LABELS: dict[str, Labels] = {
+    "noisy": _noisy,
+    "clean": _clean,
+    "classes": _several,
+    "clean_classes": _clean_classes,
+    "values": _values,
+    "robust": _robust,
+    "counts": _counts,
+    "hinge": _noisy,
+}
+_OBJECTIVES = {
+    "classes": "softmax",
+    "clean_classes": "softmax",
+    "values": "squared",
+    "robust": "pseudo_huber",
+    "counts": "poisson",
+    "hinge": "hinge",
+}
 
 
 def _additive_table(samples: int, labels_of: Labels, classes: int, generator: torch.Generator) -> Rows:
@@ -167,10 +207,10 @@ def _clusters_table(samples: int, labels_of: Labels, classes: int, generator: to
         x = (4.0 * x).round().clamp(0, 16)
     order = torch.randperm(clusters, generator=generator)
     positive = order < max(1, clusters // pick(generator, (2, 2, 3, 6)))
-    if labels_of is _several:
+    if labels_of in (_several, _clean_classes):
         return x, (order % classes)[which].float(), ("q",) * columns
-    if labels_of is _values:
-        return x, _values(torch.randn(1, clusters, generator=generator)[:, which], generator), ("q",) * columns
+    if labels_of in (_values, _robust, _counts):
+        return x, labels_of(torch.randn(1, clusters, generator=generator)[:, which], generator), ("q",) * columns
     return x, positive[which].float(), ("q",) * columns
 
 
@@ -216,7 +256,7 @@ def _diabetes(samples: int, generator: torch.Generator) -> Rows:
     return _shuffled(features, (progress - progress.mean()) / progress.std(), samples, generator)
 
 
-_REAL = {"classes": _digits, "values": _diabetes}
+_REAL = {"noisy": _two_groups, "classes": _digits, "values": _diabetes}
 
 
 def _shuffled(features: np.ndarray, labels: np.ndarray, samples: int, generator: torch.Generator) -> Rows:

@@ -1,8 +1,7 @@
 """Normalises margins so that the policy does not depend on the labels' origin and unit.
 
-The policy reads the size of an update relative to that of the margins, and was trained on binary classification, whose
-margins are log odds. Those of other objectives begin anywhere: at zero in a ranking, at a price of 10,000 in a
-regression.
+The policy reads the size of an update relative to that of the margins. In a binary classification margins are log odds;
+those of other objectives begin anywhere: at zero in a ranking, at a price of 10,000 in a regression.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
-
-from metalr.integrations.boosting_losses import Rows
 
 DISTANCE = 4.0
 """Units between the origin and where a training begins, a log odds of 2 percent. Nearer, rates are cut early on."""
@@ -38,12 +35,12 @@ class Frame:
 
     Attributes:
         start: margins at the start of the training, (N,) or (N, K).
-        unit: above 0.
+        unit: above 0; of several trainings, (R, 1).
         distance: in units; None for margins as they are.
     """
 
     start: Tensor
-    unit: float = 1.0
+    unit: float | Tensor = 1.0
     distance: float | None = DISTANCE
 
     def place(self, margins: Tensor) -> Tensor:
@@ -51,17 +48,17 @@ class Frame:
         return margins if self.distance is None else (margins - self.start) / self.unit + self.distance
 
 
-def frame_of(objective: str, rows: Rows, margins: Tensor) -> Frame:
+def frame_of(objective: str, labels: Tensor, margins: Tensor) -> Frame:
     """Returns the frame of a built-in objective.
 
     Args:
         objective: its name.
-        rows: of the training.
+        labels: of the training rows.
         margins: at its start.
     """
     if objective in LOG_ODDS:
         return Frame(margins, distance=None)
-    unit = float(rows.labels.std(correction=0)) if objective in IN_LABELS_UNIT else 1.0
+    unit = float(labels.std(correction=0)) if objective in IN_LABELS_UNIT else 1.0
     return Frame(margins, unit or 1.0)
 
 
