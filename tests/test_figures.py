@@ -11,7 +11,7 @@ from statistics import fmean, geometric_mean
 import matplotlib
 import pytest
 
-from benchmarks import aggregation, epochs, first_screen, selection, validation_loss
+from benchmarks import aggregation, epochs, first_screen, selection, shown, validation_loss
 from benchmarks.cards import SUITES, card_figures, check_measured, command_of
 from benchmarks.rows import read
 from benchmarks.suites.estimates import Estimate, ratio
@@ -357,9 +357,19 @@ def test_the_validation_losss_table_is_its_files():
     assert "\n".join(lines) in (ROOT / "docs" / "meta-training.md").read_text()
 
 
-@pytest.mark.parametrize(("name", "table"), [("epochs", epochs.COMPARISON.table), ("aggregation", aggregation.table)])
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("epochs", epochs.COMPARISON.table), ("aggregation", aggregation.table), ("shown", shown.table)],
+)
 def test_the_tables_of_meta_training_are_their_files(name, table):
     assert "\n".join(table(table_of(name))) in (ROOT / "docs" / "meta-training.md").read_text()
+
+
+def test_what_a_validation_loss_is_worth_is_of_the_shipped_policy_and_told_alike():
+    rows = table_of("shown")
+    assert {row["fingerprint"] for row in rows} == {LRPolicy.load("default").fingerprint()}
+    of_all = ranged(shown.compared(rows)["all"])
+    assert of_all in (ROOT / "docs" / "adding.md").read_text()
 
 
 def test_the_selection_scores_of_the_page_are_those_of_their_file():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.suites.problem import Data, Problem, Split, accuracy, auc, explained, share_of_largest
 from datamodules.adult import Arrays
+from metalr.core.boosting_frame import frame_of
 from metalr.meta.boosting_task import OBJECTIVES, Objective
 from models import BoostedTrees
 from models.boosting_optimizer import Margins
@@ -59,15 +60,40 @@ class BoostingProblem(Problem):
 
 
 class _ObjectiveMargins(Margins):
-    """Holds margins of any of `OBJECTIVES`, (N,) or (N, K)."""
+    """Holds margins of any of `OBJECTIVES`, (N,) or (N, K), where a policy of `xgboost.train`'s callback sees them.
+
+    Attributes:
+        labels: of the rows, (N,).
+        objective: that the trees descend on.
+        offset: of these from XGBoost's margins, in the shape of them.
+    """
 
     labels: Tensor
     objective: Objective
+    offset: Tensor
+
+    @classmethod
+    def of(cls, ensemble: Ensemble, objective: Objective, labels: Tensor) -> _ObjectiveMargins:
+        """Makes those of an ensemble without a tree."""
+        fitted = torch.from_numpy(ensemble.fitted())
+        placed = frame_of(objective.name, torch.zeros(1), fitted).place(fitted)  # of labels in a unit of their own: 1
+        margins = cls(placed.clone())
+        margins.ensemble, margins.labels, margins.objective = ensemble, labels, objective
+        margins.offset = placed - fitted
+        return margins
+
+    def outputs(self) -> Tensor:
+        """Returns XGBoost's margins."""
+        return self - self.offset
 
     def hessian(self) -> Tensor:
         """Computes what XGBoost's own objective takes."""
-        _, hessian = self.objective.derivatives(self.detach().view(1, -1), self.labels[None])
+        _, hessian = self.objective.derivatives(self.outputs().detach().view(1, -1), self.labels[None])
         return hessian.view_as(self)
+
+    def whole(self, part: Tensor) -> Tensor:
+        """Places XGBoost's margins of all rows."""
+        return super().whole(part) + self.offset
 
 
 class ObjectiveProblem(Problem):
@@ -75,7 +101,8 @@ class ObjectiveProblem(Problem):
 
     Args:
         objective: one of `OBJECTIVES`: "logistic", "softmax" or "squared".
-        parts: rows of numbers, (N, F), and their labels: 0 and 1, the numbers of classes, or real ones.
+        parts: rows of numbers, (N, F), and their labels: 0 and 1, the numbers of classes, or real ones of unit
+            variance.
         depth: of a tree.
         seed: of XGBoost's sampling.
         params: others of XGBoost.
@@ -93,9 +120,7 @@ class ObjectiveProblem(Problem):
         )
         columns = features.shape[1]
         ensemble.attach(features.numpy(), labels.numpy(), [f"x{i}" for i in range(columns)], ["q"] * columns)
-        margins = _ObjectiveMargins(torch.from_numpy(ensemble.fitted()))
-        margins.ensemble, margins.labels, margins.objective = ensemble, self.labels, self.objective
-        self.model = nn.ParameterDict({"margins": margins})
+        self.model = nn.ParameterDict({"margins": _ObjectiveMargins.of(ensemble, self.objective, self.labels)})
 
     @property
     def _margins(self) -> _ObjectiveMargins:
@@ -103,7 +128,7 @@ class ObjectiveProblem(Problem):
 
     def loss(self) -> Tensor:
         """Computes the loss of all training rows."""
-        return self.criterion(self._margins, self.labels)
+        return self.criterion(self._margins.outputs(), self.labels)
 
     def validate(self) -> tuple[Tensor, Tensor]:
         """Computes margins."""

@@ -15,8 +15,13 @@ from benchmarks.suites.training import Setting
 from benchmarks.trees import data
 from benchmarks.trees.suite import SUITE, TreesRun
 from benchmarks.trees.tasks import TASKS
+from metalr import MetaLR
+from metalr.core.guards import Guards
+from metalr.integrations.xgboost import MetaLRTrainingCallback
 from metalr.meta.boosting_task import OBJECTIVES
+from models import Boosting
 from tests.benchmarks.trained import trained
+from tests.conftest import random_policy
 from tests.text import DATA, datasets_cache, needs_data
 
 __all__ = ["datasets_cache"]
@@ -30,7 +35,7 @@ def table(objective: str) -> Data:
     features = torch.randn(200, 5, generator=generator)
     score = features[:, 0] + 0.5 * features[:, 1].square()
     labels = {"logistic": (score > 0.5).float(), "softmax": (score > 0.0).long() + (score > 1.0).long()}
-    rows = Split((features,), labels.get(objective, score))
+    rows = Split((features,), labels.get(objective, (score - score[:150].mean()) / score[:150].std(correction=0)))
     return Data(rows.rows(slice(150)), rows.rows(slice(150, None)))
 
 
@@ -57,6 +62,29 @@ def test_its_trees_are_those_of_xgboost(objective: str):
     loss = float(booster.eval(val).partition("eval-")[2].partition(":")[2])
     assert problem.val_loss() == pytest.approx(loss**2 / 2 if objective == "squared" else loss, rel=1e-4)
     assert problem.chance() <= problem.metric(outputs, labels) <= 1.0
+
+
+@pytest.mark.parametrize("objective", OWN)
+def test_a_policy_sets_the_rates_of_an_xgboost_train_with_its_callback(objective: str):
+    parts, policy = table(objective), random_policy(strength=0.1)
+    problem, own = ObjectiveProblem(objective, parts, 3, 0), OBJECTIVES[objective]
+    optimizer = Boosting(problem.model.parameters(), lr=0.5)
+    meta_lr, rates = MetaLR(optimizer, 8, policy, guards=Guards.none()), []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = problem.loss()
+        loss.backward()
+        meta_lr.step(loss)
+        rates += meta_lr.last_lr
+        optimizer.step()
+    params = {"objective": own.name, "max_depth": 3, "tree_method": "hist", "eta": 0.5}
+    params["base_score"] = float(own.base_score(parts.train.labels[None].float()))
+    params |= {"num_class": 3} if objective == "softmax" else {}
+    callback = MetaLRTrainingCallback(total_steps=8, policy=policy, guards=Guards.none())
+    train = xgboost.DMatrix(parts.train.inputs[0].numpy(), parts.train.labels.numpy())
+    xgboost.train(params, train, 8, callbacks=[callback])
+    assert rates == pytest.approx(callback.rates, rel=1e-2)
+    assert len(set(rates)) == 8
 
 
 @pytest.mark.parametrize("task", ["cancer", "digits", "diabetes"])
