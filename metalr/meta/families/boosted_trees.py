@@ -196,7 +196,9 @@ def _additive_table(samples: int, labels_of: Labels, classes: int, generator: to
 
 def _clusters_table(samples: int, labels_of: Labels, classes: int, generator: torch.Generator) -> Rows:
     """Samples rows about the centres of clusters, each of one label, seen through many noisy columns."""
-    factors, clusters = pick(generator, range(2, 9)), max(classes, pick(generator, range(2, 13)))
+    factors, clusters = pick(generator, range(2, 9)), pick(generator, range(2, 13))
+    if classes > 1:
+        clusters = classes * pick(generator, (1, 1, 2, 4))
     columns = pick(generator, (4, 8, 16, 32, 48))
     centres = float(uniform((), 0.7, 4.0, generator)) * torch.randn(clusters, factors, generator=generator)
     which = torch.randint(clusters, (samples,), generator=generator)
