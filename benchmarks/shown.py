@@ -1,4 +1,4 @@
-"""Measures what the shipped policy makes of a validation loss: the same runs where it is shown one and where it is not.
+"""Measures what a shipped policy makes of a validation loss: the same runs where it is shown one and where it is not.
 
     OMP_NUM_THREADS=1 python -m benchmarks.shown --docs docs
 
@@ -31,7 +31,7 @@ SHOWN = 10
 
 
 def main(policy: str = "default", seeds: Sequence[int] = (2, 3, 4), docs: Path = Path("results/shown")) -> None:
-    """Runs both arms; writes `shown.csv` and `.png`, and prints the table.
+    """Runs both arms; writes `shown-<policy>.csv` and `.png`, and prints the table.
 
     Args:
         policy: shipped name, of one that reads a validation loss.
@@ -45,7 +45,7 @@ def main(policy: str = "default", seeds: Sequence[int] = (2, 3, 4), docs: Path =
     if not learned.reads_validation:
         raise ValueError(f"policy={policy!r}: it does not read a validation loss; name one that does")
     docs.mkdir(parents=True, exist_ok=True)
-    path = docs / "shown.csv"
+    path = docs / f"shown-{Path(policy).stem}.csv"
     rows = [row for row in read(path) if row["fingerprint"] == learned.fingerprint()]
     done = {(row["task"], row["seed"]) for row in rows}
     with flushed_denormals():

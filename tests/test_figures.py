@@ -359,14 +359,14 @@ def test_the_validation_losss_table_is_its_files():
 
 @pytest.mark.parametrize(
     ("name", "table"),
-    [("epochs", epochs.COMPARISON.table), ("aggregation", aggregation.table), ("shown", shown.table)],
+    [("epochs", epochs.COMPARISON.table), ("aggregation", aggregation.table), ("shown-default", shown.table)],
 )
 def test_the_tables_of_meta_training_are_their_files(name, table):
     assert "\n".join(table(table_of(name))) in (ROOT / "docs" / "meta-training.md").read_text()
 
 
 def test_what_a_validation_loss_is_worth_is_of_the_shipped_policy_and_told_alike():
-    rows = table_of("shown")
+    rows = table_of("shown-default")
     assert {row["fingerprint"] for row in rows} == {LRPolicy.load("default").fingerprint()}
     of_all = ranged(shown.compared(rows)["all"])
     assert of_all in (ROOT / "docs" / "adding.md").read_text()
