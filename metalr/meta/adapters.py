@@ -59,9 +59,9 @@ class Adapted(Net):
         return {name: shape for name, shape in self.net.shapes.items() if name not in self.trained}
 
     @property
-    def dropout_units(self) -> int:
+    def noise_size(self) -> int:
         """Computes the network's loss."""
-        return self.net.dropout_units
+        return self.net.noise_size
 
     def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:
         """Computes the network's loss."""

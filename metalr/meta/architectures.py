@@ -101,7 +101,7 @@ class MLP(Net):
         return shapes
 
     @property
-    def dropout_units(self) -> int:
+    def noise_size(self) -> int:
         """Number of hidden units, with dropout; else 0."""
         return self.depth * self.width if self.dropout else 0
 
@@ -137,6 +137,10 @@ class ConvNet(Net):
 
     Inputs are images (B, side, side, channels). A convolution is one matrix product over patches, since vmapped
     convolutions with a kernel for each run become grouped ones, which are slow.
+
+    Attributes:
+        pool: "max" or "mean".
+        augmented: whether training sees each image anew: mirrored or not, and shifted by up to a pixel.
     """
 
     side: int = 8
@@ -145,6 +149,12 @@ class ConvNet(Net):
     outputs: int = 10
     norm: str = "none"
     pool: str = "max"
+    augmented: bool = False
+
+    @property
+    def noise_size(self) -> int:
+        """One number for the mirror and two for the shift, with augmentation; else 0."""
+        return 3 if self.augmented else 0
 
     @property
     def shapes(self) -> Shapes:
@@ -171,6 +181,22 @@ class ConvNet(Net):
             h = h.relu().view(batch, side // 2, 2, side // 2, 2, -1)
             x = h.amax(dim=(2, 4)) if self.pool == "max" else h.mean(dim=(2, 4))
         return cross_entropy(_product(x.flatten(1), params["w"]) + params["b"], targets)
+
+    def training_loss(self, params: Params, inputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
+        """Computes the same of augmented images."""
+        return self.loss(params, _augmented(inputs, noise) if self.augmented else inputs, targets)
+
+
+def _augmented(images: Tensor, noise: Tensor) -> Tensor:
+    """Mirrors half of the images (B, side, side, channels) and shifts them by up to a pixel, by noise (B, 3)."""
+    mirror, down, right = (part[:, None, None, None] for part in noise.unbind(1))
+    images = torch.where(mirror < 0.5, images, images.flip(2))
+    for dim, at in ((1, down), (2, right)):
+        side = images.shape[dim]
+        padding = (0, 0, 0, 0, 1, 1) if dim == 1 else (0, 0, 1, 1)
+        first, middle, last = (F.pad(images, padding).narrow(dim, start, side) for start in range(3))
+        images = torch.where(at < 1 / 3, first, torch.where(at < 2 / 3, middle, last))
+    return images
 
 
 @dataclass(frozen=True)
@@ -214,7 +240,7 @@ class Transformer(Net):
         return self.vocabulary + (self.task == "masked")
 
     @property
-    def dropout_units(self) -> int:
+    def noise_size(self) -> int:
         """Number of units of the embeddings and of two sublayers a block, with dropout; else 0."""
         return (1 + 2 * self.layers) * self.length * self.width if self.dropout else 0
 
@@ -230,7 +256,7 @@ class Transformer(Net):
         causal = self.task == "causal"
         tokens = inputs[:, :-1] if causal else inputs
         x = F.embedding(tokens, params["token"]) + params["position"]
-        places = iter(range(0, self.dropout_units, self.length * self.width))
+        places = iter(range(0, self.noise_size, self.length * self.width))
         x = self._dropped(self._normalised(x, "post"), noise, places)
         mask = torch.full((self.length, self.length), -1e9 if causal else 0.0, device=x.device).triu(1)
         for i in range(self.layers):

@@ -53,18 +53,18 @@ class Net(ABC):
         """
 
     @property
-    def dropout_units(self) -> int:
-        """Number of units that `training_loss` may drop for each sample; 0 without dropout."""
+    def noise_size(self) -> int:
+        """Number of random numbers that `training_loss` takes for each sample; 0 without dropout and augmentation."""
         return 0
 
     def training_loss(self, params: Params, inputs: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
-        """Computes the loss that training differentiates: `loss` with dropout, where the network has any.
+        """Computes the loss that training differentiates: `loss` with dropout or augmentation, where there is any.
 
         Args:
             params: of one network, by name.
             inputs: of one batch, (B, ...).
             targets: of one batch, (B, ...).
-            noise: uniform in [0, 1), (B, dropout_units): a unit is dropped where it is below the rate of dropout.
+            noise: uniform in [0, 1), (B, noise_size).
         """
         return self.loss(params, inputs, targets)
 

@@ -77,7 +77,7 @@ class NetworkRuns(Optimizees):
         self._counts = torch.arange(inner.total_steps, device=device, dtype=torch.float32)
         self._optimizer = optimizer
         indices = batch_indices(inner, instances=len(theta), samples=train.inputs.shape[1], batch_size=batch_size)
-        noise = dropout_noise(inner, batch_size=batch_size, units=net.dropout_units)
+        noise = training_noise(inner, batch_size=batch_size, size=net.noise_size)
         self._batches = zip(indices, noise, strict=True)
         shown, scored = (valid, valid) if inner.validation_interval is None else valid.halves()
         self._train, self._samples, self._shown, self._valid = train, train.flat(), shown, scored.all(copies)
@@ -159,14 +159,14 @@ def batch_indices(inner: InnerTraining, *, instances: int, samples: int, batch_s
         yield torch.randint(samples, (instances, batch_size), generator=generator)
 
 
-def dropout_noise(inner: InnerTraining, *, batch_size: int, units: int) -> Iterator[Tensor]:
-    """Yields each step's noise of the units that dropout may drop, uniform in [0, 1), (batch_size, units).
+def training_noise(inner: InnerTraining, *, batch_size: int, size: int) -> Iterator[Tensor]:
+    """Yields each step's noise of dropout or augmentation, uniform in [0, 1), (batch_size, size).
 
     All runs share it, so that the two runs of a pair differ by their rates alone.
     """
     generator = torch.Generator().manual_seed(inner.batch_seed)
     while True:
-        yield torch.rand((batch_size, units), generator=generator)
+        yield torch.rand((batch_size, size), generator=generator)
 
 
 def _inside(theta: Tensor, scale: Tensor, frozen: Tensor) -> Tensor:

@@ -3,15 +3,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.func import vmap
 
 from metalr import LRPolicy
 from metalr.meta import Component, HeldOutTask, InnerTraining, NetworkTask, TaskDistribution, rollout
-from metalr.meta.architectures import IGNORED, MLP, Transformer, _product, cross_entropy
+from metalr.meta.architectures import IGNORED, MLP, ConvNet, Transformer, _augmented, _product, cross_entropy
 from metalr.meta.compilation import compiled_folder
 from metalr.meta.families import (
+    AugmentedImageTasks,
     AutoencoderTasks,
     ConvNetTasks,
     DropoutTasks,
@@ -38,6 +40,7 @@ FAMILIES = [
     FineTuningTasks,
     AutoencoderTasks,
     ConvNetTasks,
+    AugmentedImageTasks,
     TransformerTasks,
     SentenceTasks,
     TabularTasks,
@@ -110,8 +113,8 @@ def test_dropout_takes_units_out_of_training_alone(net):
     else:
         inputs, targets = torch.randn(6, net.inputs, generator=generator()), torch.randint(net.outputs, (6,))
     plain = replace(net, dropout=0.0)
-    noise = torch.rand(6, net.dropout_units, generator=generator())
-    assert plain.dropout_units == 0 < net.dropout_units
+    noise = torch.rand(6, net.noise_size, generator=generator())
+    assert plain.noise_size == 0 < net.noise_size
     assert torch.equal(net.flat_loss(theta, inputs, targets), plain.flat_loss(theta, inputs, targets))
     trained = [net.flat_training_loss(theta, inputs, targets, each) for each in (noise, noise, noise.flip(0))]
     assert torch.equal(*trained[:2])
@@ -122,8 +125,28 @@ def test_dropout_takes_units_out_of_training_alone(net):
         assert torch.equal(*dropped)
         doubled = replace(net, depth=1, dropout=0.5)
         one = doubled.unflatten(doubled.initialise(1, generator())[0])
-        logits = doubled.logits(one, inputs, torch.ones(6, doubled.dropout_units))
+        logits = doubled.logits(one, inputs, torch.ones(6, doubled.noise_size))
         assert torch.allclose(logits, 2.0 * doubled.logits(one, inputs), atol=1e-5)
+
+
+def test_augmented_images_are_mirrored_and_shifted_by_a_pixel():
+    """By hand: mirrored for the first number from a half on, moved down and right for the others from two thirds."""
+    net = ConvNet(side=4, widths=(4,), augmented=True)
+    image = torch.arange(16.0).view(1, 4, 4, 1)
+    still = torch.tensor([[0.2, 0.5, 0.5]])
+    assert net.noise_size == 3
+    assert torch.equal(_augmented(image, still), image)
+    assert torch.equal(_augmented(image, torch.tensor([[0.5, 0.5, 0.5]])), image.flip(2))
+    down = torch.tensor([[0.2, 0.1, 0.5]])  # the first three rows, below one of zeros
+    assert torch.equal(_augmented(image, down)[0, :, :, 0], F.pad(image[0, :3, :, 0], (0, 0, 1, 0)))
+    left = torch.tensor([[0.2, 0.5, 0.9]])
+    assert torch.equal(_augmented(image, left)[0, :, :, 0], F.pad(image[0, :, 1:, 0], (0, 1)))
+    theta, labels = net.initialise(1, generator())[0], torch.tensor([3])
+    moved = net.flat_training_loss(theta, image, labels, down)
+    assert torch.allclose(moved, net.flat_loss(theta, _augmented(image, down), labels))
+    assert not torch.allclose(moved, net.flat_loss(theta, image, labels))
+    plain = replace(net, augmented=False)
+    assert torch.allclose(plain.flat_training_loss(theta, image, labels, down), plain.flat_loss(theta, image, labels))
 
 
 def test_a_pair_of_runs_drops_the_same_units():

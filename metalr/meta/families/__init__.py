@@ -5,7 +5,7 @@ names them by `class_path`.
 """
 
 from metalr.meta.families.boosted_trees import BoostedTreesTasks
-from metalr.meta.families.images import ConvNetTasks
+from metalr.meta.families.images import AugmentedImageTasks, ConvNetTasks
 from metalr.meta.families.modules import ModuleTasks
 from metalr.meta.families.pretrained import PretrainedLanguageTasks, PretrainedSceneTasks
 from metalr.meta.families.quadratics import QuadraticTasks
@@ -22,6 +22,7 @@ from metalr.meta.families.vectors import (
 )
 
 __all__ = [
+    "AugmentedImageTasks",
     "AutoencoderTasks",
     "BoostedTreesTasks",
     "ConvNetTasks",

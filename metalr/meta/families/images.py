@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -18,7 +20,7 @@ class ConvNetTasks(PooledFamily):
     hundred steps; of others, as of photographs, only a part can be learned.
     """
 
-    pool = (
+    pool: Sequence[tuple[Net, int]] = (
         (ConvNet(widths=(8, 16)), 32),
         (ConvNet(widths=(4, 8)), 64),
         (ConvNet(widths=(8, 16), pool="mean"), 16),
@@ -44,3 +46,14 @@ class ConvNetTasks(PooledFamily):
         images = (images + noise * torch.randn(images.shape, generator=generator)).unsqueeze(-1)
         train, valid = split(images, which % CLASSES, train_size)
         return corrupt(train, generator), valid
+
+
+class AugmentedImageTasks(ConvNetTasks):
+    """Samples convnets on few images, mirrored and shifted at random each time: many epochs, and none is the same."""
+
+    pool = (
+        (ConvNet(widths=(8, 16), augmented=True), 32),
+        (ConvNet(widths=(8, 16), pool="mean", augmented=True), 16),
+        (ConvNet(widths=(8, 8), norm="batch", augmented=True), 32),
+        (ConvNet(side=12, widths=(6, 12), norm="batch", pool="mean", augmented=True), 16),
+    )
