@@ -372,6 +372,18 @@ def test_what_a_validation_loss_is_worth_is_of_the_shipped_policy_and_told_alike
     assert of_all in (ROOT / "docs" / "adding.md").read_text()
 
 
+def test_the_limits_tell_the_long_runs_figures():
+    found = json.loads((ROOT / "docs" / "long.json").read_text())["splits"]["networks, long"]
+    told = " ".join((ROOT / "docs" / "limits.md").read_text().split())
+    for over, words in (
+        ("linear_warmup", "from the median rate, and at {} from the worst"),
+        ("cosine", "and {}. The policy"),
+    ):
+        median, worst = (f"{found[f'default_{which}_over_best_{over}']['value']:.3f}" for which in ("median", "worst"))
+        assert median in told
+        assert words.format(worst) in told
+
+
 def test_the_selection_scores_of_the_page_are_those_of_their_file():
     stored = read(ROOT / "docs" / "selection.csv")
     page = (ROOT / "docs" / "meta-training.md").read_text()
