@@ -36,7 +36,10 @@ LAST_RUNS = {
         *("base", "tasks/broad", "heldout/networks", "heldout/small_data", "heldout/dropout_and_masked"),
         "anytime_annealed",
     ),
-    "boosting": ("base", "tasks/boosted_trees_wide", "heldout/boosted_trees", "heldout/boosted_classes", "boosting"),
+    "boosting": (
+        *("base", "tasks/boosted_trees_objectives", "heldout/boosted_trees", "heldout/boosted_classes"),
+        *("heldout/boosted_objectives", "boosting", "boosting_more", "boosting_validated"),
+    ),
     "boosting_anytime": ("base", "tasks/boosted_trees", "heldout/boosted_trees", "boosting_anytime"),
 }
 """Files of configs/meta that the last meta-training of each shipped policy merges."""
