@@ -185,6 +185,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes.errorbar(steps, [each.change for each in found], [each.width for each in found], fmt="o-", capsize=3)
     axes.axhline(0.0, color="0.5", linewidth=0.8)
     axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(steps, [f"{each:.0f}" for each in steps])
     axes.set_xlabel("million inner steps, those of earlier runs among them")
     axes.set_ylabel("change of the score, lower is better")
     figure.savefig(path, dpi=100)

@@ -11,7 +11,7 @@ from statistics import fmean, geometric_mean
 import matplotlib
 import pytest
 
-from benchmarks import aggregation, epochs, first_screen, selection, shown, validation_loss
+from benchmarks import aggregation, epochs, first_screen, meta_scaling, selection, shown, validation_loss
 from benchmarks.cards import SUITES, card_figures, check_measured, command_of
 from benchmarks.rows import read
 from benchmarks.suites.estimates import Estimate, ratio
@@ -364,6 +364,7 @@ def test_the_validation_losss_table_is_its_files():
         ("aggregation", aggregation.table),
         ("shown-default", shown.table),
         ("shown-boosting", shown.table),
+        ("meta-scaling", meta_scaling.table),
     ],
 )
 def test_the_tables_of_meta_training_are_their_files(name, table):
