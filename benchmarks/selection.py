@@ -37,10 +37,13 @@ LAST_RUNS = {
         "anytime_annealed",
     ),
     "boosting": (
-        *("base", "tasks/boosted_trees_objectives", "heldout/boosted_trees", "heldout/boosted_classes"),
+        *("base", "tasks/boosted_trees_classes", "heldout/boosted_trees", "heldout/boosted_classes"),
         *("heldout/boosted_objectives", "boosting", "boosting_more", "boosting_validated"),
     ),
-    "boosting_anytime": ("base", "tasks/boosted_trees", "heldout/boosted_trees", "boosting_anytime"),
+    "boosting_anytime": (
+        *("base", "tasks/boosted_trees_classes", "heldout/boosted_trees", "heldout/boosted_classes"),
+        *("heldout/boosted_objectives", "boosting_anytime", "boosting_anytime_more"),
+    ),
 }
 """Files of configs/meta that the last meta-training of each shipped policy merges."""
 

@@ -453,7 +453,8 @@ def test_the_cells_that_the_cards_name_are_those_of_the_suites():
             "linear_warmup best",
             [("digits", "boosting", 50), ("digits", "boosting", 300), ("diabetes", "boosting", 300)],
         ),
-        ("boosting_anytime", "anytime worst", "constant best", [("vehicles", "boosting", 40)]),
+        ("boosting_anytime", "anytime worst", "constant best", [("vehicles", "boosting", n) for n in (40, 200)]),
+        ("boosting_anytime", "anytime median", "constant best", [("digits", "boosting", n) for n in (50, 300)]),
     ):
         for task in tasks:
             assert f"{cells[task][own] / cells[task][other]:.3f}" in limits[name]

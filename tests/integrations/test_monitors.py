@@ -196,7 +196,7 @@ def test_its_unit_is_the_objectives_and_scikit_learns_sets_have_names(monkeypatc
 
 def test_xgboost_reports_a_monitor_without_effect_and_names_a_set_without_labels():
     evals = [(xgboost.DMatrix(np.ones((3, 4))), "valid")]
-    blind = MetaLRTrainingCallback(total_steps=3, monitor="valid")
+    blind = MetaLRTrainingCallback(monitor="valid")  # `boosting_anytime`
     with pytest.warns(UserWarning, match="monitor='valid' has no effect"):
         xgboost.train(PARAMS, rows(), 3, evals=[(rows(seed=1), "valid")], verbose_eval=False, callbacks=[blind])
     callback = MetaLRTrainingCallback(total_steps=3, policy=validating_policy(), monitor="valid")
