@@ -74,8 +74,14 @@ def ship(
 
     Raises:
         FileNotFoundError: when the source or a file of figures does not exist.
+        ValueError: for a policy whose support was not learned yet.
     """
     policy = LRPolicy.load(source)
+    if not policy.support.is_bounded:
+        raise ValueError(
+            f"source={source!r}: its run has not ended, and the policy does not know yet what it was meta-trained on; "
+            "wait for the end, or resume the run"
+        )
     if structure_prior:
         expect_smaller_steps(policy, structure_prior)
         policy.card |= {"structure_prior": str(structure_prior)}

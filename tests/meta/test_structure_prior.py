@@ -29,6 +29,7 @@ def test_structure_reads_as_larger_steps():
 
 def test_a_policy_is_shipped_with_it(tmp_path):
     policy = random_policy()
+    policy.learn_support(torch.rand(1000, len(FEATURES)))
     policy.card = {"seed": "0", "meta_steps": "1", "inner_steps": "1", "heldout": "0.1"}
     policy.save(tmp_path / "policy.safetensors")
     facts = {"command": "c", "commit": "0", "limits": "l", "weights": tmp_path}
