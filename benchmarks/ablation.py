@@ -10,8 +10,6 @@ seeds of the score with all features, below which a change is not significant.
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +123,6 @@ def main(
     unknown = set(only or ()) - {ALL, *FEATURES}
     if unknown:
         raise ValueError(f"only={only}: unknown {', '.join(sorted(unknown))}; choose of {', '.join((ALL, *FEATURES))}")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
     out.mkdir(parents=True, exist_ok=True)
     path = out / "ablation.jsonl"
     scores, tasks = _read(path), heldout()

@@ -10,26 +10,22 @@ cards, 0 being the best-tuned cosine. Policies that are there are not made again
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import matplotlib.pyplot as plt
-import torch
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
 from benchmarks.denormals import flushed_denormals
 from benchmarks.meta_configs import configured
-from benchmarks.meta_scaling import scores
+from benchmarks.meta_scaling import mean_change, score_rows, total_of
 from benchmarks.rows import Row, read, write
 from benchmarks.short_meta_training import meta_train
 from metalr import LRPolicy
 from metalr.meta import ActionES, HeldOutTask, MetaTasksDataModule
-from metalr.meta.heldout import HeldOutScore
 
 CONFIGS = ("base", "tasks/wide", "heldout/networks", "heldout/small_data", "heldout/wide")
 
@@ -117,8 +113,6 @@ def main(
     """
     if not all(1 <= count <= len(KINDS) for count in counts):
         raise ValueError(f"counts={tuple(counts)}: give numbers from 1 to {len(KINDS)}")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
     _, data = configured(CONFIGS)
     fresh: list[HeldOutTask] = [replace(task, seed=budget.instances) for task in data.heldout]
     out.mkdir(parents=True, exist_ok=True)
@@ -134,8 +128,7 @@ def main(
                 continue
             at = {"kinds": str(count), "seed": str(seed), "inner_steps": policy.card["inner_steps"]}
             at["fingerprint"] = policy.fingerprint()
-            for task, median, worst in scores(policy, fresh):
-                rows.append(at | {"task": task, "median": f"{median:.5f}", "worst": f"{worst:.5f}"})
+            rows.extend(score_rows(policy, fresh, at))
             write(rows, path)
     for line in table(rows):
         print(line)
@@ -168,18 +161,16 @@ def compared(rows: Sequence[Row]) -> list[Compared]:
     totals: dict[int, dict[str, dict[str, float]]] = {}
     steps: dict[int, list[float]] = {}
     for row in rows:
-        score = HeldOutScore(*(torch.tensor(float(row[part])) for part in ("median", "worst")))
         kinds = int(row["kinds"])
-        totals.setdefault(kinds, {}).setdefault(row["task"], {})[row["seed"]] = float(score.total)
+        totals.setdefault(kinds, {}).setdefault(row["task"], {})[row["seed"]] = total_of(row)
         steps.setdefault(kinds, []).append(float(row["inner_steps"]) / 1e6)
     first = totals[min(totals)]
     found = []
     for kinds, of_task in sorted(totals.items()):
-        changes = [fmean(own.values()) - fmean(first[task].values()) for task, own in of_task.items()]
+        change = mean_change([fmean(own.values()) - fmean(first[task].values()) for task, own in of_task.items()])
         names = sorted({seed for own in of_task.values() for seed in own})
         seeds = tuple(fmean(own[seed] for own in of_task.values()) for seed in names)
-        width = 1.96 * stdev(changes) / len(changes) ** 0.5
-        found.append(Compared(kinds, fmean(steps[kinds]), fmean(seeds), seeds, fmean(changes), width))
+        found.append(Compared(kinds, fmean(steps[kinds]), fmean(seeds), seeds, *change))
     return found
 
 

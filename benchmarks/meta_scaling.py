@@ -89,11 +89,21 @@ def candidates(source: str, every: int, like: LRPolicy) -> Iterator[Candidate]:
         yield Candidate(f"{Path(source).name} {meta_step_of(path)}", inner_steps, policy)
 
 
-def scores(policy: LRPolicy, tasks: Sequence[HeldOutTask]) -> Iterator[tuple[str, float, float]]:
-    """Yields the name of each held-out task, and a policy's score at the median and at the worst rate."""
+def score_rows(policy: LRPolicy, tasks: Sequence[HeldOutTask], at: Row) -> Iterator[Row]:
+    """Yields a policy's row of each held-out task: `at`, and its score at the median and at the worst rate."""
     for task in tasks:
         score = task.score(policy, policy.anytime, torch.device("cpu"), compiled=True)
-        yield task.name, float(score.median), float(score.worst)
+        yield at | {"task": task.name, "median": f"{float(score.median):.5f}", "worst": f"{float(score.worst):.5f}"}
+
+
+def total_of(row: Row) -> float:
+    """Computes the total score of such a row."""
+    return float(HeldOutScore(*(torch.tensor(float(row[part])) for part in ("median", "worst"))).total)
+
+
+def mean_change(changes: Sequence[float]) -> tuple[float, float]:
+    """Computes the mean, and half the width of its 95 % interval."""
+    return fmean(changes), 1.96 * stdev(changes) / len(changes) ** 0.5
 
 
 def main(
@@ -126,8 +136,7 @@ def main(
             if tuple(key.values()) in done:
                 continue
             at = {"policy": name, "inner_steps": str(inner_steps)}
-            for task, median, worst in scores(policy, fresh):
-                rows.append(at | key | {"task": task, "median": f"{median:.5f}", "worst": f"{worst:.5f}"})
+            rows.extend(score_rows(policy, fresh, at | key))
             write(rows, path)
     for line in table(rows):
         print(line)
@@ -156,15 +165,13 @@ def compared(rows: Sequence[Row]) -> list[Compared]:
     """Compares each policy with the one of the fewest inner steps, in their order."""
     totals: dict[tuple[int, str], dict[tuple[str, str], float]] = {}
     for row in rows:
-        score = HeldOutScore(*(torch.tensor(float(row[part])) for part in ("median", "worst")))
         at = int(row["inner_steps"]), row["policy"]
-        totals.setdefault(at, {})[row["task"], row["seed"]] = float(score.total)
+        totals.setdefault(at, {})[row["task"], row["seed"]] = total_of(row)
     first = totals[min(totals)]
     found = []
     for (inner_steps, name), own in sorted(totals.items()):
-        changes = [total - first[cell] for cell, total in own.items()]
-        width = 1.96 * stdev(changes) / len(changes) ** 0.5
-        found.append(Compared(name, inner_steps, fmean(own.values()), fmean(changes), width))
+        change = mean_change([total - first[cell] for cell, total in own.items()])
+        found.append(Compared(name, inner_steps, fmean(own.values()), *change))
     return found
 
 

@@ -27,6 +27,11 @@ from metalr.meta import HeldOutTask
 LOOKED_AT = 1
 """Seed of the instances that a meta-training looks at."""
 
+_TREES = (
+    *("base", "tasks/boosted_trees_classes"),
+    *("heldout/boosted_trees", "heldout/boosted_classes", "heldout/boosted_objectives"),
+)
+
 LAST_RUNS = {
     "default": (
         *("base", "tasks/wide", "heldout/networks", "heldout/small_data", "heldout/wide"),
@@ -36,14 +41,8 @@ LAST_RUNS = {
         *("base", "tasks/broad", "heldout/networks", "heldout/small_data", "heldout/dropout_and_masked"),
         "anytime_annealed",
     ),
-    "boosting": (
-        *("base", "tasks/boosted_trees_classes", "heldout/boosted_trees", "heldout/boosted_classes"),
-        *("heldout/boosted_objectives", "boosting", "boosting_more", "boosting_validated"),
-    ),
-    "boosting_anytime": (
-        *("base", "tasks/boosted_trees_classes", "heldout/boosted_trees", "heldout/boosted_classes"),
-        *("heldout/boosted_objectives", "boosting_anytime", "boosting_anytime_more"),
-    ),
+    "boosting": (*_TREES, "boosting", "boosting_more", "boosting_validated"),
+    "boosting_anytime": (*_TREES, "boosting_anytime", "boosting_anytime_more"),
 }
 """Files of configs/meta that the last meta-training of each shipped policy merges."""
 

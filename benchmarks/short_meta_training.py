@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 import lightning as L
@@ -18,6 +20,8 @@ def meta_train(data: MetaTasksDataModule, meta_steps: int, **options: Any) -> Me
         meta_steps: number of them.
         options: of `MetaLearner`.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
     learner = MetaLearner(
         optimizer=lambda params: torch.optim.Adam(params, lr=3e-3, betas=(0.9, 0.99)),
         lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, meta_steps),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,8 +167,6 @@ class Comparison:
             out: folder of the policies.
             docs: folder of the rows and of their plot; by default that of the policies.
         """
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module="lightning")
         out.mkdir(parents=True, exist_ok=True)
         with flushed_denormals():
             policies = {(arm, seed): policy(arm, seed) for seed in range(seeds) for arm in ARMS}

@@ -76,7 +76,7 @@ class _ObjectiveMargins(Margins):
     def of(cls, ensemble: Ensemble, objective: Objective, labels: Tensor) -> _ObjectiveMargins:
         """Makes those of an ensemble without a tree."""
         fitted = torch.from_numpy(ensemble.fitted())
-        placed = frame_of(objective.name, torch.zeros(1), fitted).place(fitted)  # of labels in a unit of their own: 1
+        placed = frame_of(objective.name, labels, fitted).place(fitted)
         margins = cls(placed.clone())
         margins.ensemble, margins.labels, margins.objective = ensemble, labels, objective
         margins.offset = placed - fitted

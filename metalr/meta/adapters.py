@@ -60,7 +60,7 @@ class Adapted(Net):
 
     @property
     def noise_size(self) -> int:
-        """Computes the network's loss."""
+        """The network's."""
         return self.net.noise_size
 
     def loss(self, params: Params, inputs: Tensor, targets: Tensor) -> Tensor:

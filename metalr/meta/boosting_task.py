@@ -42,6 +42,14 @@ def _mean(labels: Tensor) -> Tensor:
     return labels.mean(1, keepdim=True)
 
 
+def _zero(labels: Tensor) -> Tensor:
+    return torch.zeros(len(labels), 1)
+
+
+def _as_it_is(score: Tensor) -> Tensor:
+    return score
+
+
 def _logistic_losses(margins: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(margins, labels, reduction="none")
 
@@ -93,22 +101,22 @@ OBJECTIVES = {
     "logistic": Objective("binary:logistic", _mean, torch.logit, _logistic_losses, _logistic_derivatives),
     "softmax": Objective(
         "multi:softprob",
-        lambda labels: torch.zeros(len(labels), 1),
-        lambda score: score,
+        _zero,
+        _as_it_is,
         _softmax_losses,
         _softmax_derivatives,
     ),
     "squared": Objective(
         "reg:squarederror",
         _mean,
-        lambda score: score,
+        _as_it_is,
         lambda margins, labels: 0.5 * (margins - labels).square(),
         lambda margins, labels: (margins - labels, torch.ones_like(margins)),
     ),
     "hinge": Objective(
         "binary:hinge",
-        lambda labels: torch.zeros(len(labels), 1),
-        lambda score: score,
+        _zero,
+        _as_it_is,
         _hinge_losses,
         _hinge_derivatives,
     ),
@@ -119,9 +127,9 @@ OBJECTIVES = {
         lambda margins, labels: margins.exp() - labels * margins + torch.xlogy(labels, labels) - labels,
         _poisson_derivatives,
     ),
-    "pseudo_huber": Objective("reg:pseudohubererror", _mean, lambda score: score, _huber_losses, _huber_derivatives),
+    "pseudo_huber": Objective("reg:pseudohubererror", _mean, _as_it_is, _huber_losses, _huber_derivatives),
 }
-"""Objectives by name: of labels in {0, 1}, of several classes, of real ones, of {0, 1}, of counts, and of real ones."""
+"""Objectives by name: for labels in {0, 1} (logistic, hinge), classes, real ones (squared, pseudo-Huber) and counts."""
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def _values(scores: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _robust(scores: Tensor, generator: torch.Generator) -> Tensor:
-    """Adds noise to the score, of which a share is ten times as large, and chooses a unit."""
+    """Adds noise to the score, and far more to a share of the rows, and chooses a unit."""
     labels = _values(scores, generator)
     far = torch.rand(labels.shape, generator=generator) < float(uniform((), -0.1, 0.2, generator))
     labels = labels + far * float(log_uniform((), 1.0, 5.0, generator)) * torch.randn(labels.shape, generator=generator)
